@@ -1,0 +1,23 @@
+"""lazylayer: mount the layers of an OCI image and fetch each part when it is first read.
+
+Plugin authors need two names from here: `hookimpl`, the marker of a hook implementation, and
+`SkipPlugin`, raised by a plugin that cannot work on this machine. The hooks themselves are
+explained in `lazylayer.hookspecs`.
+"""
+
+from __future__ import annotations
+
+from loguru import logger as _logger
+from pluggy import HookimplMarker as _HookimplMarker
+
+from lazylayer.errors import SkipPlugin
+
+__all__ = ["SkipPlugin", "__version__", "hookimpl"]
+
+__version__ = "0.1.0"
+
+hookimpl = _HookimplMarker("lazylayer")
+"""Marks a function or method as the implementation of the hook of the same name."""
+
+# A library is silent until a program asks to hear it (lazylayer.log does, for the command line).
+_logger.disable("lazylayer")

@@ -1,0 +1,57 @@
+"""What stands between the core and a plugin that builds layers or stores images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import IO
+
+import msgspec
+
+from lazylayer.oci import Descriptor, Digest, Reference
+
+__all__ = ["BuildOptions", "BuiltLayer", "ImageStore"]
+
+
+class BuildOptions(msgspec.Struct, frozen=True):
+    """How to build a layer; sizes in bytes.
+
+    `level` is the compressor's, None for the format's default. `prefetch` lists paths, first read
+    first, that are put in front of the landmark; empty means a no-prefetch landmark.
+    """
+
+    chunk_size: int = 4 * 1024 * 1024
+    level: int | None = None
+    prefetch: Sequence[bytes] = ()
+
+
+class BuiltLayer(msgspec.Struct, frozen=True):
+    """A layer that a format built: its descriptor, with annotations, and the digest of its plain tar."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+
+
+class ImageStore(ABC):
+    """Somewhere images can be written to: a layout on disk, a registry. Used by one thread."""
+
+    @abstractmethod
+    def has_blob(self, digest: Digest, size: int) -> bool:
+        """Whether the blob is there already, whole."""
+
+    @abstractmethod
+    def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
+        """Writes the blob that `data` yields. Raises BuildError if it is not what `descriptor` says.
+
+        What was written before an error is not visible under the digest.
+        """
+
+    @abstractmethod
+    def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
+        """Makes `reference` name this manifest (or index), whose blobs are all there.
+
+        This is the last step, and it is atomic: before it nobody sees the image.
+        """
+
+    def close(self) -> None:
+        """Gives back what the store holds."""

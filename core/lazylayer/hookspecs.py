@@ -1,0 +1,372 @@
+"""Every hook that a plugin may implement, in life-cycle order: the contract between core and plugins.
+
+A plugin is what an entry point of the group `lazylayer.plugins` leads to: a module with functions,
+or a class, of which one instance is made per program, with methods, named after the hooks below and
+marked with `lazylayer.hookimpl`. A class is the better choice for a plugin with options, since it
+has a place to keep them. An implementation may leave out arguments that it does not need.
+
+How the answers are taken:
+
+- *first result*: plugins are asked in configured order, and the first answer that is not None is
+  used. None means "not mine". The answer is an object with few methods; the core calls those, not
+  the hook, while files are read.
+- *all*: every plugin is called.
+
+Hooks run when something is opened or changes, never on a read. Unless a hook says otherwise it may
+be called from any thread, and from several at once. An exception that is not a `LazylayerError`
+becomes a `PluginError` that names plugin, version and hook; a `LazylayerError` goes up as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:
+    import click
+
+    from lazylayer.blob import Blob
+    from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
+    from lazylayer.cache import Cache, CachePurpose
+    from lazylayer.contents import LayerContents
+    from lazylayer.events import StateEvent
+    from lazylayer.layer import Layer
+    from lazylayer.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory
+    from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
+    from lazylayer.prefetching import PrefetchPlan
+    from lazylayer.settings import Settings
+    from lazylayer.source import BlobSource, Credentials, Keychain
+
+hookspec = HookspecMarker("lazylayer")
+
+# --- start-up ------------------------------------------------------------------------------------
+
+
+@hookspec(historic=True)
+def lazylayer_configure(settings: Settings) -> None:
+    """Take your options; called once, before every other hook.
+
+    All plugins are called. A plugin that is registered later is called then.
+
+    :param settings: the settings of the whole program;
+        `settings.plugin_options("NAME", OptionsStruct)` returns the table `[plugin.NAME]` as a
+        frozen msgspec struct of yours, checked, with your defaults.
+
+    Example::
+
+        class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+            max_bytes: int = 64 * 1024 * 1024
+
+        class MyCache:
+            @hookimpl
+            def lazylayer_configure(self, settings):
+                self.options = settings.plugin_options("my_cache", Options)
+
+    Threading and errors: called from the main thread. Raise `SkipPlugin` to be left out of this
+    run, with the reason. Open nothing yet that costs time; wait for the hook that needs it.
+    """
+
+
+@hookspec
+def lazylayer_add_commands(cli: click.Group) -> None:
+    """Add commands to the command line; called when the command line starts.
+
+    All plugins are called.
+
+    :param cli: the `lazylayer` group; add commands with `cli.add_command` or `@cli.command()`.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_add_commands(cli):
+            @cli.command("hello")
+            def hello():
+                click.echo("hello")
+
+    Threading and errors: called from the main thread, also for `--help`: import what a command
+    needs inside the command. A plugin that fails here loses its commands and nothing else.
+    """
+
+
+# --- finding images and their bytes ---------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_resolve_image(reference: Reference, platform: Platform, keychain: Keychain) -> ResolvedImage | None:
+    """Find the manifest and config that `reference` names, for one platform.
+
+    Stops at the first result that is not None; None means that this kind of reference is not yours
+    (look at `reference.scheme`, which is empty for a registry).
+
+    :param reference: the image, as the user named it.
+    :param platform: which manifest of an index to choose (`lazylayer.oci.choose_manifest`).
+    :param keychain: `keychain(host)` returns credentials for a host, or None.
+    :returns: the image; manifest and config were checked against their digests.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_resolve_image(reference, platform, keychain):
+            if reference.scheme != "shelf":
+                return None
+            return read_shelf(reference.repository, platform)
+
+    Threading and errors: raise NotFoundError, AuthenticationError, UnavailableError or FormatError.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor, keychain: Keychain) -> BlobSource | None:
+    """Give random access to the bytes of one blob of an image.
+
+    Stops at the first result that is not None; None means that this kind of reference is not yours.
+
+    :param reference: the image that the blob belongs to.
+    :param descriptor: the blob. Its `size` may be 0 where a caller knows only the digest (labels
+        carry no size); then the source finds it out.
+    :param keychain: `keychain(host)` returns credentials for a host, or None. It may be kept and
+        called again in the middle of a mount's life.
+    :returns: the source, ready to `fetch`. The core closes it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_resolve_blob(reference, descriptor, keychain):
+            if reference.scheme != "shelf":
+                return None
+            return ShelfBlob(reference.repository, descriptor)
+
+    Threading and errors: raise NotFoundError, AuthenticationError or UnavailableError.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_get_credentials(host: str, reference: Reference) -> Credentials | None:
+    """Say how to authenticate to a registry host.
+
+    Stops at the first result that is not None; None means that you know nothing of this host. An
+    error ends the search: a request is never sent anonymously because a keychain was broken.
+
+    :param host: the registry as in the reference, `name[:port]`, with `docker.io` for Docker Hub.
+    :param reference: the image that it is about.
+    :returns: credentials for exactly this host.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_get_credentials(host, reference):
+            password = vault.get(host)
+            return Credentials(username="robot", password=password, source="vault") if password else None
+
+    Threading and errors: asked once per resolve, and again after a refusal in the middle of a
+    mount's life; answer from fresh data then. Never log a secret.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
+    """Open the cache that the configuration names.
+
+    Stops at the first result that is not None; None means that `kind` is not yours.
+
+    :param kind: the name of the cache plugin that is wanted, as in `[cache] chunks = "cache_dir"`.
+    :param purpose: `chunks` (verified, uncompressed) or `ranges` (compressed, from the registry).
+        Both may be wanted, each is opened once; keep them apart.
+    :returns: a cache (`lazylayer.cache.Cache`), shared by all layers. The core closes it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_open_cache(self, kind, purpose):
+            return MyCache(self.options.max_bytes) if kind == "my_cache" else None
+
+    Threading and errors: an error here ends the start-up; afterwards a cache never fails a read.
+    """
+
+
+# --- understanding layers -------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+    """Read a layer's table of contents and verify it.
+
+    Stops at the first result that is not None; None means that the layer is not in your format
+    (there is no footer of yours, say).
+
+    :param blob: random access to the layer's bytes; `blob.read(offset, size)`. Read the tail once,
+        large enough that the table of contents is usually in it: every read may be a round trip.
+    :param descriptor: the layer, with its annotations.
+    :param verify: whether the table of contents must match the digest that an annotation promises.
+        When it is True and there is no such annotation, raise VerificationError.
+    :returns: the tree, the chunk map and how to inflate a member.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_open_layer(blob, descriptor, verify):
+            footer = blob.read(blob.size - FOOTER_SIZE, FOOTER_SIZE)
+            if not footer.startswith(MAGIC):
+                return None
+            return read_contents(blob, footer, descriptor, verify)
+
+    Threading and errors: raise FormatError or VerificationError for a layer that is in your format
+    and is bad; the mount is then refused. Believe no size before you bounded it.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_plan_prefetch(layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+    """Say which bytes of a layer to fetch before its first use.
+
+    Stops at the first result that is not None; None leaves the decision to the next policy.
+
+    :param layer: the opened layer: `layer.contents` (tree, chunks), `layer.blob.size`.
+    :param labels: the labels of the mount, which may carry wishes; empty for a mount by hand.
+    :returns: the plan; one without extents prefetches nothing.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_plan_prefetch(layer, labels):
+            return PrefetchPlan((Extent(0, min(layer.blob.size, 1 << 20)),), "the first MiB")
+
+    Threading and errors: called once per layer. An error is reported, and nothing is prefetched.
+    """
+
+
+# --- showing trees --------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_probe_frontend(frontend: str) -> str | None:
+    """Say whether your frontend works on this machine; asked before `frontend = "auto"` chooses.
+
+    Stops at the first result that is not None; None means that `frontend` is not your name.
+
+    :param frontend: the name of a frontend plugin.
+    :returns: an empty string if it works here, else the reason why not and what would help.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_probe_frontend(frontend):
+            if frontend != "frontend_mine":
+                return None
+            return "" if os.access("/dev/mine", os.W_OK) else "there is no /dev/mine; load its module"
+
+    Threading and errors: must not mount anything that stays, nor take longer than a second.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_mount_tree(tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
+    """Show a tree at a mountpoint, read-only.
+
+    Stops at the first result that is not None; None means that `options.frontend` is not your name.
+
+    :param tree: what to show (`lazylayer.mounting.MountableTree`).
+    :param mountpoint: an existing directory, as an absolute path.
+    :param options: how to mount.
+    :returns: the mount, which answers by the time it is returned.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_mount_tree(tree, mountpoint, options):
+            return MyMount(tree, mountpoint) if options.frontend == "frontend_mine" else None
+
+    Threading and errors: raise MountError, which says why and what would help. Serve from threads
+    of your own: the caller goes on. Never fork.
+    """
+
+
+@hookspec
+def lazylayer_add_virtual_entries(layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+    """Add hidden directories to the root of a layer's mount.
+
+    All plugins are called, when a layer is opened; the answers are put together.
+
+    :param layer: the layer; `layer.state()` says how much of it is here.
+    :returns: directories by name, or None for none. They can be looked up, but are not listed.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_add_virtual_entries(layer):
+            readme = VirtualFile(0o444, lambda: b"served lazily\\n")
+            return {b".lazy": VirtualDirectory(0o555, {b"README": readme})}
+
+    Threading and errors: a file's `content` is called from a frontend's threads each time the file
+    is opened; keep it cheap.
+    """
+
+
+@hookspec
+def lazylayer_report_state(event: StateEvent) -> None:
+    """Hear what happened: mounted, fetched, failed, and so on.
+
+    All plugins are called, each by itself: one that fails is logged and disturbs nobody.
+
+    :param event: what happened (`lazylayer.events.StateEvent`).
+
+    Example::
+
+        @hookimpl
+        def lazylayer_report_state(event):
+            if event.kind == "failed":
+                pager.send(event.error)
+
+    Threading and errors: called from the thread in which it happened; return soon, since a mount or
+    a failed read waits for you. Never called for a read that went well.
+    """
+
+
+# --- building images ------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_build_layer(
+    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
+) -> BuiltLayer | None:
+    """Build a layer of your format from a plain tar archive.
+
+    Stops at the first result that is not None; None means that `format` is not yours.
+
+    :param format: the name of the format that is wanted, `estargz` for one.
+    :param source: the plain tar archive, read once from start to end.
+    :param destination: where the layer goes, written once from start to end.
+    :param options: how to build it.
+    :returns: the layer's descriptor, with the annotations that its readers need, and its diff ID.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_build_layer(format, source, destination, options):
+            return write_layer(source, destination, options) if format == "mine" else None
+
+    Threading and errors: raise BuildError for an archive that cannot be represented, naming the
+    entry; FormatError for one that is broken. The same input and options give the same bytes.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore | None:
+    """Open the place that `reference` names for writing an image to it.
+
+    Stops at the first result that is not None; None means that this kind of reference is not yours.
+
+    :param reference: the image to be written.
+    :param keychain: `keychain(host)` returns credentials for a host, or None.
+    :returns: the store. The core closes it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_open_store(reference, keychain):
+            return Shelf(reference.repository) if reference.scheme == "shelf" else None
+
+    Threading and errors: raise BuildError or ResolveError, which say what stands in the way.
+    """

@@ -1,0 +1,156 @@
+"""The settings of lazylayer as typed, frozen structs: every key, its type and its default.
+
+`lazylayer.configuration` fills them from files, the environment and the command line. Sizes are in
+bytes and times in seconds. Nothing here is looked up on a read: what a mount needs is taken once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from lazylayer.errors import ConfigurationError
+
+__all__ = [
+    "BackgroundSettings",
+    "CacheSettings",
+    "FetchSettings",
+    "LogSettings",
+    "MountSettings",
+    "PluginsSettings",
+    "PrefetchSettings",
+    "ResolveSettings",
+    "Settings",
+]
+
+Options = TypeVar("Options", bound=msgspec.Struct)
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The base of all tables: keys that are not listed are errors."""
+
+
+class PluginsSettings(_Table, frozen=True):
+    """`[plugins]`: which plugins are loaded, and in which order they are asked."""
+
+    enabled: tuple[str, ...] = ()
+    """Only these, in this order; empty means all that are installed, by name."""
+    disabled: tuple[str, ...] = ()
+    """Not these, even when enabled."""
+    required: tuple[str, ...] = ()
+    """Start-up fails when one of these is missing, broken or skipped."""
+
+
+class CacheSettings(_Table, frozen=True):
+    """`[cache]`: which cache plugin keeps what."""
+
+    chunks: str = "cache_memory"
+    """For verified, uncompressed chunks."""
+    ranges: str = "cache_memory"
+    """For compressed bytes: tables of contents, mostly."""
+
+
+class FetchSettings(_Table, frozen=True):
+    """`[fetch]`: how reads become requests."""
+
+    threads: Positive = 16
+    """How many requests may be under way for readers at once, in the whole process."""
+    window_min: Positive = 128 * 1024
+    """Bytes. A miss fetches at least this much of the neighbourhood, when it is missing too."""
+    window_max: Positive = 8 * 1024 * 1024
+    """Bytes. Sequential reading grows the window up to this."""
+    verify: bool = True
+    """Whether layers without verifiable digests are refused. Without it nothing is promised."""
+    allow_skip_verify: bool = False
+    """Whether the label containerd.io/snapshot/remote/stargz.skipverify is obeyed."""
+
+
+class PrefetchSettings(_Table, frozen=True):
+    """`[prefetch]`: what is fetched before first use."""
+
+    enabled: bool = True
+    size: Natural = 0
+    """Bytes, for layers without landmarks; a label may say otherwise."""
+    timeout: Seconds = 10.0
+    """How long a check waits for a prefetch that is under way; a time-out only warns."""
+
+
+class BackgroundSettings(_Table, frozen=True):
+    """`[background]`: fetching the rest of a layer when nothing else is to be done."""
+
+    enabled: bool = True
+    concurrency: Positive = 2
+    """How many background requests may be under way at once, in the whole process."""
+    silence: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """Background fetching goes on this long after the last reader's request has ended."""
+    starvation: Seconds = 30.0
+    """After waiting this long on a busy node, one background request is let through."""
+    request_size: Positive = 4 * 1024 * 1024
+    """Bytes. How much one background request asks for."""
+
+
+class ResolveSettings(_Table, frozen=True):
+    """`[resolve]`: how images and layers are found and kept."""
+
+    timeout: Seconds = 30.0
+    """How long a mount waits for its layer."""
+    keep: Natural = 100
+    """How many opened layers are kept for the next mount when nothing uses them."""
+    check_interval: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    """A check asks the registry again only when the last answer is older than this."""
+    platform: str = ""
+    """`os/architecture[/variant]`; empty for this machine's."""
+
+
+class MountSettings(_Table, frozen=True):
+    """`[mount]`: how trees are shown."""
+
+    frontend: str = "auto"
+    """The name of a frontend plugin, or `auto`: the first of `prefer` that works here."""
+    prefer: tuple[str, ...] = ("frontend_erofs", "frontend_fuse")
+    allow_other: bool = True
+    """Whether other users may see a mount; needed under containerd."""
+    debug: bool = False
+    """Whether the frontend traces every request."""
+
+
+class LogSettings(_Table, frozen=True):
+    """`[log]`: what is written to stderr."""
+
+    level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(_Table, frozen=True):
+    """All settings of one program."""
+
+    root: str = "/var/lib/lazylayer"
+    """Where caches and state that outlive a process are kept; root-only."""
+    run: str = "/run/lazylayer"
+    """Where state of running mounts is kept; root-only."""
+    plugins: PluginsSettings = PluginsSettings()
+    cache: CacheSettings = CacheSettings()
+    fetch: FetchSettings = FetchSettings()
+    prefetch: PrefetchSettings = PrefetchSettings()
+    background: BackgroundSettings = BackgroundSettings()
+    resolve: ResolveSettings = ResolveSettings()
+    mount: MountSettings = MountSettings()
+    log: LogSettings = LogSettings()
+    plugin: dict[str, dict[str, Any]] = {}
+    """`[plugin.NAME]`: the options of each plugin, checked by the plugin."""
+
+    def plugin_options(self, name: str, options: type[Options]) -> Options:
+        """The table `[plugin.NAME]` as `options`, a frozen struct with defaults.
+
+        Unknown keys are errors when the struct says `forbid_unknown_fields=True`, as it should.
+        Raises ConfigurationError, which names the key.
+        """
+        try:
+            return msgspec.convert(self.plugin.get(name, {}), options, strict=True)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"[plugin.{name}]: {error}") from error

@@ -1,0 +1,3 @@
+"""Mounts through FUSE, wherever FUSE works."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Credentials from Docker's config.json and its credential helpers."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The prefetch policy that landmarks and labels describe."""
+
+from __future__ import annotations

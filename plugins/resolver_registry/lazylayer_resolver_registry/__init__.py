@@ -1,0 +1,3 @@
+"""Images and blobs from an OCI distribution registry, over httpx."""
+
+from __future__ import annotations

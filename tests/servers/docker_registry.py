@@ -1,0 +1,101 @@
+"""Debian's docker-registry (CNCF Distribution), private to one directory."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+from types import TracebackType
+
+from servers.process import ServerProcess, free_port, run
+
+# Read by the server as YAML. Only what differs from its defaults, and no address but loopback.
+_CONFIGURATION = """\
+version: 0.1
+log:
+  level: info
+storage:
+  filesystem:
+    rootdirectory: {root}
+  delete:
+    enabled: true
+http:
+  addr: {host}
+"""
+
+
+class DockerRegistry:
+    """A registry over plain HTTP on a free port of 127.0.0.1, its blobs below `directory`.
+
+    A context manager: it runs inside the `with` block. `stop()` or `kill()` and then `start()` bring
+    it back on the same port with the same content.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{self.host}"
+        configuration = directory / "config.yml"
+        self._process = ServerProcess(
+            ["docker-registry", "serve", configuration],
+            log=directory / "docker-registry.log",
+            ready=self._answers,
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        configuration.write_text(_CONFIGURATION.format(root=directory / "blobs", host=self.host))
+
+    def __enter__(self) -> DockerRegistry:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def log(self) -> Path:
+        """The file that holds what it printed: one line for each request among others."""
+        return self._process.log
+
+    @property
+    def running(self) -> bool:
+        """Whether it is up."""
+        return self._process.running
+
+    def start(self) -> None:
+        """Start it and return when it answers; ServerError, with its log, when it does not."""
+        self._process.start()
+
+    def stop(self) -> None:
+        """End it in order. Nothing when it is not running."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._process.kill()
+
+    def push_layout(self, layout: Path, tag: str, name: str) -> str:
+        """Copy image `tag` of the OCI layout into the registry as `name`, e.g. `odd:plain`.
+
+        Returns its full reference, `127.0.0.1:PORT/NAME`. Digests stay as they are.
+        """
+        reference = f"{self.host}/{name}"
+        run(
+            [
+                *("skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests"),
+                "--dest-tls-verify=false",
+                f"oci:{layout}:{tag}",
+                f"docker://{reference}",
+            ]
+        )
+        return reference
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(self.host, timeout=1)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
