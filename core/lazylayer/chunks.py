@@ -12,11 +12,12 @@ thread.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from lazylayer.errors import FormatError
+from lazylayer.extents import Extent
 
 __all__ = ["MAX_CHUNK_SIZE", "Chunk", "ChunkTable"]
 
@@ -29,8 +30,6 @@ class Chunk(NamedTuple):
 
     offset: int
     """Where its member starts in the blob."""
-    end: int
-    """Where its member ends in the blob, at the latest; bytes behind the member may be included."""
     inner: int
     """Where the chunk starts in the inflated member."""
     file_offset: int
@@ -50,7 +49,7 @@ class ChunkTable:
     def __init__(self, blob_size: int) -> None:
         self.blob_size = blob_size
         self._offset = array("Q")
-        self._end = array("Q")
+        self._data_end = blob_size
         self._inner = array("Q")
         self._file_offset = array("Q")
         self._size = array("Q")
@@ -59,6 +58,7 @@ class ChunkTable:
         """Chunk numbers sorted by place in the blob (member, then inner)."""
         self.position: Sequence[int] = ()
         """For each chunk number its index in `blob_order`."""
+        self._member_first: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self._offset)
@@ -73,6 +73,8 @@ class ChunkTable:
             raise FormatError(f"the chunk at offset {offset} needs {inner + size} bytes, more than {MAX_CHUNK_SIZE}")
         if len(digest) not in (0, 32):
             raise FormatError(f"the chunk at offset {offset} has a digest of {len(digest)} bytes, not 32")
+        if digest == bytes(32):
+            raise FormatError(f"the chunk at offset {offset} has a digest of zeros, which nothing hashes to")
         if file_offset + size >= 1 << 63:
             raise FormatError(f"the chunk at offset {offset} reaches past the largest file size")
         self._offset.append(offset)
@@ -86,32 +88,67 @@ class ChunkTable:
         """Sorts the table by place in the blob; the last member ends at `data_end` at the latest."""
         offsets, inners = self._offset, self._inner
         count = len(offsets)
-        in_order = all((offsets[i], inners[i]) <= (offsets[i + 1], inners[i + 1]) for i in range(count - 1))
-        if in_order:
+        pairs = zip(offsets, inners, strict=True)
+        following = zip(offsets[1:], inners[1:], strict=True)
+        if all(one <= other for one, other in zip(pairs, following, strict=False)):
             self.blob_order = self.position = range(count)
         else:
             self.blob_order = array("Q", sorted(range(count), key=lambda i: (offsets[i], inners[i])))
-            position = array("Q", bytes(8 * count))
+            self.position = array("Q", bytes(8 * count))
             for index, number in enumerate(self.blob_order):
-                position[number] = index
-            self.position = position
-        self._set_ends(data_end)
+                self.position[number] = index
+        self._find_members(data_end)
 
-    def _set_ends(self, data_end: int) -> None:
-        self._end = array("Q", bytes(8 * len(self._offset)))
-        end = start = data_end
-        for number in reversed(self.blob_order):
-            offset = self._offset[number]
-            if offset != start:
-                end, start = start, offset
-            if end <= offset:
-                raise FormatError(f"the chunk at offset {offset} lies behind the end of the data at {data_end}")
-            self._end[number] = end
+    def _find_members(self, data_end: int) -> None:
+        first = array("Q")
+        last = -1
+        for index, number in enumerate(self.blob_order):
+            if self._offset[number] != last:
+                last = self._offset[number]
+                first.append(index)
+        if last >= data_end:
+            raise FormatError(f"the chunk at offset {last} lies behind the end of the data at {data_end}")
+        self._member_first = range(len(first)) if len(first) == len(self.blob_order) else first
+        self._data_end = data_end
+
+    @property
+    def members(self) -> int:
+        """How many members hold chunks. They are numbered from 0, in blob order."""
+        return len(self._member_first)
+
+    def member_of(self, number: int) -> int:
+        """The member that holds a chunk."""
+        position = self.position[number]
+        first = self._member_first
+        return position if isinstance(first, range) else bisect_right(first, position) - 1
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of all chunks together, inflated."""
+        return sum(self._size)
+
+    def chunks_of(self, member: int) -> Sequence[int]:
+        """The numbers of the chunks in a member, in order."""
+        first = self._member_first
+        end = first[member + 1] if member + 1 < len(first) else len(self.blob_order)
+        return self.blob_order[first[member] : end]
+
+    def member_extent(self, member: int) -> Extent:
+        """Where a member lies in the blob; its end may include bytes behind it."""
+        first = self._member_first
+        start = self._offset[self.blob_order[first[member]]]
+        following = member + 1
+        end = self._offset[self.blob_order[first[following]]] if following < len(first) else self._data_end
+        return Extent(start, end)
+
+    def member_at(self, offset: int) -> int:
+        """The first member that starts at `offset` in the blob or behind it; `members` if none does."""
+        first = self._member_first
+        return bisect_left(range(len(first)), offset, key=lambda i: self._offset[self.blob_order[first[i]]])
 
     def __getitem__(self, number: int) -> Chunk:
         return Chunk(
             self._offset[number],
-            self._end[number],
             self._inner[number],
             self._file_offset[number],
             self._size[number],
@@ -126,10 +163,6 @@ class ChunkTable:
     def place(self, number: int) -> tuple[int, int]:
         """The file offset and size of a chunk, in bytes."""
         return self._file_offset[number], self._size[number]
-
-    def member(self, number: int) -> tuple[int, int]:
-        """Where the member of a chunk starts and, at the latest, ends in the blob."""
-        return self._offset[number], self._end[number]
 
     def find(self, first: int, count: int, file_offset: int) -> int:
         """The number of the chunk that holds `file_offset`, among `count` chunks from `first` on.

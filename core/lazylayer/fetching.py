@@ -1,0 +1,395 @@
+"""From a missing chunk to verified bytes: which members to fetch together, who waits for whom.
+
+The unit of fetching is a member (see `lazylayer.chunks`). Each member that is on its way has one
+`_Flight`; whoever needs it waits for that, so no member is fetched twice at the same time, however
+the requests overlap. A request runs in a thread of its own and completes flights one by one as
+bytes arrive: a reader waits for its own chunk, not for the neighbours that were fetched along.
+
+The lock is `Fetcher._lock`; no request is made, and nothing inflated, while it is held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+
+from lazylayer.blob import Blob
+from lazylayer.chunkstore import ChunkStore
+from lazylayer.contents import LayerContents
+from lazylayer.errors import LayerError, LazylayerError, VerificationError
+from lazylayer.extents import Extent
+from lazylayer.readahead import ReadAhead
+from lazylayer.settings import FetchSettings
+from lazylayer.tasks import Scheduler, Turn
+
+__all__ = ["Fetcher"]
+
+MERGED_GAP = 32 * 1024
+"""Bytes between two wanted members that are fetched along rather than asked for separately."""
+
+
+class _Flight:
+    __slots__ = ("abandoned", "chunks", "done", "error")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.chunks: dict[int, bytes | LazylayerError] = {}
+        self.error: LazylayerError | None = None
+        self.abandoned = False
+
+
+class _Member:
+    """A member to fetch: its number, where it starts, and the end of the bytes that are needed."""
+
+    __slots__ = ("end", "need", "number", "start")
+
+    def __init__(self, number: int, start: int, end: int, need: int) -> None:
+        self.number = number
+        self.start = start
+        self.end = end
+        self.need = need
+
+
+class Fetcher:
+    """Reads the chunks of one layer. Safe to use from any thread.
+
+    `on_complete` is called once, from the thread that fetched the last member.
+    """
+
+    def __init__(
+        self,
+        blob: Blob,
+        contents: LayerContents,
+        store: ChunkStore,
+        scheduler: Scheduler,
+        settings: FetchSettings,
+        on_complete: Callable[[], None],
+    ) -> None:
+        self._blob = blob
+        self._table = contents.chunks
+        self._inflate = contents.inflate
+        self._store = store
+        self._scheduler = scheduler
+        self._on_complete = on_complete
+        self._slots = threading.BoundedSemaphore(settings.threads)
+        self._lock = threading.Lock()
+        self._flights: dict[int, _Flight] = {}
+        self._readahead = ReadAhead(settings.window_min, settings.window_max)
+        self._triggers: dict[int, int] = {}
+        self._held = bytearray(self._table.members)
+        self._held_count = 0
+        self._cursor = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every member was seen here: fetched, or found in the cache."""
+        return self._held_count == len(self._held)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of chunks, inflated, that were seen here."""
+        table = self._table
+        return sum(
+            table.place(chunk)[1] for member, held in enumerate(self._held) if held for chunk in table.chunks_of(member)
+        )
+
+    def key(self, chunk: int) -> str:
+        """The name of a chunk in the store."""
+        digest = self._table.digest(chunk)
+        return f"sha256:{digest.hex()}" if digest else f"{self._blob.digest}:chunk{chunk}"
+
+    def read(self, chunk: int, offset: int, size: int) -> bytes:
+        """The bytes of a chunk from `offset`, at most `size`, verified; fetched if need be.
+
+        Raises LayerError or ResolveError.
+        """
+        data = self._store.read(self.key(chunk), self._table.digest(chunk), offset, size)
+        if data is None:
+            with self._scheduler.foreground():
+                return self._fetch_chunk(chunk, offset, size)
+        if self._triggers:
+            self._maybe_read_ahead(self._table.member_of(chunk))
+        return data
+
+    def prefetch(self, extent: Extent) -> None:
+        """Fetches every member that lies whole in `extent`, with one request where none is here."""
+        table = self._table
+        wanted = []
+        for member in range(table.member_at(extent.start), table.members):
+            place = table.member_extent(member)
+            if place.end > extent.end:
+                break
+            wanted.append(member)
+        with self._scheduler.foreground():
+            self._carry_out(self._claim([member for member in wanted if not self._is_here(member)]))
+
+    def fetch_some(self, turn: Turn, request_size: int) -> bool:
+        """Fetches the next missing members in blob order, about `request_size` bytes of them.
+
+        Returns whether there is more to do. Stops early, keeping whole members, when `turn` says.
+        Raises like `read`.
+        """
+        wanted: list[int] = []
+        size = 0
+        start = self._cursor
+        while self._cursor < len(self._held) and size < request_size and not turn.should_yield():
+            if not self._is_here(self._cursor):
+                wanted.append(self._cursor)
+                size += self._table.member_extent(self._cursor).size
+            self._cursor += 1
+        try:
+            done = self._carry_out(self._claim(wanted), turn)
+        except LazylayerError:
+            self._cursor = start
+            raise
+        if not done:
+            self._cursor = start
+        elif self._cursor == len(self._held) and not self.complete and start > 0:
+            self._cursor = 0
+        return not self.complete and (not done or self._cursor < len(self._held))
+
+    # --- one chunk ---------------------------------------------------------------------------
+
+    def _fetch_chunk(self, chunk: int, offset: int, size: int) -> bytes:
+        member = self._table.member_of(chunk)
+        while True:
+            with self._lock:
+                flight = self._flights.get(member)
+                arrived = flight is None and self._held[member]
+            if arrived:
+                data = self._store.read(self.key(chunk), self._table.digest(chunk), offset, size)
+                if data is not None:
+                    return data
+            if flight is None:
+                flight = self._take_off(member)
+            flight.done.wait()
+            if flight.abandoned:
+                continue
+            result = flight.error or flight.chunks[chunk]
+            if isinstance(result, LazylayerError):
+                raise result
+            return result[offset : offset + size]
+
+    def _take_off(self, member: int) -> _Flight:
+        """Starts to fetch a member and its neighbourhood, unless somebody else just did."""
+        with self._lock:
+            self._mark_missing(member)
+            window, sequential = self._readahead.window(member)
+        wanted = self._neighbourhood(member, window)
+        with self._lock:
+            flight = self._flights.get(member)
+            if flight is not None:
+                return flight
+            claimed = self._claim_locked(wanted)
+            self._plan_ahead(claimed[-1] + 1, claimed[len(claimed) // 2], window, sequential)
+            flight = self._flights[member]
+        self._start(claimed)
+        return flight
+
+    def _neighbourhood(self, member: int, window: int) -> list[int]:
+        """`member` and those behind it that are missing, up to `window` bytes."""
+        wanted = [member]
+        size = self._table.member_extent(member).size
+        following = member + 1
+        while size < window and following < len(self._held) and not self._is_here(following):
+            size += self._table.member_extent(following).size
+            if size <= window:
+                wanted.append(following)
+            following += 1
+        return wanted
+
+    def _plan_ahead(self, following: int, middle: int, window: int, sequential: bool) -> None:
+        if following >= len(self._held):
+            return
+        self._readahead.expect(following, window)
+        if sequential:
+            self._triggers[middle] = following
+            while len(self._triggers) > 16:
+                del self._triggers[next(iter(self._triggers))]
+
+    def _maybe_read_ahead(self, member: int) -> None:
+        """Fetches the next window of a sequential reader before it gets there."""
+        with self._lock:
+            following = self._triggers.pop(member, None)
+            if following is None or following in self._flights:
+                return
+        if self._is_here(following):
+            return
+        with self._lock:
+            window, _ = self._readahead.window(following)
+        wanted = self._neighbourhood(following, window)
+        with self._lock:
+            claimed = self._claim_locked(wanted)
+            if claimed:
+                self._plan_ahead(claimed[-1] + 1, claimed[0], window, True)
+        if claimed:
+            self._start(claimed)
+
+    # --- what is here --------------------------------------------------------------------------
+
+    def _is_here(self, member: int) -> bool:
+        if self._held[member]:
+            return True
+        if not all(self._store.has(self.key(chunk)) for chunk in self._table.chunks_of(member)):
+            return False
+        self._blob.mark_present(*self._table.member_extent(member))
+        with self._lock:
+            completed = self._mark_held(member)
+        if completed:
+            self._on_complete()
+        return True
+
+    def _mark_held(self, member: int) -> bool:
+        """Notes, with the lock held, that a member is here; whether it was the last one."""
+        if self._held[member]:
+            return False
+        self._held[member] = 1
+        self._held_count += 1
+        return self.complete
+
+    def _mark_missing(self, member: int) -> None:
+        if self._held[member]:
+            self._held[member] = 0
+            self._held_count -= 1
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _claim(self, members: Sequence[int]) -> list[int]:
+        with self._lock:
+            return self._claim_locked(members)
+
+    def _claim_locked(self, members: Sequence[int]) -> list[int]:
+        """Makes flights for those members that nobody fetches yet, and returns these."""
+        claimed = [member for member in members if member not in self._flights]
+        for member in claimed:
+            self._flights[member] = _Flight()
+        return claimed
+
+    def _start(self, members: list[int]) -> None:
+        thread = threading.Thread(target=self._run, args=(members,), name="lazylayer-fetch", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._fail(members, LayerError(f"no thread to fetch with: {error}"))
+
+    def _run(self, members: list[int]) -> None:
+        with self._slots, self._scheduler.foreground():
+            with suppress(LazylayerError):  # every flight carries it to whoever waits
+                self._carry_out(members)
+
+    def _carry_out(self, members: list[int], turn: Turn | None = None) -> bool:
+        """Fetches claimed members; returns whether all of them came. Raises what went wrong."""
+        if not members:
+            return True
+        try:
+            return self._receive([self._need(member) for member in members], turn)
+        except LazylayerError as error:
+            self._fail(members, error)
+            raise
+        except Exception as error:
+            failure = LayerError(f"layer {self._blob.digest}: {type(error).__name__}: {error}")
+            self._fail(members, failure)
+            raise failure from error
+        finally:
+            self._abandon(members)
+
+    def _need(self, member: int) -> _Member:
+        """What of a member must be fetched. A lying table cannot make it more than it inflates to."""
+        table = self._table
+        place = table.member_extent(member)
+        need = max(chunk.inner + chunk.size for chunk in map(table.__getitem__, table.chunks_of(member)))
+        longest = need + need // 64 + 64 * 1024
+        return _Member(member, place.start, min(place.end, place.start + longest), need)
+
+    def _receive(self, members: list[_Member], turn: Turn | None) -> bool:
+        started = first = time.monotonic()
+        received = 0
+        waiting = iter(members)
+        member: _Member | None = next(waiting)
+        buffer = bytearray()
+        with closing(self._blob.stream(_extents(members))) as pieces:
+            for at, piece in pieces:
+                if not received:
+                    first = time.monotonic()
+                received += len(piece)
+                end = at + len(piece)
+                while member is not None and member.start < end:
+                    buffer += memoryview(piece)[max(member.start - at, 0) : member.end - at]
+                    if member.end > end:
+                        break
+                    self._complete(member, buffer)
+                    buffer = bytearray()
+                    member = next(waiting, None)
+                if turn is not None and member is not None and turn.should_yield():
+                    return False
+        with self._lock:
+            self._readahead.link.observe(first - started, received, time.monotonic() - first)
+        return True
+
+    def _complete(self, member: _Member, data: bytearray) -> None:
+        """Inflates and verifies a member, wakes its readers, then keeps its chunks."""
+        flight = self._flights[member.number]
+        self._unpack(member, data, flight)
+        flight.done.set()
+        for chunk, result in flight.chunks.items():
+            if not isinstance(result, LazylayerError):
+                self._store.keep(self.key(chunk), result)
+        with self._lock:
+            # In one step, so that a reader who finds no flight any more knows to look in the store.
+            del self._flights[member.number]
+            good = flight.error is None and not any(isinstance(each, LazylayerError) for each in flight.chunks.values())
+            completed = good and self._mark_held(member.number)
+        if completed:
+            self._on_complete()
+
+    def _unpack(self, member: _Member, data: bytearray, flight: _Flight) -> None:
+        table = self._table
+        try:
+            plain = self._inflate(memoryview(data), member.need)
+        except LazylayerError as error:
+            flight.error = VerificationError(f"layer {self._blob.digest}, bytes at {member.start}: {error}")
+            return
+        for number in table.chunks_of(member.number):
+            chunk = table[number]
+            whole = chunk.inner == 0 and chunk.size == len(plain)
+            part = plain if whole else plain[chunk.inner : chunk.inner + chunk.size]
+            if len(part) == chunk.size and (not chunk.digest or hashlib.sha256(part).digest() == chunk.digest):
+                flight.chunks[number] = part
+            else:
+                flight.chunks[number] = VerificationError(
+                    f"layer {self._blob.digest}, bytes at {member.start}: the chunk does not have the digest "
+                    f"that the table of contents promises"
+                )
+
+    def _fail(self, members: list[int], error: LazylayerError) -> None:
+        for flight in self._take_back(members):
+            flight.error = error
+            flight.done.set()
+
+    def _abandon(self, members: list[int]) -> None:
+        for flight in self._take_back(members):
+            flight.abandoned = True
+            flight.done.set()
+
+    def _take_back(self, members: list[int]) -> list[_Flight]:
+        with self._lock:
+            flights = [self._flights.get(member) for member in members]
+            unfinished = [flight for flight in flights if flight is not None and not flight.done.is_set()]
+            for member, flight in zip(members, flights, strict=True):
+                if flight is not None and not flight.done.is_set():
+                    del self._flights[member]
+            return unfinished
+
+
+def _extents(members: list[_Member]) -> list[Extent]:
+    """The extents to ask for: members that touch, or nearly so, are asked for together."""
+    extents: list[Extent] = []
+    for member in members:
+        if extents and member.start - extents[-1].end <= MERGED_GAP:
+            extents[-1] = Extent(extents[-1].start, max(extents[-1].end, member.end))
+        else:
+            extents.append(Extent(member.start, member.end))
+    return extents

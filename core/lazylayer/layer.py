@@ -1,0 +1,211 @@
+"""One layer of an image: its tree, and verified reads of its files.
+
+A layer is opened once and shared by all mounts that show it. It fetches what is read, what its
+prefetch plan asks for, and the rest when the machine is idle.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import msgspec
+from loguru import logger
+
+from lazylayer.blob import Blob
+from lazylayer.chunkstore import ChunkStore
+from lazylayer.contents import LayerContents
+from lazylayer.errors import LayerError, LazylayerError
+from lazylayer.events import EventKind, LayerState, StateEvent
+from lazylayer.fetching import Fetcher
+from lazylayer.mounting import VirtualDirectory
+from lazylayer.oci import Descriptor, Digest, Reference
+from lazylayer.prefetching import PrefetchPlan
+from lazylayer.settings import FetchSettings
+from lazylayer.tasks import Scheduler, Turn
+from lazylayer.tree import Entry, Tree
+
+__all__ = ["Layer", "MergedLayers"]
+
+
+class Layer:
+    """An opened layer. Safe to use from any thread.
+
+    Satisfies `lazylayer.mounting.MountableTree`: the layer by itself, as overlayfs wants a lower
+    directory. `report` is told what changes; see `lazylayer.events`.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        blob: Blob,
+        contents: LayerContents,
+        store: ChunkStore,
+        scheduler: Scheduler,
+        settings: FetchSettings,
+        report: Callable[[StateEvent], None],
+    ) -> None:
+        self.reference = reference
+        self.descriptor = descriptor
+        self.blob = blob
+        self.contents = contents
+        self.virtual: Mapping[bytes, VirtualDirectory] = {}
+        self._table = contents.chunks
+        self._store = store
+        self._report = report
+        self._fetcher = Fetcher(blob, contents, store, scheduler, settings, self._completed)
+        self._lock = threading.Lock()
+        self._error = ""
+        self._told_complete = False
+        self._prefetch_started = False
+        self._prefetched = threading.Event()
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the layer's blob."""
+        return self.descriptor.digest
+
+    @property
+    def tree(self) -> Tree:
+        """The layer's own entries, with whiteouts and opaque directories."""
+        return self.contents.tree
+
+    @property
+    def source(self) -> str:
+        """What a mount of the layer is called in /proc/self/mounts."""
+        return f"{self.reference.host or self.reference.scheme}/{self.digest[7:19]}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk was seen here."""
+        return self._fetcher.complete
+
+    def read(self, entry: Entry, offset: int, size: int) -> bytes:
+        """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.
+
+        Raises LayerError or ResolveError, which has been reported by then.
+        """
+        end = min(offset + size, entry.size)
+        if offset >= end or offset < 0:
+            return b""
+        try:
+            return self._read(entry, offset, end)
+        except LazylayerError as error:
+            self._failed(str(error))
+            raise
+        except Exception as error:
+            self._failed(f"{type(error).__name__}: {error}")
+            raise LayerError(f"layer {self.digest}: {type(error).__name__}: {error}") from error
+
+    def _read(self, entry: Entry, offset: int, end: int) -> bytes:
+        if not entry.chunk_count:
+            raise LayerError(f"layer {self.digest}: a file of {entry.size} bytes has no data")
+        chunk = self._table.find(entry.first_chunk, entry.chunk_count, offset)
+        parts = []
+        while offset < end:
+            start, length = self._table.place(chunk)
+            wanted = min(end, start + length) - offset
+            part = self._fetcher.read(chunk, offset - start, wanted)
+            if len(part) != wanted or wanted <= 0:
+                raise LayerError(f"layer {self.digest}: {len(part)} bytes came where {wanted} should be")
+            parts.append(part)
+            offset += wanted
+            chunk += 1
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def state(self) -> LayerState:
+        """How much of the layer is here, and its last error."""
+        return LayerState(self.digest, self.blob.size, self.blob.fetched, self._error)
+
+    def held_bytes(self) -> int:
+        """Bytes of chunks, inflated, that were seen in the cache or fetched into it."""
+        return self._fetcher.held_bytes
+
+    # --- before it is read -----------------------------------------------------------------------
+
+    def prefetch(self, plan: Callable[[], PrefetchPlan | None]) -> None:
+        """Carries out the prefetch plan that `plan` returns, once in the life of the layer.
+
+        Returns when it is done; a second call returns at once. Errors are reported, not raised.
+        """
+        with self._lock:
+            if self._prefetch_started:
+                return
+            self._prefetch_started = True
+        try:
+            wanted = plan()
+            for extent in wanted.extents if wanted is not None else ():
+                self._fetcher.prefetch(extent)
+            if wanted is not None and wanted.extents:
+                logger.debug("prefetched {digest}: {reason}", digest=self.digest, reason=wanted.reason)
+                self._tell("prefetched")
+        except LazylayerError as error:
+            self._failed(f"prefetch: {error}")
+        finally:
+            self._prefetched.set()
+
+    def wait_prefetched(self, timeout: float) -> bool:
+        """Waits, at most `timeout` seconds, for a prefetch that was started; whether it is over."""
+        return not self._prefetch_started or self._prefetched.wait(timeout)
+
+    def fetch_some(self, turn: Turn, request_size: int) -> bool:
+        """One piece of background work, as `BackgroundWorkers` wants it: whether there is more to do."""
+        if not self._store.room_for(self._table.total_size):
+            logger.info("{digest} is not fetched in the background: the cache is smaller than it", digest=self.digest)
+            return False
+        try:
+            return self._fetcher.fetch_some(turn, request_size)
+        except LazylayerError as error:
+            self._failed(f"background fetch: {error}")
+            raise
+
+    # --- what happens ----------------------------------------------------------------------------
+
+    def _completed(self) -> None:
+        with self._lock:
+            if self._told_complete:
+                return
+            self._told_complete = True
+        self.blob.mark_present(0, self.blob.size)
+        self._tell("completed")
+
+    def _failed(self, error: str) -> None:
+        with self._lock:
+            known, self._error = self._error, error
+        if known != error:
+            logger.warning("layer {digest}: {error}", digest=self.digest, error=error)
+            self._tell("failed", error)
+
+    def _tell(self, kind: EventKind, error: str = "") -> None:
+        self._report(StateEvent(kind, str(self.reference), (self.state(),), error=error))
+
+    def close(self) -> None:
+        """Closes the blob and says that the layer is not used any more."""
+        self._tell("closed")
+        self.blob.close()
+
+
+class MergedLayers:
+    """Several layers shown as one tree, whiteouts applied. A `MountableTree`."""
+
+    def __init__(self, reference: Reference, layers: tuple[Layer, ...], tree: Tree) -> None:
+        self.layers = layers
+        self.tree = tree
+        self.source = str(reference).replace(",", "_").replace(" ", "_")
+        self.virtual = _union([layer.virtual for layer in layers])
+
+    def read(self, entry: Entry, offset: int, size: int) -> bytes:
+        """The verified bytes of a file; see `Layer.read`."""
+        return self.layers[entry.layer].read(entry, offset, size)
+
+
+def _union(all_virtual: list[Mapping[bytes, VirtualDirectory]]) -> dict[bytes, VirtualDirectory]:
+    """Directories of the same name become one that holds the files of all."""
+    union: dict[bytes, VirtualDirectory] = {}
+    for virtual in all_virtual:
+        for name, directory in virtual.items():
+            known = union.get(name)
+            files = {**known.files, **directory.files} if known is not None else directory.files
+            union[name] = msgspec.structs.replace(directory, files=files)
+    return union
