@@ -17,6 +17,7 @@ __all__ = [
     "CRI_DIGEST",
     "CRI_LAYERS",
     "CRI_REFERENCE",
+    "LAYER_SIZE",
     "PREFETCH_SIZE",
     "SKIP_VERIFY",
     "STARGZ_DIGEST",
@@ -25,6 +26,7 @@ __all__ = [
     "TOC_DIGEST",
     "UNCOMPRESSED_SIZE",
     "LayerSource",
+    "label_number",
     "layer_source",
     "layer_source_labels",
 ]
@@ -35,6 +37,7 @@ CRI_LAYERS = "containerd.io/snapshot/cri.image-layers"
 STARGZ_REFERENCE = "containerd.io/snapshot/remote/stargz.reference"
 STARGZ_DIGEST = "containerd.io/snapshot/remote/stargz.digest"
 STARGZ_LAYERS = "containerd.io/snapshot/remote/stargz.layers"
+LAYER_SIZE = "containerd.io/snapshot/remote/lazylayer.size"
 PREFETCH_SIZE = "containerd.io/snapshot/remote/stargz.prefetch"
 SKIP_VERIFY = "containerd.io/snapshot/remote/stargz.skipverify"
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
@@ -90,6 +93,12 @@ def _read_set(labels: Mapping[str, str], reference: str, digest: str, layers: st
         raise MountError(f"label {layers}: {error}") from error
     neighbours = tuple(dict.fromkeys(each for each in chain if each != target))
     return LayerSource(reference=image, digest=target, neighbours=neighbours)
+
+
+def label_number(labels: Mapping[str, str], name: str) -> int | None:
+    """The natural number that a label holds, or None if it is not set or does not parse."""
+    text = labels.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def layer_source_labels(reference: Reference, digest: Digest, layers: list[Digest]) -> dict[str, str]:

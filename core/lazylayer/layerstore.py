@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
@@ -31,7 +31,7 @@ from lazylayer.tasks import BackgroundWorkers, Scheduler, Turn
 
 __all__ = ["LayerStore"]
 
-_Key = tuple[str, Digest]
+_Key = tuple[str, Digest, bool]
 
 
 class _Slot:
@@ -40,6 +40,13 @@ class _Slot:
     def __init__(self) -> None:
         self.future: Future[Layer] = Future()
         self.users = 0
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer, if it was opened by now."""
+        if not self.future.done() or self.future.exception() is not None:
+            return None
+        return self.future.result()
 
 
 class LayerStore:
@@ -52,7 +59,7 @@ class LayerStore:
         self._slots: OrderedDict[_Key, _Slot] = OrderedDict()
         self.scheduler = Scheduler(settings.background.silence, settings.background.starvation)
         self._background = BackgroundWorkers(self.scheduler, settings.background.concurrency)
-        self._background_work: dict[_Key, _BackgroundFetch] = {}
+        self._background_work: dict[int, _BackgroundFetch] = {}
         self._ranges: Cache = hooks.open_cache(settings.cache.ranges, "ranges")
         self.chunks = ChunkStore(hooks.open_cache(settings.cache.chunks, "chunks"))
 
@@ -63,7 +70,7 @@ class LayerStore:
         `verify` says whether a layer that promises no digest for its table of contents is refused.
         Raises ResolveError or LayerError.
         """
-        key = (str(reference), descriptor.digest)
+        key = (str(reference), descriptor.digest, verify)
         with self._lock:
             slot = self._slots.get(key)
             if mine := slot is None:
@@ -78,19 +85,23 @@ class LayerStore:
         try:
             return slot.future.result(timeout)
         except FutureTimeoutError:
-            self._give_back(key, slot)
+            self._give_back(slot)
             raise UnavailableError(f"layer {descriptor.digest} was not resolved within {timeout:g} s") from None
         except LazylayerError:
-            self._give_back(key, slot)
+            self._give_back(slot)
             raise
+
+    def knows(self, reference: Reference, digest: Digest) -> bool:
+        """Whether the layer is open or being opened."""
+        with self._lock:
+            return any((str(reference), digest, verify) in self._slots for verify in (True, False))
 
     def release(self, layer: Layer) -> None:
         """Gives a layer back. Unused layers stay open while there is room for them."""
-        key = (str(layer.reference), layer.digest)
         with self._lock:
-            slot = self._slots.get(key)
-        if slot is not None:
-            self._give_back(key, slot)
+            slots = [slot for slot in self._slots.values() if slot.layer is layer]
+        for slot in slots:
+            self._give_back(slot)
 
     def prefetch(self, layer: Layer, labels: Mapping[str, str]) -> None:
         """Plans the layer's prefetch and carries it out; once per layer. Returns when it is done."""
@@ -99,12 +110,11 @@ class LayerStore:
 
     def fetch_in_background(self, layer: Layer) -> None:
         """Lets the rest of the layer be fetched when nothing else is to be done; once per layer."""
-        key = (str(layer.reference), layer.digest)
         with self._lock:
-            if not self._settings.background.enabled or key in self._background_work:
+            if not self._settings.background.enabled or id(layer) in self._background_work:
                 return
             work = _BackgroundFetch(layer, self._settings.background.request_size)
-            self._background_work[key] = work
+            self._background_work[id(layer)] = work
         self._background.add(work)
 
     def close(self) -> None:
@@ -114,8 +124,9 @@ class LayerStore:
         with self._lock:
             slots = list(self._slots.values())
             self._slots.clear()
-        for layer in _opened(slots):
-            layer.close()
+        for slot in slots:
+            if slot.layer is not None:
+                slot.layer.close()
         self.chunks.close()
         self._ranges.close()
 
@@ -169,7 +180,7 @@ class LayerStore:
 
     # --- letting go --------------------------------------------------------------------------------
 
-    def _give_back(self, key: _Key, slot: _Slot) -> None:
+    def _give_back(self, slot: _Slot) -> None:
         with self._lock:
             slot.users -= 1
         self._evict()
@@ -179,11 +190,12 @@ class LayerStore:
             unused = [key for key, slot in self._slots.items() if slot.users <= 0 and slot.future.done()]
             surplus = unused[: max(len(unused) - self._settings.resolve.keep, 0)]
             slots = [self._slots.pop(key) for key in surplus]
-            works = [self._background_work.pop(key, None) for key in surplus]
+            layers = [slot.layer for slot in slots if slot.layer is not None]
+            works = [self._background_work.pop(id(layer), None) for layer in layers]
         for work in works:
             if work is not None:
                 self._background.remove(work)
-        for layer in _opened(slots):
+        for layer in layers:
             layer.close()
 
 
@@ -196,7 +208,3 @@ class _BackgroundFetch:
 
     def __call__(self, turn: Turn) -> bool:
         return self._layer.fetch_some(turn, self._request_size)
-
-
-def _opened(slots: Iterable[_Slot]) -> list[Layer]:
-    return [slot.future.result() for slot in slots if slot.future.done() and slot.future.exception() is None]

@@ -1,0 +1,302 @@
+"""Mount, check, unmount: what a snapshotter, or `lazylayer mount`, asks for.
+
+A mount by labels shows one layer, as overlayfs wants a lower directory; a mount by reference shows a
+layer or a whole image. Both borrow their layers from one `LayerStore`, and both are prefetched and
+then completed in the background.
+
+The lock is `Filesystem._lock`; no layer is opened, and nothing mounted, while it is held. Mounts of
+different mountpoints run at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from loguru import logger
+
+from lazylayer.errors import (
+    AuthenticationError,
+    LazylayerError,
+    MountError,
+    NotMountedError,
+    ResolveError,
+    UnavailableError,
+    VerificationError,
+)
+from lazylayer.events import EventKind, LayerState, StateEvent
+from lazylayer.frontends import choose_frontend
+from lazylayer.image import Image, open_image, resolve_image
+from lazylayer.labels import LAYER_SIZE, SKIP_VERIFY, TOC_DIGEST, LayerSource, label_number, layer_source
+from lazylayer.layer import Layer
+from lazylayer.layerstore import LayerStore
+from lazylayer.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer.oci import Descriptor, Digest, Reference
+from lazylayer.program import Program
+
+__all__ = ["Filesystem"]
+
+REFRESHES = 3
+NEIGHBOURS_AT_ONCE = 8
+
+
+class _Mount:
+    __slots__ = ("layers", "mounted", "reference")
+
+    def __init__(self, reference: Reference, layers: tuple[Layer, ...], mounted: MountedTree | None) -> None:
+        self.reference = reference
+        self.layers = layers
+        self.mounted = mounted
+
+
+class Filesystem:
+    """All mounts of one program. Safe to use from any thread."""
+
+    def __init__(self, program: Program) -> None:
+        self._settings = program.settings
+        self._hooks = program.hooks
+        self._lock = threading.Lock()
+        self._mounts: dict[str, _Mount] = {}
+        self._frontend = ""
+        self._opening: set[Reference] = set()
+        self._neighbours = threading.BoundedSemaphore(NEIGHBOURS_AT_ONCE)
+        self.layers = LayerStore(self._settings, self._hooks)
+
+    # --- mounting ----------------------------------------------------------------------------------
+
+    def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
+        """Mounts the layer that `labels` name at `mountpoint`, an existing directory.
+
+        The other layers of the image that the labels list are opened at the same time, in the
+        background. With `check`, a layer whose source does not answer now is refused, unless it
+        answered a moment ago or all of the layer is here.
+
+        Raises MountError for bad labels and mountpoints, and what resolving raises; nothing stays
+        mounted then.
+        """
+        source = layer_source(labels)
+        with self._claim(mountpoint, source.reference) as claim, self.layers.scheduler.foreground():
+            self._open_neighbours(source, labels)
+            layer = self._borrow(source, labels)
+            claim.layers = (layer,)
+            if check:
+                self._check_source(layer)
+            self._start_fetching(layer, labels)
+            claim.mounted = self._show(layer, mountpoint)
+        self._tell("mounted", mountpoint, claim)
+
+    def mount_image(self, mountpoint: str, reference: Reference, layer: int | None = None) -> None:
+        """Mounts an image, all its layers merged, or only layer number `layer`, 0 the lowest.
+
+        Raises MountError, and what resolving raises; nothing stays mounted then.
+        """
+        with self._claim(mountpoint, reference) as claim, self.layers.scheduler.foreground():
+            image = self.open_image(reference, layer)
+            claim.layers = image.layers
+            for each in image.layers:
+                self._start_fetching(each, {})
+            tree: MountableTree = image.merged() if layer is None else image.layers[0]
+            claim.mounted = self._show(tree, mountpoint)
+        self._tell("mounted", mountpoint, claim)
+
+    def open_image(self, reference: Reference, layer: int | None = None) -> Image:
+        """Opens all layers of an image, or only layer number `layer`; `Image.close` gives them back."""
+        resolved = resolve_image(self._hooks, self._settings, reference)
+        descriptors = resolved.manifest.layers
+        if layer is not None:
+            if not 0 <= layer < len(descriptors):
+                raise MountError(f"{reference} has layers 0 to {len(descriptors) - 1}; there is no layer {layer}")
+            descriptors = [descriptors[layer]]
+        return open_image(self.layers, resolved, self._settings, descriptors)
+
+    # --- afterwards --------------------------------------------------------------------------------
+
+    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None) -> None:
+        """Returns if the mount at `mountpoint` can be used now.
+
+        Waits for a prefetch that is under way, up to `prefetch.timeout`; being late only warns. Then
+        the source of each layer that is not all here must answer; tokens and redirected addresses
+        that it refuses are renewed. `labels` are not needed and ignored.
+
+        Raises NotMountedError for a mountpoint that is not ours, UnavailableError or
+        AuthenticationError for a source that fails.
+        """
+        del labels
+        mount = self._find(mountpoint)
+        with self.layers.scheduler.foreground():
+            for layer in mount.layers:
+                if not layer.wait_prefetched(self._settings.prefetch.timeout):
+                    logger.warning("the prefetch of {digest} is still under way", digest=layer.digest)
+                self._check_source(layer)
+
+    def unmount(self, mountpoint: str, *, force: bool = False) -> None:
+        """Unmounts and gives the layers back; what they fetched stays in the cache.
+
+        Raises NotMountedError for a mountpoint that is not ours, and MountError for a mount that is
+        in use, unless `force`; then readers get errors.
+        """
+        mountpoint = os.path.abspath(mountpoint)  # noqa: PTH100 - must not follow or touch the mount
+        mount = self._find(mountpoint)
+        if mount.mounted is None:
+            raise MountError(f"{mountpoint} is still being mounted")
+        mount.mounted.unmount(force=force)
+        with self._lock:
+            if self._mounts.get(mountpoint) is not mount:
+                return
+            del self._mounts[mountpoint]
+        self._tell("unmounted", mountpoint, mount)
+        self._release(mount.layers)
+
+    def wait(self, mountpoint: str, timeout: float | None = None) -> bool:
+        """Waits until `mountpoint` is unmounted, by anybody; whether it is. `timeout` in seconds."""
+        mounted = self._find(mountpoint).mounted
+        return mounted is None or mounted.wait(timeout)
+
+    def state(self, mountpoint: str) -> tuple[LayerState, ...]:
+        """How much of each layer at `mountpoint` is here, lowest layer first."""
+        return tuple(layer.state() for layer in self._find(mountpoint).layers)
+
+    def disk_usage(self, mountpoint: str) -> int:
+        """Bytes of the cache that belong to the layers at `mountpoint`, as far as they were seen."""
+        return sum(layer.held_bytes() for layer in self._find(mountpoint).layers)
+
+    def mountpoints(self) -> dict[str, Reference]:
+        """What is mounted now: each mountpoint with the image that it shows."""
+        with self._lock:
+            return {path: mount.reference for path, mount in self._mounts.items() if mount.mounted is not None}
+
+    def frontend(self) -> str:
+        """The frontend that mounts are made with, chosen the first time that it is asked."""
+        if not self._frontend:
+            self._frontend = choose_frontend(self._hooks, self._settings.mount)
+        return self._frontend
+
+    def close(self) -> None:
+        """Unmounts everything, in use or not, and closes layers and caches."""
+        for mountpoint in self.mountpoints():
+            try:
+                self.unmount(mountpoint, force=True)
+            except LazylayerError as error:
+                logger.warning("while closing: {error}", error=error)
+        self.layers.close()
+
+    # --- parts -------------------------------------------------------------------------------------
+
+    def _claim(self, mountpoint: str, reference: Reference) -> _Claim:
+        if not Path(mountpoint).is_dir():
+            raise MountError(f"{mountpoint} is not a directory")
+        return _Claim(self, os.path.abspath(mountpoint), reference)  # noqa: PTH100 - symlinks stay as they are
+
+    def _find(self, mountpoint: str) -> _Mount:
+        with self._lock:
+            mount = self._mounts.get(os.path.abspath(mountpoint))  # noqa: PTH100 - must not touch the mount
+        if mount is None:
+            raise NotMountedError(f"{mountpoint}: nothing is mounted there by this program")
+        return mount
+
+    def _borrow(self, source: LayerSource, labels: Mapping[str, str]) -> Layer:
+        skip = SKIP_VERIFY in labels and self._settings.fetch.allow_skip_verify
+        verify = self._settings.fetch.verify and not skip
+        descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, dict(labels))
+        timeout = self._settings.resolve.timeout
+        layer = self.layers.borrow(source.reference, descriptor, verify=verify, timeout=timeout)
+        promised = labels.get(TOC_DIGEST)
+        if verify and promised != layer.contents.toc_digest:
+            self.layers.release(layer)
+            raise VerificationError(
+                f"layer {source.digest}: the label {TOC_DIGEST} says {promised or 'nothing'}, "
+                f"the layer's table of contents is {layer.contents.toc_digest}"
+            )
+        return layer
+
+    def _open_neighbours(self, source: LayerSource, labels: Mapping[str, str]) -> None:
+        missing = [each for each in source.neighbours if not self.layers.knows(source.reference, each)]
+        with self._lock:
+            if not missing or source.reference in self._opening:
+                return
+            self._opening.add(source.reference)
+        arguments = (source.reference, missing, dict(labels))
+        threading.Thread(target=self._open_all, args=arguments, name="lazylayer-neighbours", daemon=True).start()
+
+    def _open_all(self, reference: Reference, digests: list[Digest], labels: Mapping[str, str]) -> None:
+        """Opens other layers of an image, so that their own mounts find them ready.
+
+        Their table of contents is promised by the manifest here, and again by the labels of their
+        own mount, which are compared then.
+        """
+        try:
+            with self._neighbours:
+                resolved = resolve_image(self._hooks, self._settings, reference)
+                wanted = [each for each in resolved.manifest.layers if each.digest in digests]
+                image = open_image(self.layers, resolved, self._settings, wanted)
+            for layer in image.layers:
+                self._start_fetching(layer, labels)
+            image.close()
+        except LazylayerError as error:
+            logger.debug("{reference}: layers were not opened ahead: {error}", reference=str(reference), error=error)
+        finally:
+            with self._lock:
+                self._opening.discard(reference)
+
+    def _start_fetching(self, layer: Layer, labels: Mapping[str, str]) -> None:
+        """Prefetches the layer, then leaves the rest to the background; both behind the caller's back."""
+
+        def fetch() -> None:
+            self.layers.prefetch(layer, labels)
+            self.layers.fetch_in_background(layer)
+
+        threading.Thread(target=fetch, name="lazylayer-prefetch", daemon=True).start()
+
+    def _check_source(self, layer: Layer) -> None:
+        interval = self._settings.resolve.check_interval
+        if layer.complete or time.monotonic() - layer.blob.last_contact < interval:
+            return
+        for attempt in range(1, REFRESHES + 1):
+            try:
+                layer.blob.check()
+                return
+            except (UnavailableError, AuthenticationError) as error:
+                if attempt == REFRESHES:
+                    raise
+                logger.debug("{digest}: check {n} failed: {error}", digest=layer.digest, n=attempt, error=error)
+            except ResolveError:
+                raise
+
+    def _show(self, tree: MountableTree, mountpoint: str) -> MountedTree:
+        mount = self._settings.mount
+        options = MountOptions(self.frontend(), mount.allow_other, mount.debug)
+        return self._hooks.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
+
+    def _release(self, layers: tuple[Layer, ...]) -> None:
+        for layer in layers:
+            self.layers.release(layer)
+
+    def _tell(self, kind: EventKind, mountpoint: str, mount: _Mount) -> None:
+        states = tuple(layer.state() for layer in mount.layers)
+        self._hooks.report_state(StateEvent(kind, str(mount.reference), states, mountpoint))
+
+
+class _Claim:
+    """Reserves a mountpoint while it is being mounted; gives everything back if that fails."""
+
+    def __init__(self, filesystem: Filesystem, mountpoint: str, reference: Reference) -> None:
+        self._filesystem = filesystem
+        self._mountpoint = mountpoint
+        self._mount = _Mount(reference, (), None)
+
+    def __enter__(self) -> _Mount:
+        with self._filesystem._lock:
+            if self._mountpoint in self._filesystem._mounts:
+                raise MountError(f"{self._mountpoint} is already mounted; unmount it first")
+            self._filesystem._mounts[self._mountpoint] = self._mount
+        return self._mount
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        with self._filesystem._lock:
+            del self._filesystem._mounts[self._mountpoint]
+        self._filesystem._release(self._mount.layers)

@@ -1,0 +1,70 @@
+"""An image: its manifest, its layers opened concurrently, and the tree they make together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from lazylayer.hooks import Hooks
+from lazylayer.layer import Layer, MergedLayers
+from lazylayer.layerstore import LayerStore
+from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
+from lazylayer.settings import Settings
+from lazylayer.tree import merge_trees
+
+__all__ = ["Image", "open_image", "resolve_image"]
+
+CONCURRENT_LAYERS = 32
+
+
+class Image:
+    """An image with some or all of its layers open, lowest first. Close it to give them back."""
+
+    def __init__(self, store: LayerStore, resolved: ResolvedImage, layers: tuple[Layer, ...]) -> None:
+        self.resolved = resolved
+        self.layers = layers
+        self._store = store
+
+    def merged(self) -> MergedLayers:
+        """The layers on top of each other, as a container would see them."""
+        return MergedLayers(self.resolved.reference, self.layers, merge_trees([layer.tree for layer in self.layers]))
+
+    def close(self) -> None:
+        """Gives the layers back to the store."""
+        for layer in self.layers:
+            self._store.release(layer)
+        self.layers = ()
+
+
+def resolve_image(hooks: Hooks, settings: Settings, reference: Reference) -> ResolvedImage:
+    """Finds the image for the platform that the settings name, by default this machine's."""
+    wanted = settings.resolve.platform
+    return hooks.resolve_image(reference, Platform.parse(wanted) if wanted else Platform.of_this_machine())
+
+
+def open_image(
+    store: LayerStore, resolved: ResolvedImage, settings: Settings, layers: Sequence[Descriptor] | None = None
+) -> Image:
+    """Opens `layers` of a resolved image, by default all of them, at the same time.
+
+    Raises the first error, by order of layers; the layers that did open are given back.
+    """
+    wanted = list(resolved.manifest.layers if layers is None else layers)
+
+    def borrow(descriptor: Descriptor) -> Layer:
+        return store.borrow(
+            resolved.reference, descriptor, verify=settings.fetch.verify, timeout=settings.resolve.timeout
+        )
+
+    if not wanted:
+        return Image(store, resolved, ())
+    opened: list[Layer] = []
+    with ThreadPoolExecutor(min(len(wanted), CONCURRENT_LAYERS), "lazylayer-image") as threads:
+        futures = [threads.submit(borrow, descriptor) for descriptor in wanted]
+    failures = [error for future in futures if (error := future.exception()) is not None]
+    opened = [future.result() for future in futures if future.exception() is None]
+    if failures:
+        for layer in opened:
+            store.release(layer)
+        raise failures[0]
+    return Image(store, resolved, tuple(opened))
