@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import threading
 import tracemalloc
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lazylayer import inflate
 from lazylayer.errors import FormatError
 from lazylayer.inflate import GzipReader, inflate_gzip_member
@@ -64,19 +66,15 @@ def test_any_cut_is_an_error_or_the_right_bytes(content: bytes, data: st.DataObj
 def test_damage_is_an_error_or_other_bytes_of_the_right_length(content: bytes, at: int, bits: int) -> None:
     packed = bytearray(member(content))
     packed[at % len(packed)] ^= bits
-    try:
+    with contextlib.suppress(FormatError):
         assert len(inflate_gzip_member(bytes(packed), len(content))) == len(content)
-    except FormatError:
-        pass
 
 
 @given(st.binary(max_size=300))
 def test_noise_is_never_anything_but_a_format_error(noise: bytes) -> None:
     for data in (noise, b"\x1f\x8b\x08" + noise):
-        try:
+        with contextlib.suppress(FormatError):
             assert len(inflate_gzip_member(data, 100)) == 100
-        except FormatError:
-            pass
 
 
 def test_a_bomb_is_inflated_no_further_than_asked() -> None:
