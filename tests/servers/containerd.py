@@ -92,8 +92,11 @@ class Containerd:
 
     def stop(self) -> None:
         """End the containers, their shims and containerd, and unmount what they mounted."""
-        if self.running:
-            with contextlib.suppress(ServerError):
+        with contextlib.suppress(ServerError):
+            # Only containerd deletes a container wholly, its control group and its pipes included.
+            if not self.running and self._shims():
+                self.start()
+            if self.running:
                 self._delete_tasks()
         self._process.stop()
         for shim in self._shims():
@@ -111,12 +114,8 @@ class Containerd:
         """Run `ctr-remote`, the Go converter and remote client, likewise."""
         return self._run_client("ctr-remote", *arguments, namespace=namespace, seconds=seconds)
 
-    def _run_client(
-        self, program: str, *arguments: str | Path, namespace: str, seconds: float
-    ) -> str:
-        return run(
-            [program, "--address", self.address, "--namespace", namespace, *arguments], seconds=seconds
-        )
+    def _run_client(self, program: str, *arguments: str | Path, namespace: str, seconds: float) -> str:
+        return run([program, "--address", self.address, "--namespace", namespace, *arguments], seconds=seconds)
 
     def _configuration(
         self, snapshotters: Mapping[str, Path], cri: bool, cri_snapshotter: str, registry_hosts: Path | None

@@ -53,7 +53,7 @@ def run(command: Sequence[str | Path], *, seconds: float = 300.0) -> str:
     """
     words = [str(word) for word in command]
     try:
-        finished = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds)
+        finished = subprocess.run(words, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds)
     except FileNotFoundError:
         raise ServerError(f"{words[0]} is not installed: run scripts/debian-packages test") from None
     except subprocess.TimeoutExpired as error:

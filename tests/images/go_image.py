@@ -1,0 +1,67 @@
+"""eStargz images as the Go tools make them: containerd fetches, `ctr-remote` converts and pushes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from images.oci_layout import write_layout
+from servers.containerd import Containerd
+from servers.docker_registry import DockerRegistry
+
+
+class GoImages:
+    """Builds images into a registry, each content once.
+
+    `directory` holds the OCI layouts in between. The registry and containerd must be running.
+    """
+
+    def __init__(self, directory: Path, registry: DockerRegistry, containerd: Containerd) -> None:
+        self._directory = directory
+        self._registry = registry
+        self._containerd = containerd
+        self._built: dict[str, str] = {}
+
+    def push_plain(self, layers: Sequence[Path]) -> str:
+        """Push the tar archives (lowest first) as an ordinary gzip image; return its reference."""
+        name = _name(layers)
+        return self._once(f"{name}:plain", lambda: self._push_plain(name, layers))
+
+    def push_estargz(self, layers: Sequence[Path], *, chunk_size: int | None = None) -> str:
+        """Push the same image with eStargz layers, as the Go converter makes them; return its reference.
+
+        `chunk_size` is in bytes; None leaves it to the converter (4 MiB).
+        """
+        plain = self.push_plain(layers)
+        tag = "estargz" if chunk_size is None else f"estargz-{chunk_size}"
+        target = plain.removesuffix(":plain") + f":{tag}"
+        return self._once(target, lambda: self._convert(plain, target, chunk_size))
+
+    def _once(self, key: str, build: Callable[[], str]) -> str:
+        if key not in self._built:
+            self._built[key] = build()
+        return self._built[key]
+
+    def _push_plain(self, name: str, layers: Sequence[Path]) -> str:
+        layout = self._directory / name
+        write_layout(layout, layers, "plain")
+        return self._registry.push_layout(layout, "plain", f"{name}:plain")
+
+    def _convert(self, source: str, target: str, chunk_size: int | None) -> str:
+        # `content fetch` keeps the image packed: some names could not be unpacked under containerd.
+        self._containerd.ctr("content", "fetch", "--plain-http", source)
+        if chunk_size is None:
+            options = ["optimize", "--oci", "--no-optimize"]
+        else:
+            options = ["convert", "--oci", "--estargz", "--estargz-chunk-size", str(chunk_size)]
+        self._containerd.ctr_remote("images", *options, source, target)
+        self._containerd.ctr("images", "push", "--plain-http", target)
+        return target
+
+
+def _name(layers: Sequence[Path]) -> str:
+    content = hashlib.sha256()
+    for layer in layers:
+        content.update(hashlib.sha256(layer.read_bytes()).digest())
+    return f"image-{content.hexdigest()[:16]}"
