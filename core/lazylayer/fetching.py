@@ -31,6 +31,10 @@ MERGED_GAP = 32 * 1024
 """Bytes between two wanted members that are fetched along rather than asked for separately."""
 
 
+MAX_TRIGGERS = 16
+"""Sequential readers of one layer for whom is fetched ahead at the same time."""
+
+
 class _Flight:
     __slots__ = ("abandoned", "chunks", "done", "error")
 
@@ -101,17 +105,21 @@ class Fetcher:
         digest = self._table.digest(chunk)
         return f"sha256:{digest.hex()}" if digest else f"{self._blob.digest}:chunk{chunk}"
 
-    def read(self, chunk: int, offset: int, size: int) -> bytes:
+    def read(self, chunk: int, offset: int, size: int, last: int | None = None) -> bytes:
         """The bytes of a chunk from `offset`, at most `size`, verified; fetched if need be.
+
+        `last` is the last chunk of the file when the reader is in the middle of it: what is fetched
+        along for a sequential reader ends with the file then. A reader at the start of a file may
+        be going from file to file, and gets what follows in the blob.
 
         Raises LayerError or ResolveError.
         """
         data = self._store.read(self.key(chunk), self._table.digest(chunk), offset, size)
         if data is None:
             with self._scheduler.foreground():
-                return self._fetch_chunk(chunk, offset, size)
+                return self._fetch_chunk(chunk, offset, size, last)
         if self._triggers:
-            self._maybe_read_ahead(self._table.member_of(chunk))
+            self._maybe_read_ahead(self._table.member_of(chunk), last)
         return data
 
     def prefetch(self, extent: Extent) -> None:
@@ -153,7 +161,7 @@ class Fetcher:
 
     # --- one chunk ---------------------------------------------------------------------------
 
-    def _fetch_chunk(self, chunk: int, offset: int, size: int) -> bytes:
+    def _fetch_chunk(self, chunk: int, offset: int, size: int, last: int | None) -> bytes:
         member = self._table.member_of(chunk)
         while True:
             with self._lock:
@@ -164,7 +172,7 @@ class Fetcher:
                 if data is not None:
                     return data
             if flight is None:
-                flight = self._take_off(member)
+                flight = self._take_off(member, last)
             flight.done.wait()
             if flight.abandoned:
                 continue
@@ -173,58 +181,65 @@ class Fetcher:
                 raise result
             return result[offset : offset + size]
 
-    def _take_off(self, member: int) -> _Flight:
+    def _take_off(self, member: int, last: int | None) -> _Flight:
         """Starts to fetch a member and its neighbourhood, unless somebody else just did."""
         with self._lock:
             self._mark_missing(member)
             window, sequential = self._readahead.window(member)
-        wanted = self._neighbourhood(member, window)
+        limit = self._limit(last)
+        wanted = self._neighbourhood(member, window, limit if sequential else len(self._held))
         with self._lock:
             flight = self._flights.get(member)
             if flight is not None:
                 return flight
             claimed = self._claim_locked(wanted)
-            self._plan_ahead(claimed[-1] + 1, claimed[len(claimed) // 2], window, sequential)
+            self._plan_ahead(claimed, window, limit if sequential else 0)
             flight = self._flights[member]
         self._start(claimed)
         return flight
 
-    def _neighbourhood(self, member: int, window: int) -> list[int]:
-        """`member` and those behind it that are missing, up to `window` bytes."""
+    def _limit(self, last: int | None) -> int:
+        """The member that a sequential reader's window ends before."""
+        return len(self._held) if last is None else self._table.member_of(last) + 1
+
+    def _neighbourhood(self, member: int, window: int, limit: int) -> list[int]:
+        """`member` and those behind it that are missing, up to `window` bytes and before `limit`."""
         wanted = [member]
         size = self._table.member_extent(member).size
         following = member + 1
-        while size < window and following < len(self._held) and not self._is_here(following):
+        while size < window and following < limit and not self._is_here(following):
             size += self._table.member_extent(following).size
             if size <= window:
                 wanted.append(following)
             following += 1
         return wanted
 
-    def _plan_ahead(self, following: int, middle: int, window: int, sequential: bool) -> None:
-        if following >= len(self._held):
-            return
-        self._readahead.expect(following, window)
-        if sequential:
-            self._triggers[middle] = following
-            while len(self._triggers) > 16:
+    def _plan_ahead(self, claimed: list[int], window: int, limit: int) -> None:
+        """Remembers where the reader will go on, and from where on to fetch ahead of it."""
+        following = claimed[-1] + 1
+        if following < len(self._held):
+            self._readahead.expect(following, window)
+        if following < limit:
+            self._triggers[claimed[len(claimed) // 2]] = following
+            while len(self._triggers) > MAX_TRIGGERS:
                 del self._triggers[next(iter(self._triggers))]
 
-    def _maybe_read_ahead(self, member: int) -> None:
+    def _maybe_read_ahead(self, member: int, last: int | None) -> None:
         """Fetches the next window of a sequential reader before it gets there."""
         with self._lock:
             following = self._triggers.pop(member, None)
             if following is None or following in self._flights:
                 return
-        if self._is_here(following):
+        limit = self._limit(last)
+        if following >= limit or self._is_here(following):
             return
         with self._lock:
             window, _ = self._readahead.window(following)
-        wanted = self._neighbourhood(following, window)
+        wanted = self._neighbourhood(following, window, limit)
         with self._lock:
             claimed = self._claim_locked(wanted)
             if claimed:
-                self._plan_ahead(claimed[-1] + 1, claimed[0], window, True)
+                self._plan_ahead(claimed, window, limit)
         if claimed:
             self._start(claimed)
 
@@ -276,9 +291,9 @@ class Fetcher:
             self._fail(members, LayerError(f"no thread to fetch with: {error}"))
 
     def _run(self, members: list[int]) -> None:
-        with self._slots, self._scheduler.foreground():
-            with suppress(LazylayerError):  # every flight carries it to whoever waits
-                self._carry_out(members)
+        # An error is not lost: every flight carries it to whoever waits.
+        with self._slots, self._scheduler.foreground(), suppress(LazylayerError):
+            self._carry_out(members)
 
     def _carry_out(self, members: list[int], turn: Turn | None = None) -> bool:
         """Fetches claimed members; returns whether all of them came. Raises what went wrong."""

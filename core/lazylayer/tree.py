@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -43,6 +44,8 @@ _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _MAX_NAME = 255
 _MAX_PATH = 16 * 1024
+_MAX_IMPLICIT_DIRECTORIES = 1_000_000
+_SUSPECT_STARTS = (b"", b".", b"/")
 _S_IFMT = 0o170000
 
 
@@ -129,7 +132,9 @@ class Tree(msgspec.Struct, frozen=True):
 
 def clean_path(path: bytes) -> bytes:
     """`path` relative to the root, without empty, `.` and `..` parts; `..` never leaves the root."""
-    if path and b"//" not in path and b"." not in path and path[0] != 0x2F and path[-1] != 0x2F:
+    if path[-1:] == b"/":
+        path = path[:-1]
+    if path[:1] not in _SUSPECT_STARTS and b"/." not in path and b"//" not in path:
         return path
     parts: list[bytes] = []
     for part in path.split(b"/"):
@@ -146,12 +151,19 @@ def _new_directory() -> Entry:
 
 
 class TreeBuilder:
-    """Makes a `Tree` from entries in archive order. Used by one thread, once."""
+    """Makes a `Tree` from entries in archive order. Used by one thread, once.
+
+    Time and memory are linear in what is added, whatever an archive says: a link chain is followed
+    once, and an archive that makes us invent too many parent directories is refused.
+    """
 
     def __init__(self) -> None:
         self._root = _new_directory()
-        self._directories: dict[bytes, Entry] = {b"": self._root}
-        self._pending_links: list[tuple[bytes, bytes]] = []
+        self._implicit = 0
+        # Archives list a directory's entries together, so the last directory is nearly always the next.
+        self._head: bytes = b""
+        self._siblings = _children(self._root)
+        self._pending_links: dict[bytes, bytes] = {}
 
     def add(self, path: bytes, entry: Entry) -> None:
         """Puts `entry` at `path`; a later entry replaces an earlier one at the same path.
@@ -163,104 +175,109 @@ class TreeBuilder:
         if not path:
             if entry.children is None:
                 raise FormatError("the root of the tree is not a directory")
-            self._describe(self._root, entry)
+            _describe(self._root, entry)
             return
         head, _, name = path.rpartition(b"/")
-        _check_name(path, name)
-        siblings = self._children_of(head)
-        known = siblings.get(name)
-        if known is not None and known.children is not None:
-            if entry.children is not None:
-                self._describe(known, entry)
-                return
-            self._forget_directories(path)
-        siblings[name] = entry
+        if len(name) > _MAX_NAME or b"\0" in name:
+            _refuse_name(path, name)
+        siblings = self._siblings if head == self._head else self._enter(head)
+        if self._pending_links:
+            self._pending_links.pop(path, None)
         if entry.children is not None:
-            self._directories[path] = entry
+            known = siblings.get(name)
+            if known is not None and known.children is not None:
+                _describe(known, entry)
+                return
+        siblings[name] = entry
 
     def link(self, path: bytes, target: bytes) -> None:
         """Makes `path` a second name of `target`, which may be added later, or be a link itself."""
-        known = self._find(clean_path(target))
+        target = clean_path(target)
+        known = self._find(target)
         if known is not None and known.children is None:
             self.add(path, known)
         else:
-            self._pending_links.append((clean_path(path), clean_path(target)))
+            self._pending_links[clean_path(path)] = target
 
     def finish(self) -> Tree:
         """The finished tree. Raises FormatError for hard links that lead nowhere or to directories."""
         self._resolve_links()
-        prefetch = self._root.children.get(PREFETCH_LANDMARK) if self._root.children else None
-        no_prefetch = bool(self._root.children and NO_PREFETCH_LANDMARK in self._root.children)
+        children = _children(self._root)
+        prefetch = children.get(PREFETCH_LANDMARK)
+        no_prefetch = NO_PREFETCH_LANDMARK in children
         for landmark in LANDMARKS:
-            if self._root.children:
-                self._root.children.pop(landmark, None)
+            children.pop(landmark, None)
         _apply_whiteouts(self._root)
         inodes = _number(self._root)
         return Tree(self._root, inodes, prefetch if prefetch and prefetch.is_file else None, no_prefetch)
 
-    def _describe(self, directory: Entry, entry: Entry) -> None:
-        """Gives an existing directory the attributes of a new entry for it; its children stay."""
-        directory.mode, directory.uid, directory.gid = entry.mode, entry.uid, entry.gid
-        directory.mtime, directory.xattrs, directory.implicit = entry.mtime, entry.xattrs, False
-
-    def _children_of(self, path: bytes) -> dict[bytes, Entry]:
-        directory = self._directories.get(path)
-        if directory is None:
-            directory = self._make_parents(path)
-        assert directory.children is not None
-        return directory.children
-
-    def _make_parents(self, path: bytes) -> Entry:
+    def _enter(self, path: bytes) -> dict[bytes, Entry]:
+        """The entries of the directory at `path`, which is made, with its parents, if it is not there."""
         if len(path) > _MAX_PATH:
             raise FormatError(f"a path of {len(path)} bytes is longer than {_MAX_PATH}: {path[:80]!r}…")
-        directory = self._root
-        at = b""
-        for name in path.split(b"/"):
-            at = at + b"/" + name if at else name
-            _check_name(path, name)
-            assert directory.children is not None
-            child = directory.children.get(name)
+        children = _children(self._root)
+        for name in path.split(b"/") if path else ():
+            child = children.get(name)
             if child is None:
-                child = directory.children[name] = _new_directory()
-                self._directories[at] = child
+                child = children[name] = self._new_implicit_directory(path, name)
             elif child.children is None:
-                raise FormatError(f"{path!r}: {at!r} is not a directory")
-            directory = child
-        return directory
+                raise FormatError(f"{path!r}: {name!r} is not a directory")
+            children = _children(child)
+        self._head, self._siblings = path, children
+        return children
 
-    def _forget_directories(self, path: bytes) -> None:
-        below = path + b"/"
-        for each in [known for known in self._directories if known == path or known.startswith(below)]:
-            del self._directories[each]
+    def _new_implicit_directory(self, path: bytes, name: bytes) -> Entry:
+        if len(name) > _MAX_NAME or b"\0" in name:
+            _refuse_name(path, name)
+        self._implicit += 1
+        if self._implicit > _MAX_IMPLICIT_DIRECTORIES:
+            raise FormatError(f"more than {_MAX_IMPLICIT_DIRECTORIES} directories have no entry of their own")
+        return _new_directory()
 
     def _find(self, path: bytes) -> Entry | None:
         head, _, name = path.rpartition(b"/")
-        directory = self._directories.get(head)
-        return directory.children.get(name) if directory is not None and directory.children else None
+        if head == self._head:
+            return self._siblings.get(name)
+        entry: Entry | None = self._root
+        for part in path.split(b"/"):
+            if entry is None or entry.children is None:
+                return None
+            entry = entry.children.get(part)
+        return entry
 
     def _resolve_links(self) -> None:
-        waiting = self._pending_links
-        while waiting:
-            unresolved = []
-            for path, target in waiting:
-                entry = self._find(target)
-                if entry is None:
-                    unresolved.append((path, target))
-                elif entry.children is not None:
-                    raise FormatError(f"hard link {path!r} leads to the directory {target!r}")
-                else:
-                    self.add(path, entry)
-            if len(unresolved) == len(waiting):
-                path, target = unresolved[0]
+        pending, self._pending_links = self._pending_links, {}
+        while pending:
+            path, target = pending.popitem()
+            chain = [path]
+            # A target that is itself waiting is taken along, once; a loop runs out of such targets.
+            while target in pending:
+                chain.append(target)
+                target = pending.pop(target)
+            entry = self._find(target)
+            if entry is None:
                 raise FormatError(f"hard link {path!r} leads to {target!r}, which is not in the layer")
-            waiting = unresolved
+            if entry.children is not None:
+                raise FormatError(f"hard link {path!r} leads to the directory {target!r}")
+            for each in reversed(chain):
+                self.add(each, entry)
 
 
-def _check_name(path: bytes, name: bytes) -> None:
-    if len(name) > _MAX_NAME:
-        raise FormatError(f"a name of {len(name)} bytes is longer than {_MAX_NAME}: {name[:80]!r}…")
+def _children(directory: Entry) -> dict[bytes, Entry]:
+    assert directory.children is not None
+    return directory.children
+
+
+def _describe(directory: Entry, entry: Entry) -> None:
+    """Gives an existing directory the attributes of a new entry for it; its children stay."""
+    directory.mode, directory.uid, directory.gid = entry.mode, entry.uid, entry.gid
+    directory.mtime, directory.xattrs, directory.implicit = entry.mtime, entry.xattrs, False
+
+
+def _refuse_name(path: bytes, name: bytes) -> NoReturn:
     if b"\0" in name:
-        raise FormatError(f"a name holds a NUL byte: {path!r}")
+        raise FormatError(f"a name holds a NUL byte: {path[:80]!r}")
+    raise FormatError(f"a name of {len(name)} bytes is longer than {_MAX_NAME}: {name[:80]!r}…")
 
 
 def _apply_whiteouts(root: Entry) -> None:
@@ -270,34 +287,40 @@ def _apply_whiteouts(root: Entry) -> None:
         directory = stack.pop()
         children = directory.children
         assert children is not None
-        hidden = [name for name in children if name.startswith(_WHITEOUT)]
-        for name in hidden:
+        for name in [name for name in children if name.startswith(_WHITEOUT)]:
             mark = children.pop(name)
             if name == _OPAQUE:
                 directory.opaque = True
             elif not name.startswith(_WHITEOUT + _WHITEOUT) and len(name) > len(_WHITEOUT):
-                children.setdefault(name[len(_WHITEOUT) :], Entry(mode=stat.S_IFCHR, mtime=mark.mtime, whiteout=True))
+                sibling = children.get(name[len(_WHITEOUT) :])
+                if sibling is None:
+                    children[name[len(_WHITEOUT) :]] = Entry(mode=stat.S_IFCHR, mtime=mark.mtime, whiteout=True)
+                elif sibling.children is not None:
+                    # The layer's own directory stays, but nothing of the layers below shows in it.
+                    sibling.opaque = True
         directory.children = {name: children[name] for name in sorted(children)}
         stack.extend(child for child in children.values() if child.children is not None)
 
 
 def _number(root: Entry) -> int:
     """Gives every inode its number and link count; returns how many there are."""
-    seen: set[int] = set()
     number = 0
     stack = [root]
     while stack:
         entry = stack.pop()
-        if id(entry) in seen:
+        if entry.ino:
             entry.nlink += 1
             continue
-        seen.add(id(entry))
         number += 1
         entry.ino = number
         entry.nlink = 1
-        if entry.children is not None:
-            entry.nlink = 2 + sum(child.children is not None for child in entry.children.values())
-            stack.extend(reversed(entry.children.values()))
+        if entry.children:
+            below = list(entry.children.values())
+            below.reverse()
+            entry.nlink = 2 + sum([child.children is not None for child in below])
+            stack += below
+        elif entry.children is not None:
+            entry.nlink = 2
     return number
 
 
@@ -341,7 +364,7 @@ def _merge_directory(below: Entry, above: Entry, layer: int, copies: dict[int, E
 def _copy(entry: Entry, layer: int, copies: dict[int, Entry]) -> Entry:
     copy = copies.get(id(entry))
     if copy is None:
-        copy = copies[id(entry)] = msgspec.structs.replace(entry, layer=layer)
+        copy = copies[id(entry)] = msgspec.structs.replace(entry, layer=layer, ino=0)
     return copy
 
 

@@ -1,0 +1,14 @@
+"""What authors of plugins test their plugins with: conformance kits and scripted servers.
+
+Needs the extra `lazylayer[testing]`. Import the modules by name: `lazylayer.testing.cache`, …
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Without this the checks of a kit would fail with a bare AssertionError and no values.
+pytest.register_assert_rewrite(
+    "lazylayer.testing.cache",
+    "lazylayer.testing.cache_model",
+)

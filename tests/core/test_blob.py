@@ -1,0 +1,127 @@
+"""Reads of a blob: caching, sharing, lazy opening, and sources that misbehave."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lazylayer.blob import Blob
+from lazylayer.errors import FormatError, NotFoundError, UnavailableError
+from lazylayer.extents import Extent
+from lazylayer.oci import sha256_digest
+from lazylayer.source import BlobSource
+from synthetic import DictCache, MemorySource, make_blob
+
+DATA = bytes(range(256)) * 40
+
+
+def test_a_range_is_fetched_once_and_then_cached() -> None:
+    source = MemorySource(DATA)
+    blob = make_blob(DATA, source)
+    assert blob.read(100, 50) == DATA[100:150]
+    assert blob.read(100, 50) == DATA[100:150]
+    assert source.asked == [[Extent(100, 150)]]
+    assert (blob.fetched, blob.network_bytes, blob.requests) == (50, 50, 1)
+
+
+def test_a_cached_range_needs_no_source_at_all() -> None:
+    ranges = DictCache()
+    make_blob(DATA, ranges=ranges).read(0, 10)
+
+    def away() -> BlobSource:
+        raise UnavailableError("the registry is away")
+
+    blob = Blob(away, sha256_digest(DATA), 0, ranges)
+    with pytest.raises(UnavailableError):
+        _ = blob.size
+    first = Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0, ranges)
+    assert first.size == len(DATA)
+    assert blob.size == len(DATA), "the size was remembered with the ranges"
+    assert blob.read(0, 10) == DATA[:10]
+    assert blob.fetched == 10
+
+
+def test_readers_of_the_same_range_share_one_request() -> None:
+    source = MemorySource(DATA)
+    source.gate.clear()
+    blob = make_blob(DATA, source)
+    started = threading.Barrier(9)
+
+    def read() -> bytes:
+        started.wait()
+        return blob.read(10, 20)
+
+    with ThreadPoolExecutor(8) as threads:
+        futures = [threads.submit(read) for _ in range(8)]
+        started.wait()
+        source.gate.set()
+        assert {future.result() for future in futures} == {DATA[10:30]}
+    assert len(source.asked) == 1
+
+
+def test_an_error_reaches_all_who_wait_and_is_not_remembered() -> None:
+    source = MemorySource(DATA)
+    source.fail = lambda _: NotFoundError("gone")
+    blob = make_blob(DATA, source)
+    with pytest.raises(NotFoundError):
+        blob.read(0, 5)
+    source.fail = lambda _: None
+    assert blob.read(0, 5) == DATA[:5]
+
+
+@pytest.mark.parametrize(("offset", "size"), [(-1, 5), (0, len(DATA) + 1), (len(DATA), 1), (5, -1)])
+def test_ranges_outside_the_blob_are_refused(offset: int, size: int) -> None:
+    with pytest.raises(FormatError):
+        make_blob(DATA).read(offset, size)
+
+
+def test_bad_cached_ranges_can_be_forgotten() -> None:
+    ranges = DictCache()
+    make_blob(DATA, ranges=ranges).read(0, 10)
+    key = next(key for key in ranges.values if not key.endswith(":size"))
+    ranges.values[key] = b"0123456789"
+    source = MemorySource(DATA)
+    blob = make_blob(DATA, source, ranges)
+    assert blob.read(0, 10) == b"0123456789"
+    assert blob.forget_cached_ranges()
+    assert blob.read(0, 10) == DATA[:10]
+    assert not blob.forget_cached_ranges()
+
+
+class Misbehaving(BlobSource):
+    def __init__(self, pieces: list[tuple[int, bytes]]) -> None:
+        self.size = len(DATA)
+        self.pieces = pieces
+
+    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+        yield from self.pieces
+
+    def check(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [(0, DATA[:5])],
+        [(0, DATA[:11])],
+        [(1, DATA[1:11])],
+        [(0, DATA[:5]), (6, DATA[6:10])],
+        [(0, DATA[:10]), (10, DATA[10:11])],
+        [(5, DATA[5:10]), (0, DATA[:5])],
+    ],
+)
+def test_a_source_that_sends_the_wrong_bytes_is_found_out(pieces: list[tuple[int, bytes]]) -> None:
+    with pytest.raises(UnavailableError):
+        make_blob(DATA, Misbehaving(pieces)).read(0, 10)
+
+
+def test_several_extents_stream_in_order() -> None:
+    source = MemorySource(DATA, piece=7)
+    blob = make_blob(DATA, source)
+    got = dict(blob.stream([Extent(0, 20), Extent(50, 61)]))
+    assert b"".join(got.values()) == DATA[:20] + DATA[50:61]
+    assert blob.fetched == 31

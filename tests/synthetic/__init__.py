@@ -1,0 +1,146 @@
+"""Layers and blob sources made in memory, for tests of the core without any format or registry."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+
+from lazylayer.blob import Blob
+from lazylayer.cache import Cache
+from lazylayer.chunks import ChunkTable
+from lazylayer.contents import LayerContents
+from lazylayer.errors import FormatError, UnavailableError
+from lazylayer.extents import Extent
+from lazylayer.oci import Digest, sha256_digest
+from lazylayer.source import BlobSource
+from lazylayer.tree import Entry, TreeBuilder
+
+__all__ = ["DictCache", "MemorySource", "SyntheticLayer", "make_blob"]
+
+
+class DictCache(Cache):
+    """A cache without a limit, whose content tests may look at and damage."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes | None:
+        return self.values.get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.values[key] = bytes(data)
+
+    def remove(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+class MemorySource(BlobSource):
+    """Serves bytes from memory, records what was asked, and can be held at a gate or made to fail."""
+
+    def __init__(self, data: bytes, piece: int = 4096) -> None:
+        self.data = data
+        self.size = len(data)
+        self.piece = piece
+        self.asked: list[list[Extent]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fail: Callable[[list[Extent]], Exception | None] = lambda _: None
+        self.checks = 0
+        self.on_piece: Callable[[int], None] = lambda _: None
+        self.closed = False
+
+    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+        self.asked.append(list(extents))
+        error = self.fail(list(extents))
+        if error is not None:
+            raise error
+        for start, end in extents:
+            for at in range(start, end, self.piece):
+                if not self.gate.wait(20):
+                    raise UnavailableError("the gate was never opened")
+                self.on_piece(at)
+                yield at, self.data[at : min(at + self.piece, end)]
+
+    def check(self) -> None:
+        self.checks += 1
+        error = self.fail([])
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def asked_bytes(self) -> int:
+        return sum(extent.size for extents in self.asked for extent in extents)
+
+
+def make_blob(data: bytes, source: BlobSource | None = None, ranges: Cache | None = None) -> Blob:
+    made = source or MemorySource(data)
+    return Blob(lambda: made, sha256_digest(data), len(data), ranges or DictCache())
+
+
+def inflate(data: bytes | memoryview, size: int) -> bytes:
+    try:
+        plain = zlib.decompressobj(wbits=31).decompress(data, size)
+    except zlib.error as error:
+        raise FormatError(str(error)) from error
+    if len(plain) < size:
+        raise FormatError(f"the member holds {len(plain)} bytes, not {size}")
+    return plain
+
+
+class SyntheticLayer:
+    """Files, each cut into chunks of `chunk_size`, each chunk a gzip member; `pack` puts files together.
+
+    With `pack`, all chunks of consecutive files share members of up to `pack` inflated bytes.
+    """
+
+    def __init__(self, files: dict[bytes, bytes], chunk_size: int = 1000, pack: int = 0, digests: bool = True) -> None:
+        self.files = files
+        blob = bytearray(b"header--")
+        places: list[tuple[bytes, int, bytes, int, int]] = []
+        waiting: list[tuple[bytes, int, bytes]] = []
+
+        def flush() -> None:
+            inner = 0
+            start = len(blob)
+            for name, file_offset, data in waiting:
+                places.append((name, file_offset, data, start, inner))
+                inner += len(data)
+            if waiting:
+                blob.extend(gzip.compress(b"".join(data for _, _, data in waiting), mtime=0))
+            waiting.clear()
+
+        for name, content in files.items():
+            for at in range(0, len(content), chunk_size):
+                waiting.append((name, at, content[at : at + chunk_size]))
+                if sum(len(data) for *_, data in waiting) >= max(pack, 1):
+                    flush()
+        flush()
+        self.data_end = len(blob)
+        blob.extend(b"--the table of contents would be here")
+        self.data = bytes(blob)
+        self.digest: Digest = sha256_digest(self.data)
+        self.chunks = ChunkTable(len(self.data))
+        builder = TreeBuilder()
+        self.entries: dict[bytes, Entry] = {}
+        for name, content in files.items():
+            entry = Entry(mode=0o100644, size=len(content), first_chunk=len(self.chunks))
+            for owner, file_offset, data, offset, inner in places:
+                if owner == name:
+                    self.chunks.append(
+                        offset=offset,
+                        inner=inner,
+                        file_offset=file_offset,
+                        size=len(data),
+                        digest=hashlib.sha256(data).digest() if digests else b"",
+                    )
+                    entry.chunk_count += 1
+            builder.add(name, entry)
+            self.entries[name] = entry
+        self.chunks.finish(self.data_end)
+        self.contents = LayerContents("synthetic", builder.finish(), self.chunks, sha256_digest(b"toc"), inflate)
