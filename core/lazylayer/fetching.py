@@ -82,7 +82,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._flights: dict[int, _Flight] = {}
         self._readahead = ReadAhead(settings.window_min, settings.window_max)
-        self._triggers: dict[int, int] = {}
+        self._triggers: dict[int, tuple[int, int]] = {}
         self._held = bytearray(self._table.members)
         self._held_count = 0
         self._cursor = 0
@@ -119,7 +119,7 @@ class Fetcher:
             with self._scheduler.foreground():
                 return self._fetch_chunk(chunk, offset, size, last)
         if self._triggers:
-            self._maybe_read_ahead(self._table.member_of(chunk), last)
+            self._maybe_read_ahead(self._table.member_of(chunk))
         return data
 
     def prefetch(self, extent: Extent) -> None:
@@ -220,18 +220,17 @@ class Fetcher:
         if following < len(self._held):
             self._readahead.expect(following, window)
         if following < limit:
-            self._triggers[claimed[len(claimed) // 2]] = following
+            self._triggers[claimed[len(claimed) // 2]] = following, limit
             while len(self._triggers) > MAX_TRIGGERS:
                 del self._triggers[next(iter(self._triggers))]
 
-    def _maybe_read_ahead(self, member: int, last: int | None) -> None:
+    def _maybe_read_ahead(self, member: int) -> None:
         """Fetches the next window of a sequential reader before it gets there."""
         with self._lock:
-            following = self._triggers.pop(member, None)
-            if following is None or following in self._flights:
+            following, limit = self._triggers.pop(member, (0, 0))
+            if following >= limit or following in self._flights:
                 return
-        limit = self._limit(last)
-        if following >= limit or self._is_here(following):
+        if self._is_here(following):
             return
         with self._lock:
             window, _ = self._readahead.window(following)

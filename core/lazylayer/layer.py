@@ -102,12 +102,12 @@ class Layer:
         if not entry.chunk_count:
             raise LayerError(f"layer {self.digest}: a file of {entry.size} bytes has no data")
         chunk = self._table.find(entry.first_chunk, entry.chunk_count, offset)
-        last = entry.first_chunk + entry.chunk_count - 1 if chunk > entry.first_chunk else None
+        last = entry.first_chunk + entry.chunk_count - 1
         parts = []
         while offset < end:
             start, length = self._table.place(chunk)
             wanted = min(end, start + length) - offset
-            part = self._fetcher.read(chunk, offset - start, wanted, last)
+            part = self._fetcher.read(chunk, offset - start, wanted, last if start else None)
             if len(part) != wanted or wanted <= 0:
                 raise LayerError(f"layer {self.digest}: {len(part)} bytes came where {wanted} should be")
             parts.append(part)

@@ -56,7 +56,12 @@ def opened() -> Opened:
 
 
 @given(
-    files=st.dictionaries(st.binary(min_size=1, max_size=3).filter(lambda n: not set(n) & set(b"/\0.")), st.binary(max_size=90), min_size=1, max_size=6),
+    files=st.dictionaries(
+        st.binary(min_size=1, max_size=3).filter(lambda n: not set(n) & set(b"/\0.")),
+        st.binary(max_size=90),
+        min_size=1,
+        max_size=6,
+    ),
     chunk_size=st.integers(1, 40),
     pack=st.integers(0, 60),
     windows=st.tuples(st.integers(1, 200), st.integers(1, 400)),
@@ -97,7 +102,8 @@ def test_overlapping_requests_do_not_fetch_a_member_twice() -> None:
     with ThreadPoolExecutor(16) as threads:
         results = threads.map(opened.read, sorted(FILES) * 2)
         assert list(results) == [FILES[name] for name in sorted(FILES) * 2]
-    assert opened.source.asked_bytes <= len(opened.made.data)
+    again = opened.source.asked_bytes - len(opened.made.data)
+    assert again <= 3 * 1024, "at most the gap that the reader left, which is cheaper to fetch again than to leave out"
 
 
 def test_a_miss_fetches_its_neighbourhood_in_one_request() -> None:
@@ -308,7 +314,8 @@ def test_background_fetching_completes_the_layer_in_blob_order(opened: Opened) -
     asked = len(opened.source.asked)
     assert [opened.read(name) for name in sorted(FILES)] == [FILES[name] for name in sorted(FILES)]
     assert len(opened.source.asked) == asked
-    assert opened.source.asked_bytes <= len(opened.made.data)
+    again = opened.source.asked_bytes - len(opened.made.data)
+    assert again <= 3 * 1024, "at most the gap that the reader left: cheaper to fetch again than to leave out"
 
 
 @pytest.mark.seed(8)
@@ -403,7 +410,9 @@ def test_readers_prefetch_and_background_together_never_disagree() -> None:
         wrong: list[bytes] = []
         order = [random.Random(seed * 10 + n).sample(sorted(FILES), len(FILES)) for n in range(6)]
         threads = [threading.Thread(target=_hammer(opened, names, wrong)) for names in order]
-        threads.append(threading.Thread(target=opened.layer.prefetch, args=(lambda: PrefetchPlan((Extent(0, 30_000),)),)))
+        threads.append(
+            threading.Thread(target=opened.layer.prefetch, args=(lambda: PrefetchPlan((Extent(0, 30_000),)),))
+        )
         threads.append(threading.Thread(target=drain, args=(opened,)))
         for thread in threads:
             thread.start()
