@@ -11,7 +11,7 @@ import msgspec
 
 from lazylayer.oci import Digest
 
-__all__ = ["EventKind", "LayerState", "StateEvent"]
+__all__ = ["EventKind", "LayerState", "MountState", "StateEvent"]
 
 EventKind = Literal["resolved", "mounted", "unmounted", "prefetched", "completed", "failed", "closed"]
 
@@ -20,18 +20,30 @@ class LayerState(msgspec.Struct, frozen=True):
     """How much of a layer is here. Sizes in bytes, of the compressed blob.
 
     `fetched` counts every byte of the blob at most once, and those found in a cache too. `error` is
-    the last failure of a read, or empty.
+    the last failure of a read, or empty. `requests` and `network_bytes` count what this process
+    asked of the source and got from it, tables of contents and repetitions included.
     """
 
     digest: Digest
     size: int
     fetched: int
     error: str = ""
+    requests: int = 0
+    network_bytes: int = 0
 
     @property
     def percent(self) -> float:
         """The share of the blob that is here, 0 to 100."""
         return 100.0 * self.fetched / self.size if self.size else 100.0
+
+
+class MountState(msgspec.Struct, frozen=True):
+    """One mount: where it is, what it shows, by which frontend, and its layers, lowest first."""
+
+    mountpoint: str
+    reference: str
+    frontend: str
+    layers: tuple[LayerState, ...]
 
 
 class StateEvent(msgspec.Struct, frozen=True):

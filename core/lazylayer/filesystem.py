@@ -27,7 +27,7 @@ from lazylayer.errors import (
     UnavailableError,
     VerificationError,
 )
-from lazylayer.events import EventKind, LayerState, StateEvent
+from lazylayer.events import EventKind, LayerState, MountState, StateEvent
 from lazylayer.frontends import choose_frontend
 from lazylayer.image import Image, open_image, resolve_image
 from lazylayer.labels import LAYER_SIZE, SKIP_VERIFY, TOC_DIGEST, LayerSource, label_number, layer_source
@@ -158,6 +158,20 @@ class Filesystem:
     def state(self, mountpoint: str) -> tuple[LayerState, ...]:
         """How much of each layer at `mountpoint` is here, lowest layer first."""
         return tuple(layer.state() for layer in self._find(mountpoint).layers)
+
+    def mounts(self) -> tuple[MountState, ...]:
+        """Every mount of now with its layers, in the order in which they were made."""
+        with self._lock:
+            mounts = [(path, mount) for path, mount in self._mounts.items() if mount.mounted is not None]
+        return tuple(
+            MountState(
+                path,
+                str(mount.reference),
+                mount.mounted.frontend if mount.mounted is not None else "",
+                tuple(layer.state() for layer in mount.layers),
+            )
+            for path, mount in mounts
+        )
 
     def disk_usage(self, mountpoint: str) -> int:
         """Bytes of the cache that belong to the layers at `mountpoint`, as far as they were seen."""

@@ -105,6 +105,8 @@ class ResolveSettings(_Table, frozen=True):
     """A check asks the registry again only when the last answer is older than this."""
     platform: str = ""
     """`os/architecture[/variant]`; empty for this machine's."""
+    plain_http: tuple[str, ...] = ()
+    """Registry hosts (`name[:port]`, as in references) that are spoken to without TLS."""
 
 
 class MountSettings(_Table, frozen=True):
