@@ -42,6 +42,7 @@ OPAQUE_XATTR = b"trusted.overlay.opaque"
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
+_MAX_LINKS = 40
 _MAX_NAME = 255
 _MAX_PATH = 16 * 1024
 _MAX_IMPLICIT_DIRECTORIES = 1_000_000
@@ -119,6 +120,37 @@ class Tree(msgspec.Struct, frozen=True):
             entry = entry.children.get(name)
         return entry
 
+    def follow(self, path: bytes) -> Entry | None:
+        """The entry at `path`, symlinks followed as a process would whose root is this tree, or None.
+
+        A link that leads nowhere is None, and so is a loop.
+        """
+        directories = [self.root]
+        pending = list(reversed(path.split(b"/")))
+        links = 0
+        while pending:
+            name = pending.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if len(directories) > 1:
+                    directories.pop()
+                continue
+            children = directories[-1].children
+            child = children.get(name) if children is not None else None
+            if child is None:
+                return None
+            if not child.is_symlink:
+                directories.append(child)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                return None
+            if child.target.startswith(b"/"):
+                del directories[1:]
+            pending.extend(reversed(child.target.split(b"/")))
+        return directories[-1]
+
     def walk(self) -> Iterator[tuple[bytes, Entry]]:
         """Every path with its entry, parents before children, siblings by name; the root is `b""`."""
         stack: list[tuple[bytes, Entry]] = [(b"", self.root)]
@@ -150,11 +182,21 @@ def _new_directory() -> Entry:
     return Entry(mode=stat.S_IFDIR | 0o755, children={}, implicit=True)
 
 
+class _PendingLink(Entry, gc=False):
+    """Stands for a hard link until what it leads to, `target`, is known."""
+
+    followed: bool = False
+    resolved: Entry | None = None
+
+
 class TreeBuilder:
     """Makes a `Tree` from entries in archive order. Used by one thread, once.
 
     Time and memory are linear in what is added, whatever an archive says: a link chain is followed
     once, and an archive that makes us invent too many parent directories is refused.
+
+    A hard link whose target is not there yet stands in the tree as a placeholder, so that whatever
+    replaces it or lies below it is treated as for any other file.
     """
 
     def __init__(self) -> None:
@@ -163,7 +205,7 @@ class TreeBuilder:
         # Archives list a directory's entries together, so the last directory is nearly always the next.
         self._head: bytes = b""
         self._siblings = _children(self._root)
-        self._pending_links: dict[bytes, bytes] = {}
+        self._pending_links: list[tuple[bytes, _PendingLink]] = []
 
     def add(self, path: bytes, entry: Entry) -> None:
         """Puts `entry` at `path`; a later entry replaces an earlier one at the same path.
@@ -181,23 +223,27 @@ class TreeBuilder:
         if len(name) > _MAX_NAME or b"\0" in name:
             _refuse_name(path, name)
         siblings = self._siblings if head == self._head else self._enter(head)
-        if self._pending_links:
-            self._pending_links.pop(path, None)
-        if entry.children is not None:
-            known = siblings.get(name)
-            if known is not None and known.children is not None:
+        known = siblings.get(name)
+        if known is not None and known.children is not None:
+            if entry.children is not None:
                 _describe(known, entry)
                 return
+            # The remembered directory may be this one, or lie in it.
+            self._head, self._siblings = b"", _children(self._root)
         siblings[name] = entry
 
     def link(self, path: bytes, target: bytes) -> None:
         """Makes `path` a second name of `target`, which may be added later, or be a link itself."""
-        target = clean_path(target)
+        path, target = clean_path(path), clean_path(target)
         known = self._find(target)
-        if known is not None and known.children is None:
+        if isinstance(known, _PendingLink):
+            target = known.target
+        elif known is not None and known.children is None:
             self.add(path, known)
-        else:
-            self._pending_links[clean_path(path)] = target
+            return
+        placeholder = _PendingLink(mode=0, target=target)
+        self.add(path, placeholder)
+        self._pending_links.append((path, placeholder))
 
     def finish(self) -> Tree:
         """The finished tree. Raises FormatError for hard links that lead nowhere or to directories."""
@@ -246,21 +292,30 @@ class TreeBuilder:
         return entry
 
     def _resolve_links(self) -> None:
-        pending, self._pending_links = self._pending_links, {}
-        while pending:
-            path, target = pending.popitem()
-            chain = [path]
-            # A target that is itself waiting is taken along, once; a loop runs out of such targets.
-            while target in pending:
-                chain.append(target)
-                target = pending.pop(target)
-            entry = self._find(target)
-            if entry is None:
-                raise FormatError(f"hard link {path!r} leads to {target!r}, which is not in the layer")
-            if entry.children is not None:
-                raise FormatError(f"hard link {path!r} leads to the directory {target!r}")
-            for each in reversed(chain):
-                self.add(each, entry)
+        for path, placeholder in self._pending_links:
+            if self._find(path) is placeholder:
+                self.add(path, self._target_of(path, placeholder))
+        self._pending_links.clear()
+
+    def _target_of(self, path: bytes, placeholder: _PendingLink) -> Entry:
+        chain: list[_PendingLink] = []
+        entry: Entry | None = placeholder
+        while isinstance(entry, _PendingLink) and entry.resolved is None:
+            if entry.followed:
+                raise FormatError(f"hard link {path!r} leads back to itself")
+            entry.followed = True
+            chain.append(entry)
+            entry = self._find(entry.target)
+        if isinstance(entry, _PendingLink):
+            entry = entry.resolved
+        target = chain[-1].target if chain else placeholder.target
+        if entry is None:
+            raise FormatError(f"hard link {path!r} leads to {target!r}, which is not in the layer")
+        if entry.children is not None:
+            raise FormatError(f"hard link {path!r} leads to the directory {target!r}")
+        for link in chain:
+            link.resolved = entry
+        return entry
 
 
 def _children(directory: Entry) -> dict[bytes, Entry]:

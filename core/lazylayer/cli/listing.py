@@ -1,0 +1,152 @@
+"""`lazylayer ls` and `lazylayer cat`: look into an image without mounting it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from lazylayer.cli.references import IMAGE, IMAGE_PATH, plain_http_override
+
+if TYPE_CHECKING:
+    from lazylayer.mounting import MountableTree
+    from lazylayer.oci import Reference
+    from lazylayer.tree import Entry
+
+_PIECE = 1024 * 1024
+
+
+@click.command()
+@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
+@click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
+@click.option("-l", "--long", is_flag=True, help="Show mode, links, owner, size and time too.")
+@click.option("-R", "--recursive", is_flag=True, help="Show what lies below, with paths.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.argument("image", type=IMAGE_PATH, metavar="REF[:PATH]")
+@click.pass_context
+def ls(
+    context: click.Context,
+    image: tuple[Reference, bytes],
+    plain_http: bool,
+    layer: int | None,
+    long: bool,
+    recursive: bool,
+    as_json: bool,
+) -> None:
+    """List what lies at PATH, by default the root, in the image REF.
+
+    Only tables of contents are fetched.
+    """
+    reference, path = image
+    with _opened(context, reference, plain_http, layer) as tree:
+        entry = _find(tree, reference, path)
+        show = _show_json if as_json else _show_long if long else _show_name
+        for name, each in _listed(path, entry, recursive):
+            show(sys.stdout.buffer, name, each)
+
+
+@click.command()
+@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
+@click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
+@click.argument("reference", type=IMAGE, metavar="REF")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=bytes), metavar="PATH...")
+@click.pass_context
+def cat(
+    context: click.Context, reference: Reference, paths: tuple[bytes, ...], plain_http: bool, layer: int | None
+) -> None:
+    """Write the files at PATH in the image REF to standard output.
+
+    Only the chunks of these files are fetched, and every one is verified.
+    """
+    from lazylayer.errors import LayerError
+
+    with _opened(context, reference, plain_http, layer) as tree:
+        for path in paths:
+            entry = _find(tree, reference, path)
+            if not entry.is_file:
+                raise LayerError(f"{reference}: {os.fsdecode(path)} is not a regular file")
+            for offset in range(0, entry.size, _PIECE):
+                sys.stdout.buffer.write(tree.read(entry, offset, _PIECE))
+
+
+@contextmanager
+def _opened(
+    context: click.Context, reference: Reference, plain_http: bool, layer: int | None
+) -> Iterator[MountableTree]:
+    from lazylayer.cli.program import load_program
+    from lazylayer.filesystem import Filesystem
+
+    with load_program(context, plain_http_override(reference, plain_http)) as program:
+        filesystem = Filesystem(program)
+        try:
+            image = filesystem.open_image(reference, layer)
+            yield image.merged() if layer is None else image.layers[0]
+            image.close()
+        finally:
+            filesystem.close()
+
+
+def _find(tree: MountableTree, reference: Reference, path: bytes) -> Entry:
+    from lazylayer.errors import LayerError
+
+    entry = tree.tree.follow(path)
+    if entry is None:
+        raise LayerError(f"{reference}: there is no {os.fsdecode(path)}")
+    return entry
+
+
+def _listed(path: bytes, entry: Entry, recursive: bool) -> Iterator[tuple[bytes, Entry]]:
+    if entry.children is None:
+        yield path, entry
+        return
+    stack = [(name, entry.children[name]) for name in reversed(entry.children)]
+    while stack:
+        name, each = stack.pop()
+        yield name, each
+        if recursive and each.children:
+            stack.extend((name + b"/" + below, each.children[below]) for below in reversed(each.children))
+
+
+def _show_name(out: IO[bytes], name: bytes, entry: Entry) -> None:
+    out.write(name + b"\n")
+
+
+def _show_long(out: IO[bytes], name: bytes, entry: Entry) -> None:
+    import datetime
+
+    try:
+        moment = datetime.datetime.fromtimestamp(entry.mtime // 10**9, tz=datetime.UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError):
+        moment = f"@{entry.mtime // 10**9}"
+    is_device = stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode)
+    size = f"{os.major(entry.rdev)}, {os.minor(entry.rdev)}" if is_device else str(entry.size)
+    fields = f"{stat.filemode(entry.mode)} {entry.nlink:3} {entry.uid:5} {entry.gid:5} {size:>10} {moment} "
+    out.write(fields.encode() + name + (b" -> " + entry.target if entry.is_symlink else b"") + b"\n")
+
+
+def _show_json(out: IO[bytes], name: bytes, entry: Entry) -> None:
+    import msgspec
+
+    fields: dict[str, Any] = {
+        "name": os.fsdecode(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        "mode": f"{entry.mode:o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": entry.size,
+        "mtime_ns": entry.mtime,
+        "nlink": entry.nlink,
+    }
+    if entry.is_symlink:
+        fields["target"] = entry.target.decode("utf-8", "replace")
+    if entry.rdev:
+        fields["rdev"] = [os.major(entry.rdev), os.minor(entry.rdev)]
+    if entry.whiteout:
+        fields["whiteout"] = True
+    if entry.opaque:
+        fields["opaque"] = True
+    out.write(msgspec.json.encode(fields) + b"\n")

@@ -1,0 +1,151 @@
+"""`lazylayer mount` and `lazylayer umount`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lazylayer.cli.references import IMAGE, plain_http_override
+
+if TYPE_CHECKING:
+    from lazylayer.filesystem import Filesystem
+    from lazylayer.oci import Reference
+
+_READY_FD = "_LAZYLAYER_READY_FD"
+"""Tells the detached process where to say that its mount is ready."""
+
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
+@click.option("--frontend", metavar="NAME", help="The frontend to mount with; by default the best that works here.")
+@click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
+@click.option("--foreground", is_flag=True, help="Serve the mount in this process until it is unmounted.")
+@click.argument("reference", type=IMAGE, metavar="REF")
+@click.argument("directory", type=_DIRECTORY, metavar="DIR")
+@click.pass_context
+def mount(
+    context: click.Context,
+    reference: Reference,
+    directory: Path,
+    plain_http: bool,
+    frontend: str | None,
+    layer: int | None,
+    foreground: bool,
+) -> None:
+    """Mount the image REF at DIR.
+
+    Returns when the mount is ready; a process of its own serves it. Without --layer the image's
+    layers are merged as a container would see them; with it, one layer is shown exactly as overlayfs
+    wants a lower directory, whiteouts included.
+    """
+    ready_fd = os.environ.pop(_READY_FD, None)
+    if not foreground and ready_fd is None:
+        sys.exit(_start_detached())
+    overrides = plain_http_override(reference, plain_http)
+    if frontend:
+        overrides.append(f"mount.frontend={frontend}")
+    _serve(context, overrides, reference, directory.absolute(), layer, int(ready_fd) if ready_fd else None)
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Unmount even if it is in use; readers get errors.")
+@click.argument("directory", type=_DIRECTORY, metavar="DIR")
+@click.pass_context
+def umount(context: click.Context, directory: Path, force: bool) -> None:
+    """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
+    from lazylayer.cli.program import load_settings
+    from lazylayer.control import find_mount, request_unmount
+    from lazylayer.mountpoints import detach_dead_mount
+
+    run = Path(load_settings(context).run)
+    mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
+    process = find_mount(run, mountpoint)
+    if process is None:
+        detach_dead_mount(mountpoint)
+    else:
+        request_unmount(run, process.pid, mountpoint, force=force)
+
+
+def _start_detached() -> int:
+    """Runs this command again, in the background; returns its exit status once it is ready."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "lazylayer", *sys.argv[1:]]
+    environment = {**os.environ, _READY_FD: str(writing)}
+    with os.fdopen(reading, "rb") as ready:
+        with os.fdopen(writing, "wb"):
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, env=environment, pass_fds=(writing,), start_new_session=True
+            )
+        try:
+            if ready.read(1):
+                process.returncode = 0  # it goes on without us
+                return 0
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    return process.wait()
+
+
+def _serve(
+    context: click.Context,
+    overrides: list[str],
+    reference: Reference,
+    directory: Path,
+    layer: int | None,
+    ready_fd: int | None,
+) -> None:
+    from lazylayer.cli.program import load_program
+    from lazylayer.control import ControlServer, process_directory
+    from lazylayer.filesystem import Filesystem
+
+    with load_program(context, overrides) as program:
+        gone = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: gone.set())
+        filesystem = Filesystem(program)
+        own = process_directory(Path(program.settings.run))
+        try:
+            filesystem.mount_image(str(directory), reference, layer)
+            control = ControlServer(own, filesystem)
+            try:
+                threading.Thread(target=_wait_gone, args=(filesystem, str(directory), gone), daemon=True).start()
+                if ready_fd is not None:
+                    _detach(own, ready_fd)
+                gone.wait()
+            finally:
+                control.close()
+        finally:
+            filesystem.close()
+
+
+def _wait_gone(filesystem: Filesystem, mountpoint: str, gone: threading.Event) -> None:
+    from lazylayer.errors import NotMountedError
+
+    try:
+        filesystem.wait(mountpoint)
+    except NotMountedError:
+        pass
+    finally:
+        gone.set()
+
+
+def _detach(own: Path, ready_fd: int) -> None:
+    """Says that the mount is ready and turns away from the terminal."""
+    log = os.open(own / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log, stream.fileno())
+    os.close(log)
+    os.chdir("/")
+    os.write(ready_fd, b"+")
+    os.close(ready_fd)

@@ -1,0 +1,62 @@
+"""Image references as arguments of commands."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import click
+import msgspec
+
+from lazylayer.errors import InvalidReferenceError
+from lazylayer.oci import Reference, parse_reference
+
+__all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override"]
+
+_ON_DISK = ("oci", "oci-archive", "docker-archive", "dir")
+
+
+class _Image(click.ParamType):
+    name = "REF"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
+        if isinstance(value, Reference):
+            return value
+        try:
+            reference = parse_reference(value)
+        except InvalidReferenceError as error:
+            self.fail(str(error), param, ctx)
+        if reference.scheme in _ON_DISK:
+            # What serves a mount may run elsewhere, and later.
+            return msgspec.structs.replace(reference, repository=os.path.abspath(reference.repository))  # noqa: PTH100
+        return reference
+
+
+class _ImagePath(click.ParamType):
+    """`REF` or `REF:/PATH`, as an image and a path, `/` if there is none."""
+
+    name = "REF[:PATH]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Reference, bytes]:
+        if isinstance(value, tuple):
+            return value
+        # The first `:/` behind the scheme ends the image: neither tags nor hosts hold a slash.
+        scheme = re.match(r"[a-z][a-z0-9+.-]*://|(?:%s):" % "|".join(_ON_DISK), value)
+        image, colon, path = value[scheme.end() if scheme else 0 :].partition(":/")
+        return IMAGE.convert((scheme[0] if scheme else "") + image, param, ctx), os.fsencode(colon[1:] + path or "/")
+
+
+IMAGE = _Image()
+IMAGE_PATH = _ImagePath()
+
+
+def plain_http_override(reference: Reference, plain_http: bool) -> list[str]:
+    """The setting that lets this run, and only this run, speak plain HTTP to the host of `reference`."""
+    if not plain_http:
+        return []
+    if not reference.host:
+        raise click.UsageError(f"--plain-http is for registries; {reference} is not in one")
+    return [f'resolve.plain_http=["{reference.host}"]']
