@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_an_extent_set_is_a_set_of_bytes(added: list[tuple[int, int]], start: in
     missing = extents.missing(start, end)
     assert [byte for each in missing for byte in range(*each)] == [b for b in range(start, end) if b not in model]
     listed = list(extents)
-    assert all(one.end < other.start for one, other in zip(listed, listed[1:], strict=False))
+    assert all(one.end < other.start for one, other in itertools.pairwise(listed))
 
 
 def test_touching_extents_become_one() -> None:

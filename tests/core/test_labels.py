@@ -1,0 +1,90 @@
+"""Labels by which a snapshotter is told what to mount."""
+
+from __future__ import annotations
+
+import pytest
+
+from lazylayer.errors import MountError
+from lazylayer.labels import (
+    CRI_DIGEST,
+    CRI_LAYERS,
+    CRI_REFERENCE,
+    PREFETCH_SIZE,
+    STARGZ_DIGEST,
+    STARGZ_LAYERS,
+    STARGZ_REFERENCE,
+    label_number,
+    layer_source,
+    layer_source_labels,
+)
+from lazylayer.oci import Digest, parse_reference
+
+ONE, TWO, THREE = (Digest("sha256:" + each * 64) for each in "123")
+DEFAULT = {STARGZ_REFERENCE: "registry.test/a:1", STARGZ_DIGEST: ONE, STARGZ_LAYERS: f"{ONE},{TWO}"}
+CRI = {CRI_REFERENCE: "registry.test/b:2", CRI_DIGEST: TWO, CRI_LAYERS: f"{TWO},{THREE}"}
+
+
+@pytest.mark.seed(3)
+def test_the_default_labels_name_a_layer_and_its_neighbours() -> None:
+    source = layer_source(DEFAULT)
+    assert (source.reference, source.digest, source.neighbours) == (parse_reference("registry.test/a:1"), ONE, (TWO,))
+
+
+@pytest.mark.seed(3)
+def test_the_cri_labels_win_over_the_default_set() -> None:
+    source = layer_source({**DEFAULT, **CRI})
+    assert (source.reference, source.digest, source.neighbours) == (parse_reference("registry.test/b:2"), TWO, (THREE,))
+
+
+@pytest.mark.seed(3)
+@pytest.mark.parametrize("labels", [DEFAULT, CRI])
+def test_each_label_is_mandatory_and_has_its_own_error(labels: dict[str, str]) -> None:
+    errors = set()
+    for missing in labels:
+        with pytest.raises(MountError, match=missing) as caught:
+            layer_source({name: value for name, value in labels.items() if name != missing})
+        errors.add(str(caught.value))
+    assert len(errors) == len(labels)
+
+
+@pytest.mark.seed(3)
+def test_a_complete_set_is_used_when_the_other_is_only_begun() -> None:
+    assert layer_source({**DEFAULT, CRI_REFERENCE: "registry.test/b:2"}).digest == ONE
+
+
+def test_no_labels_say_so() -> None:
+    with pytest.raises(MountError, match="name no image"):
+        layer_source({"containerd.io/snapshot.ref": "x"})
+
+
+@pytest.mark.seed(3)
+@pytest.mark.parametrize("label", [STARGZ_REFERENCE, STARGZ_DIGEST, STARGZ_LAYERS])
+def test_a_bad_value_names_its_label(label: str) -> None:
+    with pytest.raises(MountError, match=label):
+        layer_source({**DEFAULT, label: "not/../good@"})
+
+
+def test_neighbours_are_listed_once_and_without_the_layer_itself() -> None:
+    labels = {**DEFAULT, STARGZ_LAYERS: f" {TWO}, {ONE},,{TWO},{THREE}"}
+    assert layer_source(labels).neighbours == (TWO, THREE)
+
+
+@pytest.mark.seed(3)
+@pytest.mark.parametrize(
+    ("value", "number"), [("0", 0), ("1048576", 1048576), ("-1", None), ("1e3", None), ("", None), ("٣", None)]
+)
+def test_a_prefetch_size_counts_when_it_parses(value: str, number: int | None) -> None:
+    assert label_number({PREFETCH_SIZE: value}, PREFETCH_SIZE) == number
+
+
+def test_the_labels_of_a_layer_lead_back_to_it() -> None:
+    reference = parse_reference("registry.test/a:1")
+    source = layer_source(layer_source_labels(reference, ONE, [ONE, TWO]))
+    assert (source.reference, source.digest, source.neighbours) == (reference, ONE, (TWO,))
+
+
+def test_a_list_of_many_layers_is_cut_to_what_containerd_accepts() -> None:
+    layers = [Digest(f"sha256:{number:064x}") for number in range(200)]
+    labels = layer_source_labels(parse_reference("registry.test/a:1"), layers[0], layers)
+    assert all(len(name) + len(value) <= 4096 for name, value in labels.items())
+    assert len(layer_source(labels).neighbours) > 50
