@@ -64,7 +64,7 @@ def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
     from lazylayer.cli.program import load_settings
     from lazylayer.control import find_mount, request_unmount
-    from lazylayer.mountpoints import detach_dead_mount
+    from lazylayer.deadmounts import detach_dead_mount
 
     run = Path(load_settings(context).run)
     mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
