@@ -165,7 +165,7 @@ class Tree(msgspec.Struct, frozen=True):
 def clean_path(path: bytes) -> bytes:
     """`path` relative to the root, without empty, `.` and `..` parts; `..` never leaves the root."""
     if path[-1:] == b"/":
-        path = path[:-1]
+        path = path.rstrip(b"/")
     if path[:1] not in _SUSPECT_STARTS and b"/." not in path and b"//" not in path:
         return path
     parts: list[bytes] = []
