@@ -49,19 +49,30 @@ class LazylayerError(Exception):
 
 
 class ConfigurationError(LazylayerError):
-    """A setting is unknown, has a wrong type or value, or contradicts another."""
+    """A setting is unknown, has a wrong type or value, or contradicts another.
+
+    `key` is the setting in dotted form, where one is to blame; the message names it, and the file
+    or variable that it came from.
+    """
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class PluginError(LazylayerError):
     """A plugin failed.
 
-    `plugin`, `version` and `hook` say which one and where; the cause is chained (`__cause__`).
+    `plugin`, `distribution`, `version` and `hook` say which one and where, as far as they are known;
+    the cause is chained (`__cause__`).
     """
 
-    def __init__(self, message: str, *, plugin: str, version: str = "", hook: str = "") -> None:
-        where = f"plugin {plugin}" + (f" {version}" if version else "") + (f", {hook}" if hook else "")
+    def __init__(self, message: str, *, plugin: str, distribution: str = "", version: str = "", hook: str = "") -> None:
+        package = " ".join(filter(None, (distribution, version)))
+        where = f"plugin {plugin}" + (f" ({package})" if package else "") + (f", {hook}" if hook else "")
         super().__init__(f"{where}: {message}")
         self.plugin = plugin
+        self.distribution = distribution
         self.version = version
         self.hook = hook
 

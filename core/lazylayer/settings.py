@@ -6,6 +6,10 @@ bytes and times in seconds. Nothing here is looked up on a read: what a mount ne
 
 from __future__ import annotations
 
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -49,9 +53,9 @@ class PluginsSettings(_Table, frozen=True):
 class CacheSettings(_Table, frozen=True):
     """`[cache]`: which cache plugin keeps what."""
 
-    chunks: str = "cache_memory"
+    chunks: str = "cache_dir"
     """For verified, uncompressed chunks."""
-    ranges: str = "cache_memory"
+    ranges: str = "cache_dir"
     """For compressed bytes: tables of contents, mostly."""
 
 
@@ -128,13 +132,34 @@ class LogSettings(_Table, frozen=True):
     format: Literal["text", "json"] = "text"
 
 
+def default_root() -> str:
+    """`/var/lib/lazylayer` for root, else `$XDG_CACHE_HOME/lazylayer`, by default in `~/.cache`."""
+    if os.geteuid() == 0:
+        return "/var/lib/lazylayer"
+    return str((_xdg_directory("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazylayer")
+
+
+def default_run() -> str:
+    """`/run/lazylayer` for root, else `$XDG_RUNTIME_DIR/lazylayer`, or `run` below the default root."""
+    if os.geteuid() == 0:
+        return "/run/lazylayer"
+    directory = _xdg_directory("XDG_RUNTIME_DIR")
+    return str(directory / "lazylayer" if directory else Path(default_root()) / "run")
+
+
+def _xdg_directory(variable: str) -> Path | None:
+    """The directory that the variable names; the XDG specification says to ignore a relative one."""
+    path = Path(os.environ.get(variable, ""))
+    return path if path.is_absolute() else None
+
+
 class Settings(_Table, frozen=True):
     """All settings of one program."""
 
-    root: str = "/var/lib/lazylayer"
-    """Where caches and state that outlive a process are kept; root-only."""
-    run: str = "/run/lazylayer"
-    """Where state of running mounts is kept; root-only."""
+    root: str = msgspec.field(default_factory=default_root)
+    """Where caches and state that outlive a process are kept; for the user's eyes only."""
+    run: str = msgspec.field(default_factory=default_run)
+    """Where state of running mounts is kept; for the user's eyes only."""
     plugins: PluginsSettings = PluginsSettings()
     cache: CacheSettings = CacheSettings()
     fetch: FetchSettings = FetchSettings()
@@ -155,4 +180,19 @@ class Settings(_Table, frozen=True):
         try:
             return msgspec.convert(self.plugin.get(name, {}), options, strict=True)
         except msgspec.ValidationError as error:
-            raise ConfigurationError(f"[plugin.{name}]: {error}") from error
+            raise _explained(name, options, error) from error
+
+
+def _explained(plugin: str, options: type[msgspec.Struct], error: msgspec.ValidationError) -> ConfigurationError:
+    """What msgspec says against a plugin's table, with the key in our words and the nearest known one."""
+    said, _, place = str(error).partition(" - at ")
+    table = f"plugin.{plugin}"
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
+    path = place.strip("`").removeprefix("$").removeprefix(".")
+    if unknown is None:
+        key = f"{table}.{path}" if path else table
+        return ConfigurationError(f"{key}: {said}", key=key)
+    key = ".".join(filter(None, (table, path, unknown[1])))
+    near = get_close_matches(unknown[1], [] if path else options.__struct_encode_fields__, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return ConfigurationError(f"unknown key {key}{hint}", key=key)
