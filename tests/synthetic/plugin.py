@@ -1,0 +1,154 @@
+"""A plugin that keeps images, caches and mounts in memory, and a program that has only that one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from lazylayer import hookimpl
+from lazylayer.blob import Blob
+from lazylayer.cache import Cache
+from lazylayer.contents import LayerContents
+from lazylayer.errors import MountError, NotFoundError
+from lazylayer.events import StateEvent
+from lazylayer.hooks import Hooks
+from lazylayer.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.layer import Layer
+from lazylayer.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer.oci import (
+    Descriptor,
+    Digest,
+    ImageConfig,
+    Manifest,
+    MediaType,
+    Platform,
+    Reference,
+    ResolvedImage,
+    sha256_digest,
+)
+from lazylayer.plugins import make_manager
+from lazylayer.prefetching import PrefetchPlan
+from lazylayer.settings import CacheSettings, MountSettings, Settings
+from lazylayer.source import BlobSource, Keychain
+from synthetic import DictCache, MemorySource, SyntheticLayer
+
+__all__ = ["MemoryPlugin", "RecordedMount", "SyntheticProgram"]
+
+REFERENCE = Reference("image", "registry.test", "1")
+
+
+class RecordedMount(MountedTree):
+    """A mount that nobody can look at, and that says what was asked of it."""
+
+    def __init__(self, tree: MountableTree, mountpoint: str) -> None:
+        self.frontend = "recorded"
+        self.tree = tree
+        self.mountpoint = mountpoint
+        self.busy = False
+        self.gone = threading.Event()
+
+    def unmount(self, *, force: bool = False) -> None:
+        if self.busy and not force:
+            raise MountError(f"{self.mountpoint} is in use")
+        self.gone.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.gone.wait(timeout)
+
+
+class MemoryPlugin:
+    """One image, `registry.test/image:1`, of the given layers. Everything it is asked is recorded."""
+
+    def __init__(self, layers: list[SyntheticLayer]) -> None:
+        self.layers = {layer.digest: layer for layer in layers}
+        self.sources = {layer.digest: MemorySource(layer.data) for layer in layers}
+        self.caches: dict[str, DictCache] = {}
+        self.mounts: dict[str, RecordedMount] = {}
+        self.events: list[StateEvent] = []
+        self.asked: list[str] = []
+        self.before_open: Callable[[Digest], None] = lambda _: None
+        self.verify: Callable[[bytes], Exception | None] = lambda _: None
+        self.before_mount: Callable[[], None] = lambda: None
+        self.plan: Callable[[Layer], PrefetchPlan | None] = lambda _: None
+
+    def descriptors(self) -> list[Descriptor]:
+        return [
+            Descriptor(MediaType.OCI_LAYER_GZIP, layer.digest, len(layer.data), {TOC_DIGEST: sha256_digest(b"toc")})
+            for layer in self.layers.values()
+        ]
+
+    def labels(self, number: int) -> dict[str, str]:
+        digests = list(self.layers)
+        labels = layer_source_labels(REFERENCE, digests[number], digests[number:])
+        return {**labels, TOC_DIGEST: sha256_digest(b"toc")}
+
+    @hookimpl
+    def lazylayer_resolve_image(
+        self, reference: Reference, platform: Platform, keychain: Keychain
+    ) -> ResolvedImage | None:
+        self.asked.append("resolve_image")
+        if reference != REFERENCE:
+            raise NotFoundError(f"{reference} does not exist")
+        config = ImageConfig()
+        config_bytes = msgspec.json.encode(config)
+        config_descriptor = Descriptor(MediaType.OCI_CONFIG, sha256_digest(config_bytes), len(config_bytes))
+        manifest = Manifest(config_descriptor, self.descriptors(), 2, MediaType.OCI_MANIFEST)
+        data = msgspec.json.encode(manifest)
+        return ResolvedImage(
+            reference, sha256_digest(data), MediaType.OCI_MANIFEST, manifest, config, data, config_bytes
+        )
+
+    @hookimpl
+    def lazylayer_resolve_blob(self, reference: Reference, descriptor: Descriptor) -> BlobSource | None:
+        self.asked.append(f"resolve_blob {descriptor.digest}")
+        return self.sources[descriptor.digest]
+
+    @hookimpl
+    def lazylayer_open_cache(self, kind: str, purpose: str) -> Cache | None:
+        return self.caches.setdefault(purpose, DictCache()) if kind == "memory" else None
+
+    @hookimpl
+    def lazylayer_open_layer(self, blob: Blob, descriptor: Descriptor) -> LayerContents | None:
+        self.asked.append(f"open_layer {descriptor.digest}")
+        self.before_open(descriptor.digest)
+        error = self.verify(blob.read(blob.size - 8, 8))
+        if error is not None:
+            raise error
+        return self.layers[descriptor.digest].contents
+
+    @hookimpl
+    def lazylayer_plan_prefetch(self, layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+        self.asked.append(f"plan_prefetch {layer.digest}")
+        return self.plan(layer)
+
+    @hookimpl
+    def lazylayer_probe_frontend(self, frontend: str) -> str | None:
+        return "" if frontend == "recorded" else None
+
+    @hookimpl
+    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
+        if options.frontend != "recorded":
+            return None
+        self.before_mount()
+        self.mounts[mountpoint] = RecordedMount(tree, mountpoint)
+        return self.mounts[mountpoint]
+
+    @hookimpl
+    def lazylayer_report_state(self, event: StateEvent) -> None:
+        self.events.append(event)
+
+
+class SyntheticProgram:
+    """What `Filesystem` needs of a `Program`, with one plugin."""
+
+    def __init__(self, plugin: MemoryPlugin, settings: Settings | None = None) -> None:
+        manager = make_manager()
+        manager.register(plugin, "memory")
+        self.hooks = Hooks(manager)
+        self.settings = msgspec.structs.replace(
+            settings or Settings(),
+            cache=CacheSettings(chunks="memory", ranges="memory"),
+            mount=MountSettings(frontend="recorded"),
+        )
