@@ -1,3 +1,15 @@
-"""Mounts through FUSE, wherever FUSE works."""
+"""Mounts through FUSE, wherever FUSE works: fusepy on libfuse 2.
+
+FrontendFuse       the plugin: options, probe, mount
+operations         the tree as answers to FUSE's requests, paths and names as bytes
+session            one mount: made, served, unmounted
+connection         how a mount is made and removed, as root or through fusermount
+libfuse            what of libfuse is called, and the layout of its structures
+threads            keeps Python's state for libfuse's threads
+"""
 
 from __future__ import annotations
+
+from lazylayer_frontend_fuse.plugin import NAME, FrontendFuse, Options
+
+__all__ = ["NAME", "FrontendFuse", "Options"]

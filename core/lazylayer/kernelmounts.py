@@ -1,0 +1,94 @@
+"""The kernel's table of mounts: mount(2), umount2(2) and /proc/self/mountinfo, for frontends.
+
+Every function here is a system call or a read of /proc; none of them looks into a mounted file
+system, so that a process may call them on what it serves itself. Safe to call from any thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import re
+from enum import IntFlag
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["KernelMount", "MountFlags", "mount", "mount_at", "unmount"]
+
+_MNT_FORCE = 1
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class MountFlags(IntFlag):
+    """The flags of mount(2) that a frontend may need; see mount(2)."""
+
+    READ_ONLY = 1
+    NO_SUID = 2
+    NO_DEV = 4
+    NO_ATIME = 1024
+
+
+class KernelMount(msgspec.Struct, frozen=True):
+    """One line of /proc/self/mountinfo."""
+
+    mount_id: int
+    device: str
+    """`major:minor` of the mounted file system; unique among those that are mounted now."""
+    mountpoint: bytes
+    kind: str
+    """The type of the file system, `fuse.lazylayer` for one."""
+    source: bytes
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str, flags: MountFlags, data: str) -> None:
+    """Mounts a file system of type `kind` at `target`; `data` are the options of its own.
+
+    Raises OSError with the kernel's reason.
+    """
+    arguments = (os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data))
+    if _libc().mount(*arguments) != 0:
+        _raise_errno(target)
+
+
+def unmount(target: str, *, force: bool = False) -> None:
+    """Unmounts what lies on top at `target`.
+
+    With `force` it goes at once even if it is in use, and requests that wait for a FUSE server are
+    answered with an error. Raises OSError: EBUSY for a mount in use, EINVAL if nothing is mounted.
+    """
+    flags = _UMOUNT_NOFOLLOW | (_MNT_FORCE | _MNT_DETACH if force else 0)
+    if _libc().umount2(os.fsencode(target), flags) != 0:
+        _raise_errno(target)
+
+
+def mount_at(target: str) -> KernelMount | None:
+    """What lies on top at `target`, an absolute path without symlinks; None if it is no mountpoint."""
+    wanted = os.fsencode(target)
+    found = None
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields = line.split(b" ")
+        if _unescape(fields[4]) == wanted:
+            kind, source = fields[fields.index(b"-", 6) + 1 :][:2]
+            found = KernelMount(int(fields[0]), fields[2].decode(), wanted, kind.decode(), _unescape(source))
+    return found
+
+
+def _unescape(field: bytes) -> bytes:
+    if b"\\" not in field:
+        return field
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
+
+
+def _raise_errno(target: str) -> None:
+    number = ctypes.get_errno() or errno.EIO
+    raise OSError(number, os.strerror(number), target)
