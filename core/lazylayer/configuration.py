@@ -152,10 +152,13 @@ def load_plugin_choice(config: Path | None = None, overrides: Sequence[str] = ()
 
 def _find_files(config: Path | None) -> list[Path]:
     main = DEFAULT_FILE if config is None else config.absolute()
-    if config is not None and not main.is_file():
-        raise ConfigurationError(f"{config}: there is no such file; --config names it")
-    files = [main] if main.is_file() else []
-    return files + sorted((main.parent / "conf.d").glob("*.toml"))
+    try:
+        if config is not None and not main.is_file():
+            raise ConfigurationError(f"{config}: there is no such file; --config names it")
+        files = [main] if main.is_file() else []
+        return files + sorted((main.parent / "conf.d").glob("*.toml"))
+    except OSError as error:
+        raise ConfigurationError(f"{main}: cannot be read: {error.strerror}") from error
 
 
 def _every_setting(

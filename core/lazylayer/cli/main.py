@@ -1,0 +1,123 @@
+"""The `lazylayer` group, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lazylayer import __version__
+from lazylayer.cli.commands import LazyGroup
+from lazylayer.cli.invocation import Invocation
+from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
+
+__all__ = ["cli", "main"]
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h; systemd knows it too."""
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""As if SIGPIPE had ended us, which is what a shell expects of the left side of `| head`."""
+
+
+def _remember_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    context.ensure_object(Invocation).config = value
+
+
+def _remember_overrides(context: click.Context, _: click.Parameter, value: tuple[str, ...]) -> None:
+    context.ensure_object(Invocation).overrides = list(value)
+
+
+def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.ensure_object(Invocation).debug = value
+
+
+# Eager, so that `--config FILE --help` lists the commands of the plugins that FILE enables.
+@click.group("lazylayer", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_config,
+    help="The configuration, by default /etc/lazylayer/lazylayer.toml; conf.d/*.toml beside it is read too.",
+)
+@click.option(
+    "--set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_overrides,
+    help="A setting, as in cache.chunks=cache_memory; stronger than files and environment.",
+)
+@click.option(
+    "-v",
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Log in detail, and show where an error came from.",
+)
+@click.version_option(__version__, prog_name="lazylayer")
+def cli() -> None:
+    """Mount the layers of OCI images and fetch each part when it is first read.
+
+    REF is host/name:tag, host/name@digest, oci:DIR[:TAG] or oci-archive:FILE[:TAG].
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits; `arguments` are those of the process by default."""
+    try:
+        status = _run(arguments, Invocation())
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this Python complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_BROKEN_PIPE
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
+    try:
+        result: Any = cli.main(
+            None if arguments is None else list(arguments), "lazylayer", standalone_mode=False, obj=invocation
+        )
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except (ConfigurationError, PluginRequiredError) as error:
+        return _fail(str(error), error, invocation.debug, EXIT_CONFIGURATION)
+    except LazylayerError as error:
+        return _fail(str(error), error, invocation.debug, EXIT_FAILURE)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return _fail(f"{where}{error.strerror or error}", error, invocation.debug, EXIT_FAILURE)
+    except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too
+        said = f"{type(error).__name__}: {error} (a defect in lazylayer or a plugin; --debug shows where)"
+        return _fail(said, error, invocation.debug, EXIT_FAILURE)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(said: str, error: Exception, debug: bool, status: int) -> int:
+    from lazylayer.log import one_line, scrub
+
+    if debug:
+        import traceback
+
+        click.echo(scrub("".join(traceback.format_exception(error))), err=True, nl=False)
+    click.echo(f"lazylayer: error: {one_line(said)}", err=True)
+    return status

@@ -1,0 +1,53 @@
+"""How a command gets its program: the settings, the plugins and the hooks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from lazylayer.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from lazylayer.program import Program
+    from lazylayer.settings import Settings
+
+__all__ = ["load_program", "load_settings", "pass_program"]
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def load_program(context: click.Context, overrides: Sequence[str] = ()) -> Iterator[Program]:
+    """The program that `--config` and `--set` ask for, closed at the end.
+
+    :param overrides: `KEY=VALUE`, for what the command's own options say; stronger than `--set`.
+
+    Raises ConfigurationError and PluginRequiredError.
+    """
+    from lazylayer.program import Program
+
+    invocation = context.ensure_object(Invocation)
+    configuration = invocation.configuration(overrides)
+    with Program(configuration, invocation.plugins(configuration.settings.plugins)) as program:
+        yield program
+
+
+def load_settings(context: click.Context, overrides: Sequence[str] = ()) -> Settings:
+    """The settings alone, for commands that need no plugin."""
+    return context.ensure_object(Invocation).configuration(overrides).settings
+
+
+def pass_program(command: Callable[Concatenate[Program, Parameters], Result]) -> Callable[Parameters, Result]:
+    """Decorates a command: it gets the program as its first argument; see `load_program`."""
+
+    @functools.wraps(command)
+    def with_program(*arguments: Any, **options: Any) -> Result:
+        with load_program(click.get_current_context()) as program:
+            return command(program, *arguments, **options)
+
+    return with_program

@@ -1,0 +1,137 @@
+"""What is written to stderr: set up once by a program, never by a library or a plugin.
+
+Core and plugins say `from loguru import logger` and nothing more. Lines are text for people or JSON
+for machines. No local variables are printed (loguru would), secrets that got into a message all the
+same are struck out, and control characters cannot forge lines or drive a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+    from lazylayer.settings import LogSettings
+
+__all__ = ["enable_plugins", "one_line", "scrub", "set_up"]
+
+_TALKATIVE = ("httpx", "httpcore", "stevedore")
+"""Libraries that log what we say better, or what may hold a token; only their warnings are heard."""
+
+_SECRETS = (
+    # Authorization headers, in whatever quoting.
+    (re.compile(r"(?i)\b(bearer|basic)\s+(?=\S*[0-9=+/.])[A-Za-z0-9+/=._~-]{6,}"), r"\1 ***"),
+    # User and password in front of a host.
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@'\"]+@"), r"\1***@"),
+    # Query strings: signed addresses are as good as passwords.
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?***"),
+    # name=value, name: value, "name": "value"
+    (
+        re.compile(
+            r"(?i)([\"']?\b[a-z_-]*(?:password|passwd|secret|token|authorization)[\"']?\s*[=:]\s*)"
+            r"(\"[^\"]*\"|'[^']*'|[^\s,;}\])]+)"
+        ),
+        r"\1***",
+    ),
+)
+_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|authorization")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Sends everything from `settings.level` on to `stream`, by default to stderr as it is then.
+
+    Replaces what was set up before, loguru's default included. Warnings of libraries that use
+    the standard logging are heard too.
+    """
+    render = _as_json if settings.format == "json" else _as_text
+
+    def write(message: Message) -> None:
+        out = sys.stderr if stream is None else stream
+        line = render(message.record) + "\n"
+        encoding = out.encoding or "utf-8"
+        out.write(line.encode(encoding, "backslashreplace").decode(encoding))
+        out.flush()
+
+    logger.remove()
+    logger.add(write, level=settings.level, format="{message}", diagnose=False, backtrace=False)
+    logger.enable("lazylayer")
+    logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def enable_plugins(packages: Iterable[str]) -> None:
+    """Lets the plugins in `packages` be heard; like every library they are silent otherwise."""
+    for package in packages:
+        logger.enable(package)
+
+
+def scrub(text: str) -> str:
+    """`text` without credentials: those in headers, addresses, query strings and `password=…`."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def one_line(text: str) -> str:
+    """`text` for one line of a terminal or a log: scrubbed, with control characters written out."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), scrub(text))
+
+
+def _as_text(record: Record) -> str:
+    time = record["time"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    line = f"{time} {record['level'].name} {record['name']}: {one_line(record['message'])}"
+    trace = _trace(record)
+    return f"{line}\n{trace}" if trace else line
+
+
+def _as_json(record: Record) -> str:
+    fields: dict[str, Any] = {
+        "time": record["time"].isoformat(timespec="milliseconds"),
+        "level": record["level"].name,
+        "logger": record["name"],
+        "message": scrub(record["message"]),
+    }
+    for name, value in record["extra"].items():
+        if name not in fields:
+            fields[name] = value if isinstance(value, int | float) else _scrub_field(name, str(value))
+    trace = _trace(record)
+    if trace:
+        fields["traceback"] = trace
+    return json.dumps(fields)
+
+
+def _scrub_field(name: str, value: str) -> str:
+    return "***" if _SECRET_NAME.search(name) else scrub(value)
+
+
+def _trace(record: Record) -> str:
+    exception = record["exception"]
+    if exception is None or exception.type is None:
+        return ""
+    lines = traceback.format_exception(exception.type, exception.value, exception.traceback)
+    return scrub("".join(lines)).rstrip("\n")
+
+
+class _ToLoguru(logging.Handler):
+    """Hands records of the standard logging on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+        message = record.getMessage()
+        logger.opt(exception=record.exc_info).patch(lambda each: each.__setitem__("name", record.name)).log(
+            level, "{message}", message=message
+        )
