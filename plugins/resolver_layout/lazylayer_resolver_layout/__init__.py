@@ -1,3 +1,48 @@
-"""Images and blobs from an OCI image layout on disk."""
+"""Images and blobs from an OCI image layout on disk, and images written to one."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from lazylayer import hookimpl
+from lazylayer.building import ImageStore
+from lazylayer.errors import BuildError
+from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
+from lazylayer.source import BlobSource
+
+_SCHEMES = ("oci", "oci-archive")
+
+
+@hookimpl
+def lazylayer_resolve_image(reference: Reference, platform: Platform) -> ResolvedImage | None:
+    """Finds images in `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`."""
+    if reference.scheme not in _SCHEMES:
+        return None
+    from lazylayer_resolver_layout.files import open_layout
+    from lazylayer_resolver_layout.images import find_image
+
+    return find_image(open_layout(reference), reference, platform)
+
+
+@hookimpl
+def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor) -> BlobSource | None:
+    """Opens blobs of such images; in an archive they are read where they lie."""
+    if reference.scheme not in _SCHEMES:
+        return None
+    from lazylayer_resolver_layout.files import open_layout
+    from lazylayer_resolver_layout.source import FileSource
+
+    return FileSource(open_layout(reference), descriptor)
+
+
+@hookimpl
+def lazylayer_open_store(reference: Reference) -> ImageStore | None:
+    """Writes such images."""
+    if reference.scheme not in _SCHEMES:
+        return None
+    from lazylayer_resolver_layout.store import ArchiveStore, DirectoryStore
+
+    if reference.digest:
+        raise BuildError(f"{reference}: an image is written under a tag; its digest is what comes of it")
+    path = Path(reference.repository)
+    return DirectoryStore(path) if reference.scheme == "oci" else ArchiveStore(path)

@@ -1,0 +1,81 @@
+"""A blob that lies in a file, or in a part of one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from lazylayer.errors import UnavailableError
+from lazylayer.extents import Extent
+from lazylayer.oci import Descriptor
+from lazylayer.source import BlobSource
+from lazylayer_resolver_layout.files import LayoutFiles, blob_name
+
+__all__ = ["FileSource"]
+
+_PIECE = 1024 * 1024
+
+
+class FileSource(BlobSource):
+    """One blob of a layout. The file stays open, so that it may be replaced or removed meanwhile.
+
+    `FileSource._lock` guards that the file is not closed while it is read.
+    """
+
+    def __init__(self, files: LayoutFiles, descriptor: Descriptor) -> None:
+        self._name = f"{files.path}/{blob_name(descriptor.digest)}"
+        self._part = files.open(blob_name(descriptor.digest))
+        self._lock = threading.Condition()
+        self._readers = 0
+        self._closed = False
+        self.size = self._part.size
+        if descriptor.size and descriptor.size != self.size:
+            os.close(self._part.descriptor)
+            raise UnavailableError(
+                f"{self._name} has {self.size} bytes, but {descriptor.size} were promised; it is damaged, copy it again"
+            )
+
+    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+        """See `BlobSource.fetch`."""
+        for start, end in extents:
+            at = start
+            while at < end:
+                piece = self._read(at, min(end - at, _PIECE))
+                yield at, piece
+                at += len(piece)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            if self._closed:
+                raise UnavailableError(f"{self._name} was closed")
+            self._readers += 1
+        try:
+            piece = os.pread(self._part.descriptor, size, self._part.start + offset)
+        except OSError as error:
+            raise UnavailableError(f"{self._name}: {error.strerror}") from error
+        finally:
+            with self._lock:
+                self._readers -= 1
+                self._lock.notify_all()
+        if not piece or offset + len(piece) > self.size:
+            raise UnavailableError(f"{self._name} ends before byte {offset + size}; it is damaged, copy it again")
+        return piece
+
+    def check(self) -> None:
+        """See `BlobSource.check`."""
+        if self.size:
+            self._read(0, 1)
+
+    def describe(self) -> str:
+        """The path of the file."""
+        return self._name
+
+    def close(self) -> None:
+        """Closes the file when the last read that is under way has ended."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._lock.wait_for(lambda: not self._readers)
+            os.close(self._part.descriptor)

@@ -1,0 +1,212 @@
+"""Writes images to an OCI image layout: a directory, or a tar archive of one.
+
+Nothing is visible before it is whole: blobs and `index.json` are written beside their place and
+renamed, an archive appears when its image is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from lazylayer.building import ImageStore
+from lazylayer.errors import BuildError, FormatError
+from lazylayer.oci import (
+    MAX_MANIFEST_SIZE,
+    Descriptor,
+    Digest,
+    Index,
+    MediaType,
+    Reference,
+    decode_manifest_or_index,
+    sha256_digest,
+)
+from lazylayer_resolver_layout.files import blob_name
+from lazylayer_resolver_layout.images import REFERENCE_NAME
+
+__all__ = ["ArchiveStore", "DirectoryStore"]
+
+_PIECE = 1024 * 1024
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+def _copy(descriptor: Descriptor, data: IO[bytes], write: Callable[[bytes], object]) -> None:
+    """Copies a blob, and raises BuildError if it is not what its descriptor says."""
+    hasher, size = hashlib.sha256(), 0
+    while piece := data.read(_PIECE):
+        size += len(piece)
+        if size > descriptor.size:
+            break
+        hasher.update(piece)
+        write(piece)
+    if size != descriptor.size:
+        more = "more than " if size > descriptor.size else ""
+        raise BuildError(f"blob {descriptor.digest} has {more}{size} bytes, but {descriptor.size} were promised")
+    if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
+        raise BuildError(f"blob {descriptor.digest}: what was to be written has another digest")
+
+
+def _index_entry(reference: Reference, media_type: str, data: bytes) -> Descriptor:
+    annotations = {REFERENCE_NAME: reference.tag} if reference.tag else {}
+    return Descriptor(media_type, sha256_digest(data), len(data), annotations)
+
+
+def _add_to_index(index: dict[str, Any], entry: Descriptor) -> bytes:
+    """`index.json` with one more image, which replaces the one with the same tag."""
+    tag = entry.annotations.get(REFERENCE_NAME, "")
+    others = [each for each in index["manifests"] if (each.get("annotations") or {}).get(REFERENCE_NAME, "") != tag]
+    return msgspec.json.encode({**index, "manifests": [*others, entry]})
+
+
+def _new_index() -> dict[str, Any]:
+    return {"schemaVersion": 2, "mediaType": MediaType.OCI_INDEX, "manifests": []}
+
+
+class DirectoryStore(ImageStore):
+    """A layout directory, made if it is not there; several programs may write to it at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        try:
+            (directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BuildError(f"no layout can be made in {directory}: {error.strerror}") from error
+
+    def has_blob(self, digest: Digest, size: int) -> bool:
+        """See `ImageStore.has_blob`."""
+        path = self._directory / blob_name(digest)
+        return path.is_file() and path.stat().st_size == size
+
+    def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
+        """See `ImageStore.put_blob`."""
+        self._replace(blob_name(descriptor.digest), lambda write: _copy(descriptor, data, write))
+
+    def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
+        """See `ImageStore.put_manifest`."""
+        entry = _index_entry(reference, media_type, data)
+        self.put_blob(entry, io.BytesIO(data))
+        if reference.digest:
+            return entry
+        lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            index = _add_to_index(self._index(), entry)
+            self._replace("oci-layout", lambda write: write(_LAYOUT))
+            self._replace("index.json", lambda write: write(index))
+        finally:
+            os.close(lock)
+        return entry
+
+    def _index(self) -> dict[str, Any]:
+        path = self._directory / "index.json"
+        if not path.exists():
+            return _new_index()
+        try:
+            if path.stat().st_size > MAX_MANIFEST_SIZE:
+                raise FormatError(f"it is larger than {MAX_MANIFEST_SIZE} bytes")
+            data = path.read_bytes()
+            if not isinstance(decode_manifest_or_index(data, str(path)), Index):
+                raise FormatError("it is a manifest")
+        except FormatError as error:
+            raise BuildError(f"{path} is not an image index, and is left alone: {error}") from error
+        # As a plain dict, so that fields which we do not know are kept.
+        index: dict[str, Any] = msgspec.json.decode(data)
+        return index
+
+    def _replace(self, name: str, fill: Callable[[Callable[[bytes], object]], object]) -> None:
+        path = self._directory / name
+        temporary = ""
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
+                temporary = file.name
+                fill(file.write)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o644)
+            Path(temporary).replace(path)
+        except BaseException as error:
+            if temporary:
+                with suppress(OSError):
+                    Path(temporary).unlink()
+            if isinstance(error, OSError):
+                raise BuildError(f"{path} cannot be written: {error.strerror}") from error
+            raise
+
+
+class ArchiveStore(ImageStore):
+    """A new tar archive with one image; it takes the place of a file of that name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written: dict[Digest, int] = {}
+        try:
+            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - open as long as the store is
+                dir=path.parent, prefix=f".{path.name[:100]}-", delete=False
+            )
+        except OSError as error:
+            raise BuildError(f"{path} cannot be written: {error.strerror}") from error
+        self._done = False
+
+    def has_blob(self, digest: Digest, size: int) -> bool:
+        """See `ImageStore.has_blob`."""
+        return self._written.get(digest) == size
+
+    def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
+        """See `ImageStore.put_blob`."""
+        if self.has_blob(descriptor.digest, descriptor.size):
+            return
+        self._add(blob_name(descriptor.digest), descriptor.size, lambda write: _copy(descriptor, data, write))
+        self._written[descriptor.digest] = descriptor.size
+
+    def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
+        """See `ImageStore.put_manifest`; the archive is complete then."""
+        entry = _index_entry(reference, media_type, data)
+        self.put_blob(entry, io.BytesIO(data))
+        if reference.digest:
+            return entry
+        index = _add_to_index(_new_index(), entry)
+        self._add("index.json", len(index), lambda write: write(index))
+        self._add("oci-layout", len(_LAYOUT), lambda write: write(_LAYOUT))
+        try:
+            self._file.write(bytes(1024))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.fchmod(self._file.fileno(), 0o644)
+            Path(self._file.name).replace(self._path)
+        except OSError as error:
+            raise BuildError(f"{self._path} cannot be written: {error.strerror}") from error
+        self._done = True
+        return entry
+
+    def _add(self, name: str, size: int, fill: Callable[[Callable[[bytes], object]], object]) -> None:
+        import tarfile
+
+        member = tarfile.TarInfo(name)
+        member.size = size
+        start = self._file.tell()
+        try:
+            self._file.write(member.tobuf(tarfile.PAX_FORMAT))
+            fill(self._file.write)
+            self._file.write(bytes(-size % 512))
+        except BaseException as error:
+            with suppress(OSError):
+                self._file.seek(start)
+                self._file.truncate()
+            if isinstance(error, OSError):
+                raise BuildError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise
+
+    def close(self) -> None:
+        """Removes what was written, unless it is a whole image by now."""
+        self._file.close()
+        if not self._done:
+            Path(self._file.name).unlink(missing_ok=True)
