@@ -72,12 +72,16 @@ class Configuration:
         self._origins = origins
 
     def origin(self, key: str) -> str:
-        """Where the value of a key (`cache.chunks`) came from: a file, a variable, `--set` or `default`."""
+        """Where the value of a key (`cache.chunks`) came from: a file, a variable, `--set` or `default`.
+
+        For a table it is where the first of its values came from.
+        """
         path = tuple(key.split("."))
         for length in range(len(path), 0, -1):
             if path[:length] in self._origins:
                 return self._origins[path[:length]]
-        return DEFAULT_ORIGIN
+        below = (origin for each, origin in self._origins.items() if each[: len(path)] == path)
+        return next(below, DEFAULT_ORIGIN)
 
     def values(self) -> Iterator[tuple[str, Any, str]]:
         """Every key with its value and origin: those of the core, then those of plugins' tables."""

@@ -117,7 +117,7 @@ class Hooks:
         """The cache that plugin `kind` opens; raises PluginRequiredError if nobody does."""
         answer: Cache | None = self._first("lazylayer_open_cache", kind=kind, purpose=purpose)
         if answer is None:
-            message = f"{self._why_not(kind)}, and [cache] {purpose} names it; {self._asked('lazylayer_open_cache')}"
+            message = f"cache.{purpose} names it, but {self._why_not(kind)} ({self._asked('lazylayer_open_cache')})"
             raise PluginRequiredError(message, plugin=kind, hook="lazylayer_open_cache")
         return answer
 
@@ -155,7 +155,7 @@ class Hooks:
         if answer is None:
             why = self._why_not(options.frontend)
             raise MountError(
-                f"{mountpoint}: cannot mount with {options.frontend}: {why}; {self._asked('lazylayer_mount_tree')}"
+                f"{mountpoint}: cannot mount with {options.frontend}: {why} ({self._asked('lazylayer_mount_tree')})"
             )
         return answer
 
@@ -261,14 +261,12 @@ class Hooks:
         """Why a plugin named in the configuration did not answer, and what to do."""
         record = self._records.get(plugin)
         if record is None:
-            return f"there is no plugin {plugin}; {distribution_hint(plugin)}"
-        if record.status != "ok":
-            return f"plugin {plugin} is {record.status}: {record.reason}"
-        return f"plugin {plugin} did not answer to its name"
+            return f"it is not installed; {distribution_hint(plugin)}"
+        return record.reason or "it does not answer to its name"
 
     def _nobody_resolves(self, reference: Reference, hook: str) -> str:
         kind = f"{reference.scheme}:…" if reference.scheme else "registry"
-        unusable = [f"{each.name} ({each.status}: {each.reason})" for each in self._records.values() if each.reason]
+        unusable = [f"{each.name} ({each.reason})" for each in self._records.values() if each.reason]
         aside = f"; not usable: {', '.join(unusable)}" if unusable else ""
         return (
             f"{reference}: no plugin takes {kind} references ({self._asked(hook)}{aside}); "

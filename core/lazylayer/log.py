@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lazylayer.settings import LogSettings
 
-__all__ = ["enable_plugins", "one_line", "scrub", "set_up"]
+__all__ = ["enable_plugins", "is_secret_name", "one_line", "scrub", "set_up"]
 
 _TALKATIVE = ("httpx", "httpcore", "stevedore")
 """Libraries that log what we say better, or what may hold a token; only their warnings are heard."""
@@ -83,6 +83,11 @@ def scrub(text: str) -> str:
     return text
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether what is called `name` is to be kept secret: a password, a token."""
+    return bool(_SECRET_NAME.search(name))
+
+
 def one_line(text: str) -> str:
     """`text` for one line of a terminal or a log: scrubbed, with control characters written out."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), scrub(text))
@@ -112,7 +117,7 @@ def _as_json(record: Record) -> str:
 
 
 def _scrub_field(name: str, value: str) -> str:
-    return "***" if _SECRET_NAME.search(name) else scrub(value)
+    return "***" if is_secret_name(name) else scrub(value)
 
 
 def _trace(record: Record) -> str:

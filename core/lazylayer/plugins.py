@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,11 +128,27 @@ class Plugins:
         A plugin that says SkipPlugin, or fails, is recorded and left out. What plugins say against
         their options is in `refusals` too, for the caller to raise.
         """
+        tables = _WatchedTables(settings.plugin)
         # Historic: who is registered from here on is configured by that.
-        self.manager.hook.lazylayer_configure.call_historic(kwargs={"settings": settings})
+        watched = msgspec.structs.replace(settings, plugin=tables)
+        self.manager.hook.lazylayer_configure.call_historic(kwargs={"settings": watched})
         for name in reversed(self._loaded):  # pluggy asks first who was registered last
             self.add(name, self._loaded[name])
         self.refusals.reverse()
+        for name in tables:
+            if name not in tables.seen:
+                self._explain_unused_table(name)
+
+    def _explain_unused_table(self, name: str) -> None:
+        record = self._by_name.get(name)
+        if record is None:
+            near = get_close_matches(name, self._by_name, 1)
+            hint = f"did you mean [plugin.{near[0]}]?" if near else distribution_hint(name)
+            reason = f"there are options for it, [plugin.{name}], but it is not installed; {hint}"
+            self._remember(PluginRecord(name, status="error", reason=reason))
+        elif record.status == "ok":
+            key = f"plugin.{name}"
+            self.refusals.append(ConfigurationError(f"{key}: the plugin {name} takes no options", key=key))
 
     def add(self, name: str, plugin: object) -> None:
         """Registers `plugin`, which is then asked first. Raises nothing: see `record`."""
@@ -154,17 +171,14 @@ class Plugins:
     def require(self, name: str, by: str) -> None:
         """Raises PluginRequiredError unless plugin `name` is usable.
 
-        :param by: who needs it, for the message: `[cache] chunks`, say.
+        :param by: who needs it, for the message: `cache.chunks`, say.
         """
         record = self._by_name.get(name)
         if record is not None and record.status == "ok":
             return
-        if record is None:
-            problem = f"it is not installed; {distribution_hint(name)}"
-        else:
-            problem = f"it is {_STATES[record.status]}: {record.reason}"
+        problem = _not_installed(name) if record is None else record.reason
         raise PluginRequiredError(
-            f"{by} needs it, but {problem}; or change {by}",
+            f"{by} asks for it, but {problem}",
             plugin=name,
             distribution=record.distribution if record is not None else "",
             version=record.version if record is not None else "",
@@ -181,12 +195,20 @@ class Plugins:
         self._by_name[name] = new
 
 
-_STATES: Mapping[PluginStatus, str] = {
-    "ok": "usable",
-    "disabled": "disabled",
-    "skipped": "not usable on this machine",
-    "error": "broken",
-}
+class _WatchedTables(dict[str, dict[str, Any]]):
+    """The tables `[plugin.NAME]`, remembering which of them a plugin looked at."""
+
+    def __init__(self, tables: Mapping[str, dict[str, Any]]) -> None:
+        super().__init__(tables)
+        self.seen: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.seen.add(name)
+        return super().get(name, default)
+
+
+def _not_installed(name: str) -> str:
+    return f"it is not installed; {distribution_hint(name)}"
 
 
 # --- choosing -------------------------------------------------------------------------------------
@@ -213,13 +235,13 @@ def _choose(found: list[EntryPoint], wanted: PluginsSettings) -> tuple[list[Entr
 
 def _why_disabled(entry_point: EntryPoint, wanted: PluginsSettings) -> str:
     if any(_means(wish, entry_point) for wish in wanted.disabled):
-        return "[plugins] disabled names it"
+        return "it is disabled: plugins.disabled names it"
     if wanted.enabled and not any(_means(wish, entry_point) for wish in wanted.enabled):
         # `name@distribution` chooses among several of one name, also beside `*`.
-        return "[plugins] enabled does not name it"
+        return "it is disabled: plugins.enabled does not name it"
     pins = [wish for wish in wanted.enabled if wish.startswith(f"{entry_point.name}@")]
     if pins and not any(_means(pin, entry_point) for pin in pins):
-        return f"[plugins] enabled chooses {pins[0]}"
+        return f"it is disabled: plugins.enabled chooses {pins[0]}"
     return ""
 
 
@@ -237,7 +259,7 @@ def _explain_duplicate(name: str, found: list[EntryPoint]) -> str:
     offers = ", ".join(f"{_distribution(each)} {_version(each)}" for each in rivals)
     return (
         f"{len(rivals)} distributions offer a plugin of this name: {offers}; "
-        f'uninstall all but one, or choose one with [plugins] enabled = ["{name}@{_distribution(rivals[0])}", "*"]'
+        f'uninstall all but one, or choose one with plugins.enabled = ["{name}@{_distribution(rivals[0])}", "*"]'
     )
 
 
@@ -246,8 +268,7 @@ def _missing(found: list[EntryPoint], wanted: PluginsSettings) -> list[PluginRec
     for wish in (*wanted.enabled, *wanted.required):
         name = wish.partition("@")[0]
         if wish != _REST and not any(_means(wish, each) for each in found):
-            reason = f"the configuration names {wish}, which is not installed; {distribution_hint(name)}"
-            missing.setdefault(name, PluginRecord(name, status="error", reason=reason))
+            missing.setdefault(name, PluginRecord(name, status="error", reason=_not_installed(name)))
     return list(missing.values())
 
 
@@ -284,7 +305,9 @@ def _raise(_manager: object, _entry_point: object, error: BaseException) -> None
 def _load(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple[PluginRecord, object | None]:
     """Imports one plugin. Returns its record, and the plugin if it can be registered."""
     if not _NAME.fullmatch(entry_point.name):
-        return _record(entry_point, "error", "its name is not of the form [a-z][a-z0-9_]*"), None
+        return _record(
+            entry_point, "error", "the name of a plugin is a lower-case letter, then letters, digits and underscores"
+        ), None
     try:
         plugin: Any = _Single(entry_point).extensions[0].plugin
         if isinstance(plugin, type):

@@ -10,11 +10,12 @@ from typing import Self
 from loguru import logger
 
 from lazylayer.configuration import Configuration, load_configuration
+from lazylayer.errors import LazylayerError, PluginRequiredError
 from lazylayer.hooks import Hooks
 from lazylayer.plugins import Plugins
 from lazylayer.settings import Settings
 
-__all__ = ["Program"]
+__all__ = ["Program", "find_problems"]
 
 
 class Program:
@@ -32,10 +33,8 @@ class Program:
         self.plugins = Plugins.load(self.settings.plugins) if plugins is None else plugins
         self.plugins.configure(self.settings)
         self.hooks: Hooks = self.plugins.hooks()
-        for refusal in self.plugins.refusals:
-            raise configuration.located(refusal)
-        for name, by in self.selected_plugins():
-            self.plugins.require(name, by)
+        for problem in find_problems(configuration, self.plugins):
+            raise problem
         self._warn_of_unusable_plugins()
 
     @classmethod
@@ -46,15 +45,6 @@ class Program:
         :param overrides: `KEY=VALUE`, stronger than files and environment.
         """
         return cls(load_configuration(config, overrides))
-
-    def selected_plugins(self) -> Iterator[tuple[str, str]]:
-        """The plugins that the settings name, each with the setting, in words, that names it."""
-        for wish in self.settings.plugins.required:
-            yield wish.partition("@")[0], "[plugins] required"
-        yield self.settings.cache.chunks, "[cache] chunks"
-        yield self.settings.cache.ranges, "[cache] ranges"
-        if self.settings.mount.frontend != "auto":
-            yield self.settings.mount.frontend, "[mount] frontend"
 
     def close(self) -> None:
         """Ends the program's use of its plugins. Idempotent."""
@@ -73,3 +63,28 @@ class Program:
                 logger.warning("plugin {name} is left out: {reason}", name=record.name, reason=record.reason)
             elif record.status == "skipped":
                 logger.debug("plugin {name} is left out: {reason}", name=record.name, reason=record.reason)
+
+
+def find_problems(configuration: Configuration, plugins: Plugins) -> list[LazylayerError]:
+    """Why a program with these (configured) plugins cannot start; an empty list if it can.
+
+    Options that plugins refuse come first, then plugins that are needed and not usable.
+    """
+    problems: list[LazylayerError] = [configuration.located(refusal) for refusal in plugins.refusals]
+    for name, by in _needed_plugins(configuration):
+        try:
+            plugins.require(name, by)
+        except PluginRequiredError as error:
+            problems.append(error)
+    return problems
+
+
+def _needed_plugins(configuration: Configuration) -> Iterator[tuple[str, str]]:
+    """The plugins that settings name, each with the setting, in words, that names it."""
+    settings = configuration.settings
+    for wish in settings.plugins.required:
+        yield wish.partition("@")[0], "plugins.required"
+    yield settings.cache.chunks, "cache.chunks"
+    yield settings.cache.ranges, "cache.ranges"
+    if settings.mount.frontend != "auto":
+        yield settings.mount.frontend, "mount.frontend"

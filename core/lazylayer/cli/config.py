@@ -1,0 +1,116 @@
+"""`lazylayer config …`: what the configuration says, where it says so, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from lazylayer.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from lazylayer.errors import LazylayerError
+
+
+@click.group()
+def config() -> None:
+    """Show and check the configuration."""
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Show where each value came from too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, by key; with --origin value and origin.")
+@click.pass_context
+def show(context: click.Context, origin: bool, as_json: bool) -> None:
+    """Show every setting as it is in force, by default as TOML.
+
+    Defaults of plugins' own options are in the README of the plugin. Passwords and tokens are not
+    shown.
+    """
+    from lazylayer.log import is_secret_name
+
+    configuration = context.ensure_object(Invocation).configuration()
+    values = [
+        (key, _without_secrets(key, value, is_secret_name), where) for key, value, where in configuration.values()
+    ]
+    if as_json:
+        fields = {key: {"value": value, "origin": where} if origin else value for key, value, where in values}
+        click.echo(json.dumps(fields, indent=2))
+    else:
+        click.echo(_as_toml(values, origin))
+
+
+@config.command()
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Say what is wrong with the configuration, all of it; exit code 78 if anything is.
+
+    Plugins are asked too: whether their options are right, and whether those that are required or
+    selected by name can be used.
+    """
+    from lazylayer.configuration import check_configuration
+    from lazylayer.log import one_line
+    from lazylayer.program import find_problems
+
+    invocation = context.ensure_object(Invocation)
+    problems: list[LazylayerError] = list(check_configuration(invocation.config, invocation.overrides))
+    if problems:
+        _show_and_exit(context, problems)
+    configuration = invocation.configuration()
+    plugins = invocation.plugins(configuration.settings.plugins)
+    plugins.configure(configuration.settings)
+    for record in plugins.records:
+        if record.status == "error":
+            click.echo(f"lazylayer: warning: plugin {record.name} is left out: {one_line(record.reason)}", err=True)
+    problems = find_problems(configuration, plugins)
+    if problems:
+        _show_and_exit(context, problems)
+    files = ", ".join(map(str, configuration.files)) or "no file"
+    click.echo(f"the configuration is good (read: {files})")
+
+
+def _show_and_exit(context: click.Context, problems: Iterable[LazylayerError]) -> NoReturn:
+    from lazylayer.log import one_line
+
+    for problem in problems:
+        click.echo(f"lazylayer: error: {one_line(str(problem))}", err=True)
+    context.exit(78)
+
+
+def _without_secrets(name: str, value: Any) -> Any:
+    from lazylayer.log import is_secret_name
+
+    if isinstance(value, dict):
+        return {key: _without_secrets(key, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(name, each) for each in value]
+    return "***" if value and is_secret_name(name.rpartition(".")[2]) else value
+
+
+def _as_toml(values: list[tuple[str, Any, str]], origin: bool) -> str:
+    lines: list[str] = []
+    table = ""
+    # Keys without a table first, or TOML would count them to the table above.
+    for key, value, where in sorted(values, key=lambda each: "." in each[0]):
+        path, _, name = key.rpartition(".")
+        if path != table:
+            lines += ["", f"[{path}]"]
+            table = path
+        line = f"{_toml_key(name)} = {_toml_value(value)}"
+        lines.append(f"{line}  # {where}" if origin else line)
+    return "\n".join(lines)
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _toml_value(value: Any) -> str:
+    """`value` as TOML on one line; strings, numbers and truth values are written as in JSON."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(key)} = {_toml_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return json.dumps(value) if isinstance(value, str | bool | int | float) else str(value)
