@@ -9,8 +9,8 @@ The layers, each stronger than the ones before it:
 5. `--set cache.chunks=cache_dir`.
 
 Tables are merged key by key; lists and single values are replaced. In the environment and in
-`--set` a value is written as in TOML; what is not TOML, and every value for a key that takes text,
-is text. Unknown keys and wrong types are errors that name the key and where it was set.
+`--set` a value is written as in TOML; what is not TOML, and every value without quotes for a key of
+the core that takes text, is text. Unknown keys and wrong types are errors that name the key and where it was set.
 
 dynaconf keeps the layers and reads the values of 4 and 5. It is told where to look and never looks
 by itself, since on its own it also reads `*.local.toml`, variables that begin with `DYNACONF_` and
@@ -86,7 +86,8 @@ class Configuration:
     def values(self) -> Iterator[tuple[str, Any, str]]:
         """Every key with its value and origin: those of the core, then those of plugins' tables."""
         for path, value in _leaves(msgspec.to_builtins(self.settings)):
-            yield ".".join(path), value, self.origin(".".join(path))
+            if path != ("plugin",):
+                yield ".".join(path), value, self.origin(".".join(path))
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
         """The error with the place where its key was set, as far as that is known."""
@@ -241,6 +242,11 @@ def _read_text(setting: _Setting) -> Any:
     """The value of a variable or of `--set`: text where the key takes text, else read as TOML."""
     from dynaconf.utils.parse_conf import parse_conf_data
 
+    if setting.value[:1] in ("'", '"'):
+        try:
+            return tomllib.loads(f"value = {setting.value}")["value"]
+        except tomllib.TOMLDecodeError:
+            return setting.value
     if _expected(setting.path) is str or setting.value.startswith("@"):
         return setting.value
     return parse_conf_data(setting.value, tomlfy=True)

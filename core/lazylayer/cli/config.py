@@ -29,12 +29,8 @@ def show(context: click.Context, origin: bool, as_json: bool) -> None:
     Defaults of plugins' own options are in the README of the plugin. Passwords and tokens are not
     shown.
     """
-    from lazylayer.log import is_secret_name
-
     configuration = context.ensure_object(Invocation).configuration()
-    values = [
-        (key, _without_secrets(key, value, is_secret_name), where) for key, value, where in configuration.values()
-    ]
+    values = [(key, _without_secrets(key, value), where) for key, value, where in configuration.values()]
     if as_json:
         fields = {key: {"value": value, "origin": where} if origin else value for key, value, where in values}
         click.echo(json.dumps(fields, indent=2))

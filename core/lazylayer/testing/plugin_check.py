@@ -20,7 +20,10 @@ from lazylayer.settings import PluginsSettings, Settings
 
 __all__ = ["KITS", "CheckedPlugin", "check_plugin"]
 
-KITS: Mapping[str, str] = {"lazylayer_open_cache": "check_cache.py"}
+KITS: Mapping[str, str] = {
+    "lazylayer_open_cache": "check_cache.py",
+    "lazylayer_mount_tree": "check_frontend.py",
+}
 """The test module that checks the implementation of a hook, for the hooks that have a kit."""
 
 
