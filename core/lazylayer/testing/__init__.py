@@ -11,4 +11,6 @@ import pytest
 pytest.register_assert_rewrite(
     "lazylayer.testing.cache",
     "lazylayer.testing.cache_model",
+    "lazylayer.testing.frontend_serving",
+    "lazylayer.testing.frontend_showing",
 )

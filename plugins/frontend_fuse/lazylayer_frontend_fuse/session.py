@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 import weakref
+from pathlib import Path
 
 from loguru import logger
 
@@ -35,6 +36,8 @@ def mount_tree(tree: MountableTree, mountpoint: str, options: MountOptions, own:
     missing = connection.what_is_missing()
     if missing:
         raise MountError(f"{mountpoint} cannot be mounted with FUSE: {missing}")
+    if not Path(mountpoint).is_dir():
+        raise MountError(f"{mountpoint} is not a directory; make it first")
     allow_other = options.allow_other
     if allow_other and not connection.others_allowed():
         logger.info("only its owner can see {mountpoint}; user_allow_other is not set in /etc/fuse.conf",
@@ -89,9 +92,12 @@ class FuseMount(MountedTree):
                 self._gone.set()
             else:
                 self._remove(force=force)
-        if threading.current_thread() is not self._thread:
-            # Only for tidiness: a reader that hangs in the network holds up the end of its thread.
-            self._ended.wait(_END_SECONDS)
+        if not force:
+            self.wait_ended()
+
+    def wait_ended(self) -> None:
+        """Waits a moment for the threads to end, for tidiness; a read that hangs in the network may hold them up."""
+        self._ended.wait(_END_SECONDS)
 
     def _remove(self, *, force: bool) -> None:
         if force:
@@ -140,9 +146,11 @@ def _session_options(own: Options, *, debug: bool) -> list[str]:
 
 @atexit.register
 def _unmount_all() -> None:
-    for mount in list(_mounts):
-        if not mount.wait(0):
-            try:
-                mount.unmount(force=True)
-            except (MountError, OSError) as error:
-                logger.warning("at exit: {error}", error=error)
+    left = list(_mounts)
+    for mount in left:
+        try:
+            mount.unmount(force=True)
+        except (MountError, OSError) as error:
+            logger.warning("at exit: {error}", error=error)
+    for mount in left:
+        mount.wait_ended()
