@@ -36,7 +36,7 @@ class Responder(Protocol):
         """Records that it is done with."""
 
 
-class _ConnectionOver(Exception):
+class _ConnectionOverError(Exception):
     """The connection is to be closed now."""
 
 
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         try:
             super().handle_one_request()
-        except (_ConnectionOver, ConnectionError):
+        except (_ConnectionOverError, ConnectionError):
             self.close_connection = True
 
     def finish(self) -> None:
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.responder.finish(request)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - names that http.server looks for
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -213,8 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
         if position == fault.reset_after:
             self._reset()
         if position == fault.truncate_after:
-            raise _ConnectionOver
+            raise _ConnectionOverError
 
     def _reset(self) -> None:
         self.server.reset_when_closed(self.connection)
-        raise _ConnectionOver
+        raise _ConnectionOverError

@@ -1,0 +1,41 @@
+# Each target does all the set-up that it needs and costs next to nothing once that is done:
+# Debian packages (as root, by apt) and a virtual environment in .venv.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean constraints debian-packages-demo debian-packages-test venv
+
+PYTEST_FLAGS ?= -q
+
+help:
+	@echo 'make demo    build an image out of a directory, mount it lazily, show what was fetched'
+	@echo 'make test    check style and types, then run every test'
+	@echo 'make lint    check style, types and who may import whom'
+	@echo 'make bench   run the benchmarks'
+	@echo 'make clean   remove what these made'
+
+demo: debian-packages-demo venv
+	@.venv/bin/python scripts/demo
+
+test: debian-packages-test lint
+	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+
+lint: venv
+	@scripts/lint
+
+bench: debian-packages-test venv
+	.venv/bin/python -m pytest bench --benchmark-only
+
+# Take the newest versions that the requirements allow, and write them down for everybody else.
+constraints: debian-packages-demo
+	@scripts/setup-venv --newest
+
+debian-packages-demo debian-packages-test: debian-packages-%:
+	@scripts/debian-packages $*
+
+# The packages come first: a bare Debian has no `python3 -m venv`.
+venv: | debian-packages-demo
+	@scripts/setup-venv
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache uv.lock
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
