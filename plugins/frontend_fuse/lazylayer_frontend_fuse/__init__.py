@@ -10,6 +10,11 @@ threads            keeps Python's state for libfuse's threads
 
 from __future__ import annotations
 
+from loguru import logger as _logger
+
 from lazylayer_frontend_fuse.plugin import NAME, FrontendFuse, Options
 
 __all__ = ["NAME", "FrontendFuse", "Options"]
+
+# A library is silent until a program asks to hear it.
+_logger.disable(__name__)

@@ -1,3 +1,152 @@
-"""A layer's state as JSON, in the mount and in the run directory."""
+"""A layer's state as JSON, in the mount and in the run directory.
+
+In the mount's root lies `.stargz-snapshotter`, which is not listed; in it, `<layer digest>.json` is
+made each time that it is opened. The run directory has the same for every layer that this process
+has open, in `processes/<pid>/state/<layer digest>.json`, as of the last event, and a journal of what
+failed, `failures.jsonl`. All are for root only. The name of the hidden directory and its files are
+those of the Go stargz-snapshotter, so that what reads them there reads them here.
+
+The lock, `StateFile._lock`, is held while a file is written, never while a mount is read.
+"""
 
 from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from lazylayer import hookimpl
+from lazylayer.control import process_directory
+from lazylayer.events import LayerState, StateEvent
+from lazylayer.layer import Layer
+from lazylayer.mounting import VirtualDirectory, VirtualFile
+from lazylayer.oci import Digest
+from lazylayer.settings import Settings
+
+__all__ = ["FAILURES", "STATE_DIRECTORY", "Options", "StateFile", "encode_state"]
+
+NAME = "state_file"
+STATE_DIRECTORY = b".stargz-snapshotter"
+FAILURES = "failures.jsonl"
+
+_FILES = "state"
+_LONGEST_ERROR = 4096
+
+logger.disable(__name__)
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.state_file]`."""
+
+    in_mount: bool = True
+    """Whether mounts have the hidden directory."""
+    in_run: bool = True
+    """Whether the run directory has the state of each open layer, and the journal of failures."""
+    max_journal_bytes: int = 1024 * 1024
+    """The journal is moved to `failures.jsonl.1` when it has grown to this."""
+
+
+def encode_state(state: LayerState) -> bytes:
+    """The state as a JSON object and a newline; where it comes from is left out on purpose."""
+    fields: dict[str, object] = {"error": state.error[:_LONGEST_ERROR]} if state.error else {}
+    fields["digest"] = state.digest
+    fields["size"] = state.size
+    fields["fetchedSize"] = state.fetched
+    fields["fetchedPercent"] = state.percent
+    return msgspec.json.encode(fields) + b"\n"
+
+
+class StateFile:
+    """The plugin."""
+
+    def __init__(self) -> None:
+        self._options = Options()
+        self._run = Path("/nonexistent")
+        self._lock = threading.Lock()
+        self._warned = False
+
+    @hookimpl
+    def lazylayer_configure(self, settings: Settings) -> None:
+        """Takes `[plugin.state_file]` and the run directory."""
+        self._options = settings.plugin_options(NAME, Options)
+        self._run = Path(settings.run)
+
+    @hookimpl
+    def lazylayer_add_virtual_entries(self, layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+        """The hidden directory of a layer's mount."""
+        if not self._options.in_mount:
+            return None
+        file = VirtualFile(0o400, lambda: encode_state(layer.state()))
+        return {STATE_DIRECTORY: VirtualDirectory(0o500, {_file_name(layer.digest).encode(): file})}
+
+    @hookimpl
+    def lazylayer_report_state(self, event: StateEvent) -> None:
+        """Brings the run directory up to date."""
+        if not self._options.in_run:
+            return
+        try:
+            with self._lock:
+                if event.kind == "failed":
+                    self._write_failure(event)
+                self._write_states(event)
+        except OSError as error:
+            # Said once: without the right to write here, as for ordinary users, every event would fail.
+            if not self._warned:
+                self._warned = True
+                logger.warning("no state files in the run directory: {error}", error=error)
+
+    def _write_states(self, event: StateEvent) -> None:
+        if not event.layers:
+            return
+        directory = process_directory(self._run) / _FILES
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for state in event.layers:
+            path = directory / _file_name(state.digest)
+            if event.kind == "closed":
+                path.unlink(missing_ok=True)
+            else:
+                _replace(path, encode_state(state))
+        if event.kind == "closed" and not any(directory.iterdir()):
+            directory.rmdir()
+
+    def _write_failure(self, event: StateEvent) -> None:
+        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._run / FAILURES
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "pid": os.getpid(),
+            "reference": event.reference,
+            "layers": [state.digest for state in event.layers],
+            "error": event.error[:_LONGEST_ERROR],
+        }
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            # In one write, so that lines of several processes do not mix.
+            os.write(descriptor, msgspec.json.encode(line) + b"\n")
+            size = os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+        if size >= self._options.max_journal_bytes:
+            path.replace(path.with_name(f"{FAILURES}.1"))
+
+
+def _file_name(digest: Digest) -> str:
+    return f"{digest}.json"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new one; made readable by its owner only."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
