@@ -12,10 +12,8 @@ Tables are merged key by key; lists and single values are replaced. In the envir
 `--set` a value is written as in TOML; what is not TOML, and every value without quotes for a key of
 the core that takes text, is text. Unknown keys and wrong types are errors that name the key and where it was set.
 
-dynaconf keeps the layers and reads the values of 4 and 5. It is told where to look and never looks
-by itself, since on its own it also reads `*.local.toml`, variables that begin with `DYNACONF_` and
-files that a value names (`@read_file …`), and replaces whole tables. Nothing asks dynaconf after
-the start-up.
+How the layers are put together is in `lazylayer.configuration_layers`. Nothing of it is asked again
+after the start-up.
 """
 
 from __future__ import annotations
@@ -25,10 +23,11 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from lazylayer.configuration_layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
 from lazylayer.settings import PluginsSettings, Settings
 
@@ -48,19 +47,6 @@ DEFAULT_ORIGIN = "default"
 MAX_FILE_SIZE = 4 * 1024 * 1024
 """Bytes. A larger file is not a configuration of ours."""
 
-KeyPath = tuple[str, ...]
-
-_ESCAPE = "\0"
-
-
-class _Setting(NamedTuple):
-    """One value that one layer sets. `text` is True for values that are yet to be read as TOML."""
-
-    path: KeyPath
-    value: Any
-    origin: str
-    text: bool = False
-
 
 class Configuration:
     """The settings, and where each of them came from."""
@@ -76,18 +62,20 @@ class Configuration:
 
         For a table it is where the first of its values came from.
         """
-        path = tuple(key.split("."))
+        return self._origin(parse_key(key))
+
+    def _origin(self, path: KeyPath) -> str:
         for length in range(len(path), 0, -1):
             if path[:length] in self._origins:
                 return self._origins[path[:length]]
         below = (origin for each, origin in self._origins.items() if each[: len(path)] == path)
         return next(below, DEFAULT_ORIGIN)
 
-    def values(self) -> Iterator[tuple[str, Any, str]]:
-        """Every key with its value and origin: those of the core, then those of plugins' tables."""
-        for path, value in _leaves(msgspec.to_builtins(self.settings)):
+    def values(self) -> Iterator[tuple[KeyPath, Any, str]]:
+        """Every key, in parts, with its value and origin: the core's, then those of plugins' tables."""
+        for path, value in leaves(msgspec.to_builtins(self.settings)):
             if path != ("plugin",):
-                yield ".".join(path), value, self.origin(".".join(path))
+                yield path, value, self._origin(path)
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
         """The error with the place where its key was set, as far as that is known."""
@@ -115,7 +103,7 @@ def load_configuration(
     if problems:
         more = f" (and {len(problems) - 1} more: see `lazylayer config check`)" if len(problems) > 1 else ""
         raise ConfigurationError(f"{problems[0]}{more}", key=problems[0].key)
-    merged, origins = _merge(settings)
+    merged, origins = merge_settings(settings)
     configuration = Configuration(msgspec.convert(merged, Settings), origins, files)
     for problem in _contradictions(configuration.settings):
         raise configuration.located(problem)
@@ -168,13 +156,13 @@ def _find_files(config: Path | None) -> list[Path]:
 
 def _every_setting(
     files: Iterable[Path], overrides: Sequence[str], environment: Mapping[str, str]
-) -> Iterator[_Setting]:
+) -> Iterator[Setting]:
     yield from _from_files(files)
     yield from _from_environment(environment)
     yield from _from_overrides(overrides)
 
 
-def _from_files(files: Iterable[Path]) -> Iterator[_Setting]:
+def _from_files(files: Iterable[Path]) -> Iterator[Setting]:
     for file in files:
         try:
             with file.open("rb") as stream:
@@ -186,109 +174,49 @@ def _from_files(files: Iterable[Path]) -> Iterator[_Setting]:
             raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
         except ValueError as error:  # bad UTF-8, or TOMLDecodeError, which names line and column
             raise ConfigurationError(f"{file}: not TOML: {error}") from error
-        for path, value in _leaves(table):
-            yield _Setting(path, value, str(file))
+        for path, value in leaves(table):
+            yield Setting(path, value, str(file))
 
 
-def _from_environment(environment: Mapping[str, str]) -> Iterator[_Setting]:
+def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
             path = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-            yield _Setting(path, environment[name], f"environment variable {name}", text=True)
+            yield Setting(path, _read(path, environment[name]), f"environment variable {name}")
 
 
-def _from_overrides(overrides: Sequence[str]) -> Iterator[_Setting]:
+def _from_overrides(overrides: Sequence[str]) -> Iterator[Setting]:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise ConfigurationError(f"--set {override}: expected KEY=VALUE, as in cache.chunks=cache_dir")
-        yield _Setting(tuple(key.strip().split(".")), value.strip(), f"--set {key.strip()}", text=True)
-
-
-def _leaves(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """The values of a nested table. A table whose keys hold dots (host names) counts as a value."""
-    for key, value in table.items():
-        path = (*above, key)
-        if isinstance(value, Mapping) and value and not any("." in each for each in value):
-            yield from _leaves(value, path)
-        else:
-            yield path, value
-
-
-# --- merging --------------------------------------------------------------------------------------
-
-
-def _merge(settings: Iterable[_Setting]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """The merged tables as msgspec wants them, and where each value came from."""
-    from dynaconf import Dynaconf
-
-    layers = Dynaconf(
-        settings_files=[], core_loaders=[], loaders=[], environments=False, load_dotenv=False, merge_enabled=False
-    )
-    origins: dict[KeyPath, str] = {}
-    for each in settings:
-        if each.value == {} and any(path[: len(each.path)] == each.path for path in origins):
-            continue  # an empty table takes nothing away
-        value = _read_text(each) if each.text else each.value
-        layers.set(".".join(each.path), _escaped(value), loader_identifier=each.origin)
-        for path in [path for path in origins if path[: len(each.path)] == each.path]:
-            del origins[path]
-        origins[each.path] = each.origin
-    tables = {key.lower(): _unescaped(value) for key, value in layers.as_dict().items()}
-    return {key: tables[key] for key in tables if any(path[0] == key for path in origins)}, origins
-
-
-def _read_text(setting: _Setting) -> Any:
-    """The value of a variable or of `--set`: text where the key takes text, else read as TOML."""
-    from dynaconf.utils.parse_conf import parse_conf_data
-
-    if setting.value[:1] in ("'", '"'):
         try:
-            return tomllib.loads(f"value = {setting.value}")["value"]
-        except tomllib.TOMLDecodeError:
-            return setting.value
-    if _expected(setting.path) is str or setting.value.startswith("@"):
-        return setting.value
-    return parse_conf_data(setting.value, tomlfy=True)
+            path = parse_key(key.strip())
+        except ValueError:
+            raise ConfigurationError(f"--set {override}: {key.strip()} is not a key") from None
+        yield Setting(path, _read(path, value.strip()), f"--set {key.strip()}")
 
 
-def _escaped(value: Any) -> Any:
-    """`value` so that dynaconf takes it as it is: text that begins with @ may be a command to it."""
-    if isinstance(value, str) and value.startswith("@"):
-        return _ESCAPE + value
-    if isinstance(value, list):
-        return [_escaped(each) for each in value]
-    if isinstance(value, Mapping):
-        return {key: _escaped(each) for key, each in value.items()}
-    return value
-
-
-def _unescaped(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.removeprefix(_ESCAPE)
-    if isinstance(value, list):
-        return [_unescaped(each) for each in value]
-    if isinstance(value, Mapping):
-        return {key: _unescaped(each) for key, each in value.items()}
-    return value
+def _read(path: KeyPath, text: str) -> Any:
+    return text if _expected(path) is str and text[:1] not in ("'", '"') else read_text(text)
 
 
 # --- checking -------------------------------------------------------------------------------------
 
 
-def _problems(settings: Iterable[_Setting]) -> list[ConfigurationError]:
+def _problems(settings: Iterable[Setting]) -> list[ConfigurationError]:
     problems = []
     for setting in settings:
         said = _problem(setting)
         if said:
-            key = ".".join(setting.path)
+            key = dotted(setting.path)
             problems.append(ConfigurationError(f"{setting.origin}: {said}", key=key))
     return problems
 
 
-def _problem(setting: _Setting) -> str:
+def _problem(setting: Setting) -> str:
     """What is wrong with one setting by itself; an empty string if nothing is."""
-    key = ".".join(setting.path)
+    key = dotted(setting.path)
     if setting.path[0] == "plugin":
         if len(setting.path) < 3 and not (len(setting.path) == 2 and isinstance(setting.value, Mapping)):
             return f"{key}: expected a table, [plugin.NAME]"
@@ -299,7 +227,7 @@ def _problem(setting: _Setting) -> str:
     if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
         return "" if setting.value == {} else f"{key}: expected a table, [{key}]"
     try:
-        msgspec.convert(_read_text(setting) if setting.text else setting.value, expected)
+        msgspec.convert(setting.value, expected)
     except msgspec.ValidationError as error:
         return f"{key}: {str(error).partition(' - at ')[0]}"
     return ""
@@ -322,7 +250,7 @@ def _known_keys(table: type[msgspec.Struct] = Settings, above: KeyPath = ()) -> 
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield from _known_keys(field.type, path)
         else:
-            yield ".".join(path)
+            yield dotted(path)
 
 
 def _suggestion(key: str) -> str:

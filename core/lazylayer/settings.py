@@ -188,10 +188,11 @@ def _explained(plugin: str, options: type[msgspec.Struct], error: msgspec.Valida
     said, _, place = str(error).partition(" - at ")
     table = f"plugin.{plugin}"
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
-    path = place.strip("`").removeprefix("$").removeprefix(".")
+    # A path like $.hosts[...][0]: what is behind the first part is not a key that anybody wrote.
+    path, inner, _ = place.strip("`").removeprefix("$").removeprefix(".").partition("[")
     if unknown is None:
         key = f"{table}.{path}" if path else table
-        return ConfigurationError(f"{key}: {said}", key=key)
+        return ConfigurationError(f"{key}: {said}{' (in it)' if inner else ''}", key=key)
     key = ".".join(filter(None, (table, path, unknown[1])))
     near = get_close_matches(unknown[1], [] if path else options.__struct_encode_fields__, 1)
     hint = f"; did you mean {near[0]}?" if near else ""

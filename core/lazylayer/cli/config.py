@@ -29,10 +29,12 @@ def show(context: click.Context, origin: bool, as_json: bool) -> None:
     Defaults of plugins' own options are in the README of the plugin. Passwords and tokens are not
     shown.
     """
+    from lazylayer.configuration_layers import dotted
+
     configuration = context.ensure_object(Invocation).configuration()
-    values = [(key, _without_secrets(key, value), where) for key, value, where in configuration.values()]
+    values = [(path, _without_secrets(path[-1], value), where) for path, value, where in configuration.values()]
     if as_json:
-        fields = {key: {"value": value, "origin": where} if origin else value for key, value, where in values}
+        fields = {dotted(path): {"value": value, "origin": where} if origin else value for path, value, where in values}
         click.echo(json.dumps(fields, indent=2))
     else:
         click.echo(_as_toml(values, origin))
@@ -82,31 +84,30 @@ def _without_secrets(name: str, value: Any) -> Any:
         return {key: _without_secrets(key, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_secrets(name, each) for each in value]
-    return "***" if value and is_secret_name(name.rpartition(".")[2]) else value
+    return "***" if value and is_secret_name(name) else value
 
 
-def _as_toml(values: list[tuple[str, Any, str]], origin: bool) -> str:
+def _as_toml(values: list[tuple[tuple[str, ...], Any, str]], origin: bool) -> str:
+    from lazylayer.configuration_layers import dotted
+
     lines: list[str] = []
-    table = ""
+    table: tuple[str, ...] = ()
     # Keys without a table first, or TOML would count them to the table above.
-    for key, value, where in sorted(values, key=lambda each: "." in each[0]):
-        path, _, name = key.rpartition(".")
-        if path != table:
-            lines += ["", f"[{path}]"]
-            table = path
-        line = f"{_toml_key(name)} = {_toml_value(value)}"
+    for path, value, where in sorted(values, key=lambda each: len(each[0]) > 1):
+        if path[:-1] != table:
+            table = path[:-1]
+            lines += ["", f"[{dotted(table)}]"]
+        line = f"{dotted(path[-1:])} = {_toml_value(value)}"
         lines.append(f"{line}  # {where}" if origin else line)
     return "\n".join(lines)
 
 
-def _toml_key(key: str) -> str:
-    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
-
-
 def _toml_value(value: Any) -> str:
     """`value` as TOML on one line; strings, numbers and truth values are written as in JSON."""
+    from lazylayer.configuration_layers import dotted
+
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_key(key)} = {_toml_value(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{dotted((key,))} = {_toml_value(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml_value, value)) + "]"
     return json.dumps(value) if isinstance(value, str | bool | int | float) else str(value)
