@@ -16,13 +16,17 @@ __all__ = ["BuildOptions", "BuiltLayer", "ImageStore"]
 class BuildOptions(msgspec.Struct, frozen=True):
     """How to build a layer; sizes in bytes.
 
-    `level` is the compressor's, None for the format's default. `prefetch` lists paths, first read
-    first, that are put in front of the landmark; empty means a no-prefetch landmark.
+    `level` is the compressor's, None for the format's default. Files smaller than `min_chunk_size`
+    are compressed together up to that size; 0 keeps each by itself. `prefetch` lists paths, first
+    read first, that are put in front of the landmark; empty means a no-prefetch landmark. `jobs` is
+    how many threads compress, 0 for one on each core; it never changes the result.
     """
 
     chunk_size: int = 4 * 1024 * 1024
     level: int | None = None
+    min_chunk_size: int = 0
     prefetch: Sequence[bytes] = ()
+    jobs: int = 0
 
 
 class BuiltLayer(msgspec.Struct, frozen=True):
@@ -50,7 +54,8 @@ class ImageStore(ABC):
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
         """Makes `reference` name this manifest (or index), whose blobs are all there.
 
-        This is the last step, and it is atomic: before it nobody sees the image.
+        This is the last step, and it is atomic: before it nobody sees the image. A reference with a
+        digest names nothing: its manifest is only stored, to be part of an index.
         """
 
     def close(self) -> None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import IO, TYPE_CHECKING
+
 from lazylayer import hookimpl
-from lazylayer.blob import Blob
-from lazylayer.contents import LayerContents
-from lazylayer.oci import Descriptor
-from lazylayer_format_estargz.reader import open_contents
+
+if TYPE_CHECKING:
+    from lazylayer.blob import Blob
+    from lazylayer.building import BuildOptions, BuiltLayer
+    from lazylayer.contents import LayerContents
+    from lazylayer.oci import Descriptor
 
 
 @hookimpl
 def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
     """Opens layers that end with a stargz footer."""
+    from lazylayer_format_estargz.reader import open_contents
+
     return open_contents(blob, descriptor, verify)
+
+
+@hookimpl
+def lazylayer_build_layer(
+    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
+) -> BuiltLayer | None:
+    """Builds layers of the format `estargz`."""
+    if format != "estargz":
+        return None
+    from lazylayer_format_estargz.builder import build_layer
+
+    return build_layer(source, destination, options)

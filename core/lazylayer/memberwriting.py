@@ -1,0 +1,146 @@
+"""Compresses the members of a layer on all cores and writes them in order.
+
+A *member* is a stretch of a tar archive that is compressed by itself, so that it can be inflated by
+itself: see `lazylayer.chunks`. What a member holds is decided before it comes here, and each is
+compressed on its own, so the result does not depend on how many threads there are.
+
+`MemberWriter` is used by one thread, which reads, hashes and writes, while threads of its own
+compress. What is under way is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import IO, Self
+
+from lazylayer.oci import Digest
+from lazylayer.toc import TocEntry
+
+__all__ = ["Member", "MemberWriter"]
+
+_BATCH = 128 * 1024
+"""Bytes. Small members go to a thread together."""
+_UNDER_WAY = 24 * 1024 * 1024
+"""Bytes, uncompressed, that may wait for each thread, unless a single member is larger."""
+
+
+class Member:
+    """A stretch of the archive: its bytes, in pieces, and the chunks of files in it."""
+
+    __slots__ = ("chunks", "pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.chunks: list[tuple[TocEntry, int, int]] = []
+        """Each chunk: its entry, where it starts in the member, and its size in bytes."""
+
+    def append(self, piece: bytes) -> None:
+        """Adds bytes that belong to no chunk."""
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def append_chunk(self, entry: TocEntry, data: bytes) -> None:
+        """Adds a chunk; its entry will be told where it lies and what its digest is."""
+        entry.inner_offset = self.size
+        self.chunks.append((entry, self.size, len(data)))
+        self.append(data)
+
+
+class MemberWriter:
+    """Writes members to `destination`, compressed by `compress`, which must be thread-safe.
+
+    Use it as a context manager: at the end of the block nothing is under way any more. `jobs` is how
+    many threads compress, 0 for one for each core.
+    """
+
+    def __init__(self, destination: IO[bytes], compress: Callable[[bytes], bytes], jobs: int = 0) -> None:
+        self.size = 0
+        """Bytes written so far."""
+        self.plain_size = 0
+        """Bytes of the archive so far, uncompressed."""
+        self._destination = destination
+        self._compress = compress
+        threads = jobs or len(os.sched_getaffinity(0))
+        self._threads = ThreadPoolExecutor(threads, "lazylayer-compress")
+        self._limit = _UNDER_WAY * min(threads, 8)
+        self._hash = hashlib.sha256()
+        self._plain_hash = hashlib.sha256()
+        self._batch: list[Member] = []
+        self._batch_size = 0
+        self._waiting: deque[tuple[Future[list[bytes]], list[Member], int]] = deque()
+        self._under_way = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written."""
+        return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    @property
+    def plain_digest(self) -> Digest:
+        """The digest of the archive, uncompressed: the layer's diff ID, once all is written."""
+        return Digest(f"sha256:{self._plain_hash.hexdigest()}")
+
+    def add(self, member: Member) -> None:
+        """Takes a member; it is written, and its entries are completed, by the time of `flush`."""
+        for piece in member.pieces:
+            self._plain_hash.update(piece)
+        self.plain_size += member.size
+        self._batch.append(member)
+        self._batch_size += member.size
+        if self._batch_size >= _BATCH:
+            self._send()
+        while self._waiting and (self._under_way > self._limit or self._waiting[0][0].done()):
+            self._write_oldest()
+
+    def flush(self) -> None:
+        """Waits until all members are written."""
+        self._send()
+        while self._waiting:
+            self._write_oldest()
+
+    def write(self, data: bytes) -> None:
+        """Writes bytes of the layer that are no member of the archive, behind those that were flushed."""
+        self._destination.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    def _send(self) -> None:
+        if self._batch:
+            self._waiting.append((self._threads.submit(self._work, self._batch), self._batch, self._batch_size))
+            self._under_way += self._batch_size
+            self._batch, self._batch_size = [], 0
+
+    def _work(self, members: Sequence[Member]) -> list[bytes]:
+        """Runs in a thread: compresses members, and gives their chunks their digests."""
+        results = []
+        for member in members:
+            data = member.pieces[0] if len(member.pieces) == 1 else b"".join(member.pieces)
+            member.pieces.clear()
+            view = memoryview(data)
+            for entry, start, size in member.chunks:
+                entry.chunk_digest = f"sha256:{hashlib.sha256(view[start : start + size]).hexdigest()}"
+            results.append(self._compress(data))
+        return results
+
+    def _write_oldest(self) -> None:
+        future, members, size = self._waiting.popleft()
+        results = future.result()
+        self._under_way -= size
+        for member, result in zip(members, results, strict=True):
+            for entry, _, _ in member.chunks:
+                entry.offset = self.size
+            self.write(result)

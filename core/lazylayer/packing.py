@@ -1,0 +1,173 @@
+"""Cuts a tar archive into members and chunks: what builders of stargz-like layers have in common.
+
+Each file's content begins a new member and is cut into chunks of `chunk_size`; what follows it
+(padding, headers of the next files) stays in the member. With `min_chunk_size` small files share
+members. Members of the archive are copied byte for byte, with few exceptions: sparse files are
+written out, since a chunk must be what a reader reads; members that depend on a global header get
+one that says it all; and what an earlier conversion added (landmarks, a TOC) is left out.
+
+Source: the eStargz specification of the Go stargz-snapshotter, `docs/estargz.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import IO
+
+from lazylayer.building import BuildOptions
+from lazylayer.chunks import MAX_CHUNK_SIZE
+from lazylayer.errors import BuildError
+from lazylayer.memberwriting import Member, MemberWriter
+from lazylayer.tararchive import BLOCK, TarMember, TarReader, make_header, padding
+from lazylayer.toc import TOC_NAME, TocEntry
+from lazylayer.tocbuilder import TocBuilder
+from lazylayer.tree import LANDMARKS, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, clean_path
+
+__all__ = ["END_OF_ARCHIVE", "pack_archive"]
+
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+
+_LANDMARK_CONTENT = b"\x0f"
+_MAX_TAIL = 1024 * 1024
+"""Bytes. So much of headers is enough for a member of its own: else reading a chunk would inflate them."""
+_OURS = (*LANDMARKS, TOC_NAME.encode())
+
+
+def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions) -> list[TocEntry]:
+    """Writes the members of the archive that `source` holds; returns its TOC's entries, complete.
+
+    The end of the archive is not written: the format says what comes in front of it. Raises
+    FormatError for an archive that is broken and BuildError for one that cannot be represented.
+    """
+    if not 0 < options.chunk_size <= MAX_CHUNK_SIZE - options.min_chunk_size or options.min_chunk_size < 0:
+        raise BuildError(
+            f"chunks of {options.chunk_size} bytes, packed up to {options.min_chunk_size}, cannot be: "
+            f"the two together may be {MAX_CHUNK_SIZE} at most"
+        )
+    packer = _Packer(writer, options)
+    if options.prefetch:
+        from lazylayer.reordering import Reordered
+
+        with Reordered(source, options.prefetch) as reordered:
+            for member, content in reordered.first():
+                packer.take(member, content)
+            packer.add_landmark(PREFETCH_LANDMARK)
+            for member, content in reordered.rest():
+                packer.take(member, content)
+    else:
+        packer.add_landmark(NO_PREFETCH_LANDMARK)
+        reader = TarReader(source)
+        for member in reader:
+            packer.take(member, reader)
+    return packer.finish()
+
+
+class _Packer:
+    """Turns members of an archive into members of a layer."""
+
+    def __init__(self, writer: MemberWriter, options: BuildOptions) -> None:
+        self._writer = writer
+        self._chunk_size = options.chunk_size
+        self._min_chunk_size = options.min_chunk_size
+        self._toc = TocBuilder()
+        self._member = Member()
+        self._tail = 0
+
+    def take(self, member: TarMember, content: TarReader) -> None:
+        """Takes the next member of the archive; `content` is at its beginning."""
+        if clean_path(member.name) in _OURS:
+            return
+        if member.sparse is not None or member.depends_on_others:
+            self._append(make_header(member))
+        else:
+            self._append(member.raw)
+        if member.kind == "hardlink":
+            self._toc.add_link(member)
+            return
+        entry = self._toc.add(member)
+        if member.size and member.kind == "reg":
+            self._add_content(member, entry, _Expanding(member, content) if member.sparse is not None else content)
+
+    def add_landmark(self, name: bytes) -> None:
+        """Adds a landmark, in a member of its own: everything in front of it lies in front of that."""
+        member = TarMember(name, "reg", mode=0o644, size=len(_LANDMARK_CONTENT))
+        self._append(make_header(member))
+        self._cut()
+        self._member.append_chunk(self._toc.add(member), _LANDMARK_CONTENT)
+        self._append(bytes(padding(len(_LANDMARK_CONTENT))))
+        self._cut()
+
+    def finish(self) -> list[TocEntry]:
+        """Hands over what is left, and returns the TOC's entries when all is written."""
+        self._cut()
+        self._writer.flush()
+        entries = self._toc.finish()
+        for entry in entries:
+            # A file of one chunk has the chunk's digest; one without content has that of nothing.
+            if entry.type == "reg" and not entry.digest:
+                entry.digest = entry.chunk_digest or f"sha256:{hashlib.sha256().hexdigest()}"
+        return entries
+
+    def _add_content(self, member: TarMember, entry: TocEntry, content: TarReader | _Expanding) -> None:
+        whole = hashlib.sha256() if member.size > self._chunk_size else None
+        at = 0
+        while at < member.size:
+            data = content.read(min(self._chunk_size, member.size - at))
+            chunk = self._toc.add_chunk(entry, at) if at else entry
+            if whole is not None:
+                whole.update(data)
+                chunk.chunk_size = len(data)
+            if not self._member.chunks or self._member.size >= self._min_chunk_size:
+                self._cut()
+            self._member.append_chunk(chunk, data)
+            self._tail = 0
+            at += len(data)
+        if whole is not None:
+            entry.digest = f"sha256:{whole.hexdigest()}"
+        self._append(bytes(padding(member.size)))
+
+    def _append(self, piece: bytes) -> None:
+        """Appends headers or padding to the current member."""
+        if not piece:
+            return
+        if self._tail > _MAX_TAIL:
+            self._cut()
+        self._member.append(piece)
+        self._tail += len(piece)
+
+    def _cut(self) -> None:
+        """Ends the current member."""
+        if self._member.size:
+            self._writer.add(self._member)
+            self._member = Member()
+        self._tail = 0
+
+
+class _Expanding:
+    """Reads a sparse file as it would be read: with its holes."""
+
+    def __init__(self, member: TarMember, content: TarReader) -> None:
+        assert member.sparse is not None
+        self._content = content
+        self._parts = [*member.sparse, (member.size, 0)]
+        self._part = 0
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        pieces = []
+        while size:
+            offset, length = self._parts[self._part]
+            if self._at < offset:
+                piece = bytes(min(size, offset - self._at))
+            elif self._at < offset + length:
+                piece = self._content.read(min(size, offset + length - self._at))
+            elif self._part + 1 < len(self._parts):
+                self._part += 1
+                continue
+            else:
+                break
+            pieces.append(piece)
+            self._at += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)

@@ -1,0 +1,138 @@
+"""Puts chosen files of a tar archive first: what is read first should lie first.
+
+The archive is kept in a temporary file meanwhile, uncompressed, so that memory stays small.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import IO, NamedTuple, Self
+
+from lazylayer.tararchive import Readable, TarMember, TarReader
+from lazylayer.tree import clean_path
+
+__all__ = ["Reordered"]
+
+_MAX_LINKS = 40
+"""How many links are followed on the way to a file, as in the kernel."""
+
+
+class _Place(NamedTuple):
+    """Where a member begins in the temporary file, and what was said for all members before it."""
+
+    start: int
+    path: bytes
+    kind: str
+    target: bytes
+    globals: Mapping[bytes, bytes]
+
+
+class Reordered:
+    """An archive that is read in another order: `first`, then `rest`. Used by one thread.
+
+    First come the files that `paths` name, in that order, each behind its parent directories, and
+    with the symbolic and hard links that lead to it. Paths that are not in the archive are passed
+    over, as are members that another one of the same name replaces: the order matters to them.
+    """
+
+    def __init__(self, source: IO[bytes], paths: Sequence[bytes]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
+        try:
+            self._places = list(_index(_Copying(source, self._file)))
+            self._first = self._choose(paths)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def first(self) -> Iterator[tuple[TarMember, TarReader]]:
+        """The chosen members, each with a reader that is at its content."""
+        return map(self._open, self._first)
+
+    def rest(self) -> Iterator[tuple[TarMember, TarReader]]:
+        """All others, in the order of the archive."""
+        chosen = set(self._first)
+        return (self._open(number) for number in range(len(self._places)) if number not in chosen)
+
+    def _open(self, number: int) -> tuple[TarMember, TarReader]:
+        place = self._places[number]
+        self._file.seek(place.start)
+        reader = TarReader(self._file, place.globals)
+        member = reader.next()
+        assert member is not None
+        return member, reader
+
+    def _choose(self, paths: Sequence[bytes]) -> list[int]:
+        where: dict[bytes, int] = {}
+        replaced: set[int] = set()
+        for number, place in enumerate(self._places):
+            if place.path in where:
+                replaced |= {where[place.path], number}
+            where[place.path] = number
+        chosen: dict[int, None] = {}
+        for path in paths:
+            chosen.update(dict.fromkeys(self._way_to(clean_path(path), where)))
+        return [number for number in chosen if number not in replaced]
+
+    def _way_to(self, path: bytes, where: dict[bytes, int]) -> list[int]:
+        """The members that a path leads through, parents first, links before and behind what they lead to."""
+        way: list[int] = []
+        waiting = [path]
+        for _ in range(_MAX_LINKS):
+            if not waiting:
+                break
+            parts = waiting.pop().split(b"/")
+            for depth in range(len(parts) + 1):
+                at = b"/".join(parts[:depth])
+                number = where.get(at)
+                if number is None:
+                    continue
+                place = self._places[number]
+                rest = b"/".join(parts[depth:])
+                if place.kind == "symlink":
+                    way.append(number)
+                    base = b"" if place.target.startswith(b"/") else at.rpartition(b"/")[0]
+                    waiting.append(clean_path(b"/".join((base, place.target, rest))))
+                    break
+                if place.kind == "hardlink":
+                    # The target goes first: some extract archives in one pass.
+                    waiting.append(clean_path(place.target))
+                    way.append(number)
+                    break
+                way.append(number)
+        links = [number for number in way if self._places[number].kind == "hardlink"]
+        return [number for number in way if number not in links] + links[::-1]
+
+
+class _Copying:
+    """Reads a source and writes all that it read to a file."""
+
+    def __init__(self, source: Readable, file: IO[bytes]) -> None:
+        self._source = source
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, as the source gives them."""
+        data = self._source.read(size)
+        self._file.write(data)
+        return data
+
+
+def _index(source: _Copying) -> Iterator[_Place]:
+    reader = TarReader(source)
+    while True:
+        reader.skip()
+        start, known = reader.position, reader.globals
+        member = reader.next()
+        if member is None:
+            return
+        yield _Place(start, clean_path(member.name), member.kind, member.link_name, known)

@@ -1,0 +1,48 @@
+"""The compressors of gzip members, by level.
+
+libdeflate (the package `deflate`) makes smaller members than zlib several times as fast; for the
+lowest levels isal is faster still. `bench/compress.py` measures them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from lazylayer.errors import BuildError
+
+__all__ = ["DEFAULT_LEVEL", "gzip_compressor"]
+
+DEFAULT_LEVEL = 6
+_GZIP = 16 + zlib.MAX_WBITS
+_ISAL_LEVELS = (1, 2)
+_LEVELS = range(1, 13)
+
+
+def gzip_compressor(level: int | None) -> Callable[[bytes], bytes]:
+    """What compresses bytes to one gzip member, at a level from 1 (fast) to 12 (small).
+
+    The same bytes give the same member wherever the same libraries are installed. Thread-safe; the
+    GIL is released meanwhile. Raises BuildError for other levels.
+    """
+    level = DEFAULT_LEVEL if level is None else level
+    if level not in _LEVELS:
+        raise BuildError(f"there is no compression level {level}; they go from {_LEVELS[0]} to {_LEVELS[-1]}")
+    if level in _ISAL_LEVELS:
+        isal = _import("isal.isal_zlib")
+        if isal is not None:
+            return lambda data: isal.compress(data, level, _GZIP)
+    deflate = _import("deflate")
+    if deflate is not None:
+        return lambda data: bytes(deflate.gzip_compress(data, level))
+    return lambda data: zlib.compress(data, min(level, 9), _GZIP)
+
+
+def _import(name: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError:
+        return None
