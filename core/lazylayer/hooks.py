@@ -282,14 +282,17 @@ def _with_wanted_arguments(implementation: pluggy.HookImpl) -> Any:
 
 
 def _culprit(implementations: list[pluggy.HookImpl], error: Exception) -> str:
-    """The plugin whose function the exception came through: pluggy does not say."""
-    codes = {getattr(inspect.unwrap(each.function), "__code__", None): each.plugin_name for each in implementations}
+    """The plugin whose function the exception came through: pluggy does not say.
+
+    Several, where they share the function, or where the exception came through none.
+    """
+    codes = [(each.plugin_name, getattr(inspect.unwrap(each.function), "__code__", None)) for each in implementations]
+    suspects: list[str] = []
     trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in codes:
-            return codes[trace.tb_frame.f_code]
+    while trace is not None and not suspects:
+        suspects = [plugin for plugin, code in codes if code is trace.tb_frame.f_code]
         trace = trace.tb_next
-    return " or ".join(each.plugin_name for each in implementations)
+    return " or ".join(suspects or [plugin for plugin, _ in codes])
 
 
 def _describe(error: Exception) -> str:

@@ -1,0 +1,374 @@
+"""Every hook through the façade: answers, no answers, errors that name the culprit, isolation."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import pytest
+from loguru import logger
+
+from lazylayer import SkipPlugin, hookimpl, hookspecs
+from lazylayer.building import BuildOptions
+from lazylayer.errors import (
+    AuthenticationError,
+    BuildError,
+    FormatError,
+    LazylayerError,
+    MountError,
+    PluginError,
+    PluginRequiredError,
+    ResolveError,
+)
+from lazylayer.events import StateEvent
+from lazylayer.hooks import Hooks
+from lazylayer.mounting import MountOptions, VirtualDirectory, VirtualFile
+from lazylayer.oci import Descriptor, Digest, Platform, Reference, parse_reference
+from lazylayer.plugins import PluginRecord, make_manager
+from lazylayer.source import Credentials
+
+REFERENCE = parse_reference("registry.test/image:1")
+SHELF = Reference("a/b", scheme="shelf")
+DESCRIPTOR = Descriptor("application/x", Digest("sha256:" + "0" * 64), 5)
+PLATFORM = Platform("linux", "amd64")
+OPTIONS = MountOptions("frontend_mine")
+
+
+def hooks_of(*records: PluginRecord, **plugins: object) -> Hooks:
+    """A façade to plugins by name, the first one asked first."""
+    manager = make_manager()
+    for name in reversed(plugins):
+        manager.register(plugins[name], name)
+    return Hooks(manager, {record.name: record for record in records})
+
+
+def plugin(**implementations: Callable[..., Any]) -> object:
+    """A plugin with hooks by name, without prefix."""
+    functions = {f"lazylayer_{name}": hookimpl(function) for name, function in implementations.items()}
+    return type("Plugin", (), {name: staticmethod(function) for name, function in functions.items()})()
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    lines: list[str] = []
+    logger.enable("lazylayer")
+    sink = logger.add(lambda line: lines.append(line.rstrip("\n")), level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
+    logger.disable("lazylayer")
+
+
+class Call:
+    """How a first-result hook is called, and what is raised when nobody answers."""
+
+    def __init__(self, call: Callable[[Hooks], object], nobody: type[LazylayerError] | None, says: str = "") -> None:
+        self.call = call
+        self.nobody = nobody
+        self.says = says
+
+
+ANY: Any = object()
+CALLS = {
+    "resolve_image": Call(
+        lambda hooks: hooks.resolve_image(REFERENCE, PLATFORM),
+        ResolveError,
+        "registry.test/image:1: no plugin takes registry references",
+    ),
+    "resolve_blob": Call(
+        lambda hooks: hooks.resolve_blob(SHELF, DESCRIPTOR), ResolveError, "no plugin takes shelf:… references"
+    ),
+    "get_credentials": Call(lambda hooks: hooks.get_credentials("registry.test", REFERENCE), None),
+    "open_cache": Call(
+        lambda hooks: hooks.open_cache("cache_mine", "chunks"),
+        PluginRequiredError,
+        "cache.chunks names it, but it is not installed; install it, for one of ours with "
+        "`pip install lazylayer-cache-mine`",
+    ),
+    "open_layer": Call(
+        lambda hooks: hooks.open_layer(ANY, DESCRIPTOR, True), FormatError, "it is in no format that can be mounted"
+    ),
+    "plan_prefetch": Call(lambda hooks: hooks.plan_prefetch(ANY, {}), None),
+    "probe_frontend": Call(lambda hooks: hooks.probe_frontend("frontend_mine"), None),
+    "mount_tree": Call(
+        lambda hooks: hooks.mount_tree(ANY, "/mnt", OPTIONS), MountError, "/mnt: cannot mount with frontend_mine"
+    ),
+    "build_layer": Call(
+        lambda hooks: hooks.build_layer("mine", io.BytesIO(), io.BytesIO(), BuildOptions()),
+        BuildError,
+        "no plugin builds layers of the format 'mine'",
+    ),
+    "open_store": Call(lambda hooks: hooks.open_store(SHELF), BuildError, "no plugin takes shelf:… references"),
+}
+TO_ALL = {"configure", "add_commands", "add_virtual_entries", "report_state"}
+
+
+def test_every_hook_is_covered_here() -> None:
+    specs = {name.removeprefix("lazylayer_") for name in dir(hookspecs) if name.startswith("lazylayer_")}
+    assert specs == set(CALLS) | TO_ALL
+
+
+def test_every_hook_has_a_method() -> None:
+    for name in (CALLS.keys() | TO_ALL) - {"configure"}:
+        assert inspect.getdoc(getattr(Hooks, name)), name
+
+
+@pytest.mark.parametrize("name", CALLS)
+class TestFirstResult:
+    def test_answer(self, name: str) -> None:
+        answer = object()
+        hooks = hooks_of(
+            one=plugin(**{name: lambda: None}),
+            two=plugin(**{name: lambda: answer}),
+            three=plugin(**{name: lambda: 1 / 0}),
+        )
+        assert CALLS[name].call(hooks) is answer
+
+    def test_arguments(self, name: str) -> None:
+        spec = inspect.signature(getattr(hookspecs, f"lazylayer_{name}"))
+        source = f"def implementation({', '.join(spec.parameters)}): return [{', '.join(spec.parameters)}]"
+        namespace: dict[str, Any] = {}
+        exec(source, namespace)
+        answer = CALLS[name].call(hooks_of(one=plugin(**{name: namespace["implementation"]})))
+        assert isinstance(answer, list)
+        assert len(answer) == len(spec.parameters)
+        assert None not in answer
+
+    def test_nobody_answers(self, name: str) -> None:
+        expected = CALLS[name].nobody
+        hooks = hooks_of(one=plugin(**{name: lambda: None}))
+        if name == "probe_frontend":
+            assert str(CALLS[name].call(hooks)).startswith("it is not installed")
+        elif expected is None:
+            assert CALLS[name].call(hooks) is None
+        else:
+            with pytest.raises(expected) as error:
+                CALLS[name].call(hooks)
+            assert CALLS[name].says in str(error.value)
+            assert "asked: one" in str(error.value)
+
+    def test_nobody_is_there(self, name: str) -> None:
+        expected = CALLS[name].nobody
+        if expected is not None:
+            with pytest.raises(expected, match=f"no installed plugin has lazylayer_{name}"):
+                CALLS[name].call(hooks_of())
+
+    def test_failure_names_plugin_version_and_hook(self, name: str) -> None:
+        def fail() -> None:
+            raise KeyError("lost")
+
+        record = PluginRecord("two", "lazylayer-two", "1.2")
+        hooks = hooks_of(record, one=plugin(**{name: lambda: None}), two=plugin(**{name: fail}))
+        with pytest.raises(PluginError) as error:
+            CALLS[name].call(hooks)
+        assert str(error.value) == f"plugin two (lazylayer-two 1.2), lazylayer_{name}: KeyError: 'lost'"
+        assert (error.value.plugin, error.value.version, error.value.hook) == ("two", "1.2", f"lazylayer_{name}")
+        assert error.value.distribution == "lazylayer-two"
+        assert isinstance(error.value.__cause__, KeyError)
+
+    def test_own_errors_go_up_as_they_are(self, name: str) -> None:
+        failure = AuthenticationError("no")
+
+        def fail() -> None:
+            raise failure
+
+        with pytest.raises(AuthenticationError) as error:
+            CALLS[name].call(hooks_of(one=plugin(**{name: fail}), two=plugin(**{name: lambda: 1})))
+        assert error.value is failure
+
+
+class TestCulprit:
+    def blamed(self, *plugins: object) -> str:
+        named = {f"number_{number}": each for number, each in enumerate(plugins)}
+        with pytest.raises(PluginError) as error:
+            hooks_of(**named).plan_prefetch(ANY, {})
+        return error.value.plugin
+
+    def test_deep_inside(self) -> None:
+        def outer() -> None:
+            [1 / each for each in (0,)]
+
+        assert self.blamed(plugin(plan_prefetch=lambda: None), plugin(plan_prefetch=outer)) == "number_1"
+
+    def test_decorated(self) -> None:
+        def twice(function: Callable[[], None]) -> Callable[[], None]:
+            @functools.wraps(function)
+            def call() -> None:
+                function()
+
+            return call
+
+        def fail() -> None:
+            raise ValueError
+
+        assert self.blamed(plugin(plan_prefetch=twice(lambda: None)), plugin(plan_prefetch=twice(fail))) == "number_1"
+
+    def test_method_of_a_class(self) -> None:
+        class Policy:
+            @hookimpl
+            def lazylayer_plan_prefetch(self, layer: object) -> None:
+                raise ValueError
+
+        assert self.blamed(plugin(plan_prefetch=lambda: None), Policy()) == "number_1"
+
+    def test_same_code_in_two_plugins(self) -> None:
+        class Policy:
+            def __init__(self, fails: bool) -> None:
+                self.fails = fails
+
+            @hookimpl
+            def lazylayer_plan_prefetch(self, layer: object) -> None:
+                if self.fails:
+                    raise ValueError
+
+        assert self.blamed(Policy(False), Policy(True)) == "number_1 or number_0"
+
+    def test_late_skip(self) -> None:
+        def fail() -> None:
+            raise SkipPlugin("no /dev/x")
+
+        with pytest.raises(PluginError, match="plugin one, lazylayer_plan_prefetch: it cannot be used here: no /dev/x"):
+            hooks_of(one=plugin(plan_prefetch=fail)).plan_prefetch(ANY, {})
+
+    def test_wrappers_of_third_parties_work(self) -> None:
+        class Wrapper:
+            @hookimpl(wrapper=True)
+            def lazylayer_get_credentials(self, host: str) -> Iterator[None]:
+                found: Any = yield
+                return f"{found} for {host}"  # type: ignore[return-value]
+
+        hooks = hooks_of(wrapper=Wrapper(), one=plugin(get_credentials=lambda: "secret"))
+        assert hooks.get_credentials("h.test", REFERENCE) == "secret for h.test"  # type: ignore[comparison-overlap]
+
+    def test_reason_of_an_unusable_plugin_is_told(self) -> None:
+        record = PluginRecord("cache_mine", "d", "1", "skipped", "no /dev/x")
+        with pytest.raises(PluginRequiredError, match=r"cache\.ranges names it, but no /dev/x"):
+            hooks_of(record).open_cache("cache_mine", "ranges")
+        assert hooks_of(record).probe_frontend("cache_mine") == "no /dev/x"
+        with pytest.raises(ResolveError, match=r"cache_mine \(no /dev/x\)"):
+            hooks_of(record).resolve_image(REFERENCE, PLATFORM)
+        usable = PluginRecord("frontend_mine", "d", "1")
+        assert hooks_of(usable).probe_frontend("frontend_mine") == "it does not answer to its name"
+
+
+class TestKeychain:
+    @pytest.mark.parametrize("name", ["resolve_image", "resolve_blob", "open_store"])
+    def test_is_bound_to_the_reference(self, name: str) -> None:
+        asked: list[tuple[str, Reference]] = []
+
+        def get_credentials(host: str, reference: Reference) -> Credentials:
+            asked.append((host, reference))
+            return Credentials("me", "secret")
+
+        def ask(reference: Reference, keychain: Callable[[str], Credentials]) -> tuple[Reference, Credentials]:
+            return reference, keychain("other.test")
+
+        hooks = hooks_of(keychain=plugin(get_credentials=get_credentials), resolver=plugin(**{name: ask}))
+        answer: Any = CALLS[name].call(hooks)
+        reference, credentials = answer
+        assert credentials.username == "me"
+        assert asked == [("other.test", reference)]
+
+    def test_broken_keychain_ends_the_search(self) -> None:
+        def fail() -> None:
+            raise OSError("helper crashed")
+
+        hooks = hooks_of(
+            broken=plugin(get_credentials=fail),
+            working=plugin(get_credentials=lambda: Credentials("me", "secret")),
+            resolver=plugin(resolve_image=lambda keychain: keychain("registry.test")),
+        )
+        with pytest.raises(PluginError, match="plugin broken, lazylayer_get_credentials: OSError: helper crashed"):
+            hooks.resolve_image(REFERENCE, PLATFORM)
+
+
+class TestToAll:
+    def test_report_state_reaches_everybody_in_order(self) -> None:
+        heard: list[str] = []
+        hooks = hooks_of(
+            one=plugin(report_state=lambda event: heard.append(f"one {event.kind}")),
+            two=plugin(report_state=lambda: heard.append("two")),
+        )
+        hooks.report_state(StateEvent("mounted"))
+        assert heard == ["one mounted", "two"]
+
+    def test_report_state_never_raises_and_logs_once(self, log: list[str]) -> None:
+        heard: list[str] = []
+
+        def fail() -> None:
+            raise MountError("pager is broken")
+
+        hooks = hooks_of(
+            one=plugin(report_state=fail),
+            two=plugin(report_state=lambda: 1 / 0),
+            three=plugin(report_state=lambda: heard.append("three")),
+        )
+        for _ in range(3):
+            hooks.report_state(StateEvent("mounted"))
+        assert heard == ["three"] * 3
+        assert log == [
+            "plugin one, lazylayer_report_state: pager is broken",
+            "plugin two, lazylayer_report_state: ZeroDivisionError: division by zero",
+        ]
+
+    def test_virtual_entries_are_put_together(self, log: list[str]) -> None:
+        def files(**contents: bytes) -> dict[bytes, VirtualFile]:
+            return {
+                name.encode(): VirtualFile(0o444, functools.partial(bytes, data)) for name, data in contents.items()
+            }
+
+        hooks = hooks_of(
+            one=plugin(add_virtual_entries=lambda: {b".a": VirtualDirectory(0o555, files(x=b"1"))}),
+            none=plugin(add_virtual_entries=lambda: None),
+            bad=plugin(add_virtual_entries=lambda: 1 / 0),
+            wrong=plugin(add_virtual_entries=lambda: 3),
+            two=plugin(
+                add_virtual_entries=lambda: {
+                    b".a": VirtualDirectory(0o500, files(x=b"2", y=b"3")),
+                    b".b": VirtualDirectory(0o500, {}),
+                }
+            ),
+        )
+        merged = hooks.add_virtual_entries(ANY)
+        assert set(merged) == {b".a", b".b"}
+        assert merged[b".a"].mode == 0o555
+        assert {name: file.content() for name, file in merged[b".a"].files.items()} == {b"x": b"1", b"y": b"3"}
+        assert [line.partition(":")[0] for line in log] == [
+            "plugin bad, lazylayer_add_virtual_entries",
+            "plugin wrong, lazylayer_add_virtual_entries",
+        ]
+
+    def test_commands(self, log: list[str]) -> None:
+        def add(name: str) -> Callable[[click.Group], None]:
+            def add_commands(cli: click.Group) -> None:
+                @cli.command(name)
+                def command() -> None: ...
+
+            return add_commands
+
+        def fail_half_way(cli: click.Group) -> None:
+            add("half")(cli)
+            raise ValueError("no more")
+
+        group = click.Group("lazylayer")
+        one, two = plugin(add_commands=add("hello")), plugin(add_commands=add("hello"))
+        hooks_of(one=one, bad=plugin(add_commands=fail_half_way), two=two).add_commands(group)
+        assert list(group.commands) == ["hello"]
+        assert log == [
+            "plugin bad, lazylayer_add_commands: ValueError: no more",
+            "plugin two: there is another command hello",
+        ]
+
+    def test_configure(self) -> None:
+        heard: list[object] = []
+
+        def hear(settings: object) -> None:
+            heard.append(settings)
+
+        manager = make_manager()
+        manager.hook.lazylayer_configure.call_historic(kwargs={"settings": "settings"})
+        manager.register(plugin(configure=hear), "late")
+        assert heard == ["settings"]
