@@ -125,6 +125,7 @@ class Filesystem:
         AuthenticationError for a source that fails.
         """
         del labels
+        self._forget_gone()
         mount = self._find(mountpoint)
         with self.layers.scheduler.foreground():
             for layer in mount.layers:
@@ -143,12 +144,7 @@ class Filesystem:
         if mount.mounted is None:
             raise MountError(f"{mountpoint} is still being mounted")
         mount.mounted.unmount(force=force)
-        with self._lock:
-            if self._mounts.get(mountpoint) is not mount:
-                return
-            del self._mounts[mountpoint]
-        self._tell("unmounted", mountpoint, mount)
-        self._release(mount.layers)
+        self._forget(mountpoint, mount)
 
     def wait(self, mountpoint: str, timeout: float | None = None) -> bool:
         """Waits until `mountpoint` is unmounted, by anybody; whether it is. `timeout` in seconds."""
@@ -161,6 +157,7 @@ class Filesystem:
 
     def mounts(self) -> tuple[MountState, ...]:
         """Every mount of now with its layers, in the order in which they were made."""
+        self._forget_gone()
         with self._lock:
             mounts = [(path, mount) for path, mount in self._mounts.items() if mount.mounted is not None]
         return tuple(
@@ -179,6 +176,7 @@ class Filesystem:
 
     def mountpoints(self) -> dict[str, Reference]:
         """What is mounted now: each mountpoint with the image that it shows."""
+        self._forget_gone()
         with self._lock:
             return {path: mount.reference for path, mount in self._mounts.items() if mount.mounted is not None}
 
@@ -200,6 +198,7 @@ class Filesystem:
     # --- parts -------------------------------------------------------------------------------------
 
     def _claim(self, mountpoint: str, reference: Reference) -> _Claim:
+        self._forget_gone()
         if not Path(mountpoint).is_dir():
             raise MountError(f"{mountpoint} is not a directory")
         return _Claim(self, os.path.abspath(mountpoint), reference)  # noqa: PTH100 - symlinks stay as they are
@@ -210,6 +209,23 @@ class Filesystem:
         if mount is None:
             raise NotMountedError(f"{mountpoint}: nothing is mounted there by this program")
         return mount
+
+    def _forget(self, mountpoint: str, mount: _Mount) -> None:
+        """Unregisters a mount that is gone, and gives its layers back; once, whoever noticed it."""
+        with self._lock:
+            if self._mounts.get(mountpoint) is not mount:
+                return
+            del self._mounts[mountpoint]
+        self._tell("unmounted", mountpoint, mount)
+        self._release(mount.layers)
+
+    def _forget_gone(self) -> None:
+        """Unregisters what somebody else has unmounted."""
+        with self._lock:
+            mounts = list(self._mounts.items())
+        for mountpoint, mount in mounts:
+            if mount.mounted is not None and mount.mounted.wait(0):
+                self._forget(mountpoint, mount)
 
     def _borrow(self, source: LayerSource, labels: Mapping[str, str]) -> Layer:
         skip = SKIP_VERIFY in labels and self._settings.fetch.allow_skip_verify

@@ -72,7 +72,7 @@ class FuseMount(MountedTree):
         )
         self._thread.start()
         _mounts.add(self)
-        if not answered.wait(_READY_SECONDS) or self._ended.is_set():
+        if not answered.wait(_READY_SECONDS) or self._gone.is_set():
             self.unmount(force=True)
             raise MountError(f"{mountpoint} was mounted with FUSE, but the kernel did not start to use it")
 
@@ -81,9 +81,9 @@ class FuseMount(MountedTree):
             libfuse.run_session(session, threads=threads)
         finally:
             self._gone.set()
-            self._ended.set()
             answered.set()
             libfuse.destroy(session)
+            self._ended.set()
 
     def unmount(self, *, force: bool = False) -> None:
         """Unmounts; see `MountedTree.unmount`."""
