@@ -125,7 +125,7 @@ def _trace(record: Record) -> str:
     if exception is None or exception.type is None:
         return ""
     lines = traceback.format_exception(exception.type, exception.value, exception.traceback)
-    return scrub("".join(lines)).rstrip("\n")
+    return "\n".join(one_line(line) for line in "".join(lines).rstrip("\n").split("\n"))
 
 
 class _ToLoguru(logging.Handler):
