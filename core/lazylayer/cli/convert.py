@@ -1,0 +1,173 @@
+"""`lazylayer convert`: make images that start lazily."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lazylayer.cli.references import IMAGE
+
+if TYPE_CHECKING:
+    from lazylayer.conversion import Conversion, ConversionReport
+    from lazylayer.oci import Platform, Reference
+    from lazylayer.program import Program
+
+_LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual size fastest."
+
+
+@click.command()
+@click.option("--format", "format_name", metavar="NAME", default="estargz", show_default=True, help="The layer format.")
+@click.option("--level", type=click.IntRange(1, 22), metavar="N", help=_LEVEL_HELP)
+@click.option("--chunk-size", type=click.IntRange(min=1), metavar="BYTES", default=4 << 20, show_default=True,
+              help="The largest piece of a file that is fetched at once.")  # fmt: skip
+@click.option("--min-chunk-size", type=click.IntRange(min=0), metavar="BYTES", default=0,
+              help="Compress small files together up to this size.")  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="How many threads compress; by default all cores."
+)
+@click.option("--prefetch", multiple=True, metavar="PATH", help="A file to fetch before the first use; repeatable.")
+@click.option("--reuse", is_flag=True, help="Take over layers that can be fetched lazily already.")
+@click.option(
+    "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
+)
+@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registries of SRC and DST.")
+@click.option("--json", "as_json", is_flag=True, help="Say what was made as JSON.")
+@click.argument("source", type=IMAGE, metavar="SRC")
+@click.argument("destination", type=IMAGE, metavar="DST")
+@click.pass_context
+def convert(
+    context: click.Context,
+    source: Reference,
+    destination: Reference,
+    format_name: str,
+    level: int | None,
+    chunk_size: int,
+    min_chunk_size: int,
+    jobs: int | None,
+    prefetch: tuple[str, ...],
+    reuse: bool,
+    platform_name: str | None,
+    plain_http: bool,
+    as_json: bool,
+) -> None:
+    """Convert the image SRC and write it to DST.
+
+    SRC and DST are in a registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG]; SRC may also be dir:PATH, a
+    directory on this machine, which becomes an image of one layer. DST appears when it is whole.
+    """
+    from lazylayer.building import BuildOptions
+    from lazylayer.cli.program import load_program
+    from lazylayer.conversion import Conversion, ConversionOptions
+    from lazylayer.oci import Platform
+
+    if destination.scheme == "dir":
+        raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
+    build = BuildOptions(
+        chunk_size=chunk_size,
+        level=level,
+        min_chunk_size=min_chunk_size,
+        prefetch=[path.encode(errors="surrogateescape") for path in prefetch],
+        jobs=jobs or 0,
+    )
+    options = ConversionOptions(format=format_name, build=build, reuse=reuse)
+    with load_program(context, _plain_http(source, destination, plain_http)) as program, _Progress() as progress:
+        conversion = Conversion(program.hooks, destination, options, progress.advance)
+        platform = Platform.parse(platform_name) if platform_name else None
+        report = _convert(program, conversion, source, platform, progress)
+    click.echo(_as_json(report) if as_json else _as_text(report, destination))
+
+
+def _convert(
+    program: Program, conversion: Conversion, source: Reference, platform: Platform | None, progress: _Progress
+) -> ConversionReport:
+    from lazylayer.image import resolve_image
+    from lazylayer.oci import Platform
+
+    if source.scheme == "dir":
+        progress.begin(source.repository, None)
+        return conversion.convert_directory(Path(source.repository), platform or Platform.of_this_machine())
+    if platform is not None:
+        image = program.hooks.resolve_image(source, platform)
+    else:
+        image = resolve_image(program.hooks, program.settings, source)
+    progress.begin(str(source), sum(layer.size for layer in image.manifest.layers))
+    return conversion.convert_image(image)
+
+
+def _plain_http(source: Reference, destination: Reference, plain_http: bool) -> list[str]:
+    hosts = sorted({each.host for each in (source, destination) if each.host})
+    if not plain_http:
+        return []
+    if not hosts:
+        raise click.UsageError("--plain-http is for registries; neither SRC nor DST is in one")
+    return ["resolve.plain_http=[" + ", ".join(f'"{host}"' for host in hosts) + "]"]
+
+
+def _as_text(report: ConversionReport, destination: Reference) -> str:
+    lines = [
+        f"{layer.result.digest[7:19]}  {layer.source_size / 1e6:8.1f} MB {'kept' if layer.reused else '→'}"
+        + ("" if layer.reused else f" {layer.result.size / 1e6:.1f} MB")
+        for layer in report.layers
+    ]
+    return "\n".join([*lines, f"{destination}@{report.manifest.digest}"])
+
+
+def _as_json(report: ConversionReport) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(
+        {
+            "digest": report.manifest.digest,
+            "size": report.manifest.size,
+            "layers": [
+                {
+                    "source": layer.source,
+                    "source_size": layer.source_size,
+                    "digest": layer.result.digest,
+                    "size": layer.result.size,
+                    "annotations": layer.result.annotations,
+                    "reused": layer.reused,
+                }
+                for layer in report.layers
+            ],
+        }
+    )
+
+
+class _Progress:
+    """A progress bar on a terminal, nothing elsewhere. `rich` is an extra: without it there is none."""
+
+    def __init__(self) -> None:
+        self.advance: Callable[[int], None] = lambda _: None
+        self.begin: Callable[[str, int | None], None] = lambda _, __: None
+        self._bar = _rich_bar(self) if sys.stderr.isatty() else None
+
+    def __enter__(self) -> _Progress:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+
+@contextmanager
+def _rich_bar(progress: _Progress) -> Iterator[None]:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        progress.begin = lambda what, total: bar.update(task, description=what, total=total)
+        progress.advance = lambda size: bar.advance(task, size)
+        yield

@@ -1,0 +1,224 @@
+"""A layer as a stream: the plain tar archive that a blob holds, whatever it is compressed with.
+
+What is read is verified on the way: the blob's size and digest, and the archive's digest (the diff
+ID that an image config promises). `PlainLayer` is used by one thread and holds a few MiB at most,
+whatever the layer claims to inflate to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any, cast
+
+from lazylayer.errors import BuildError, FormatError, UnavailableError, VerificationError
+from lazylayer.extents import Extent
+from lazylayer.oci import Descriptor, Digest
+from lazylayer.source import BlobSource
+
+__all__ = ["BlobStream", "PlainLayer"]
+
+_PIECE = 1024 * 1024
+_ZSTD_WINDOW = 128 * 1024 * 1024
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
+
+
+class BlobStream(io.RawIOBase):
+    """The bytes of a blob, in order; at their end size and digest are checked.
+
+    `advance` is told how many bytes came, each time. Raises what `BlobSource.fetch` raises, and
+    VerificationError.
+    """
+
+    def __init__(self, source: BlobSource, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
+        self._source = source
+        self._descriptor = descriptor
+        self._advance = advance
+        size = source.size
+        if descriptor.size and size != descriptor.size:
+            raise UnavailableError(f"blob {descriptor.digest} has {size} bytes, but {descriptor.size} were promised")
+        self._pieces = source.fetch([Extent(0, size)]) if size else iter(())
+        self._rest = b""
+        self._size = size
+        self._seen = 0
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, none only at the end; all that is left without a size."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_PIECE), b""))
+        if not self._rest and size:
+            self._rest = self._next()
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+    def _next(self) -> bytes:
+        for _, piece in self._pieces:
+            if piece:
+                self._seen += len(piece)
+                self._hash.update(piece)
+                self._advance(len(piece))
+                return piece
+        if self._seen != self._size:
+            raise UnavailableError(f"blob {self._descriptor.digest} ended after {self._seen} of {self._size} bytes")
+        found = f"sha256:{self._hash.hexdigest()}"
+        if found != self._descriptor.digest:
+            raise VerificationError(f"blob {self._descriptor.digest} is damaged: what came has the digest {found}")
+        return b""
+
+    def close(self) -> None:
+        """Ends the request."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        super().close()
+
+
+class PlainLayer(io.RawIOBase):
+    """The plain tar archive of a layer. `diff_id` is what its digest must be; empty for not known."""
+
+    def __init__(self, blob: BlobStream, diff_id: str = "") -> None:
+        self._blob = blob
+        self._diff_id = diff_id
+        self._hash = hashlib.sha256()
+        self._checked = False
+        self.size = 0
+        """Bytes that were read so far."""
+        head = _read_exactly(blob, 4)
+        self._pieces = _inflate(head, blob)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, none only at the end. Raises FormatError and VerificationError."""
+        if size < 0:
+            size = 1 << 62
+        pieces: list[memoryview] = []
+        while size:
+            if not self._rest:
+                piece = next(self._pieces, b"")
+                if not piece:
+                    break
+                self._hash.update(piece)
+                self._rest = memoryview(piece)
+            pieces.append(self._rest[:size])
+            self._rest = self._rest[size:]
+            size -= len(pieces[-1])
+        data = b"".join(pieces)
+        self.size += len(data)
+        return data
+
+    def finish(self) -> Digest:
+        """Reads what is left behind the end of the archive; returns the diff ID, checked."""
+        while self.read(_PIECE):
+            pass
+        while self._blob.read(_PIECE):
+            pass
+        found = Digest(f"sha256:{self._hash.hexdigest()}")
+        if self._diff_id and found != self._diff_id:
+            raise VerificationError(f"its archive has the digest {found}, but the image config says {self._diff_id}")
+        return found
+
+
+def _read_exactly(blob: BlobStream, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := blob.read(size - len(data))):
+        data += piece
+    return data
+
+
+def _inflate(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+    if head.startswith(_GZIP_MAGIC):
+        return _gunzip(head, blob)
+    if head == _ZSTD_MAGIC or (head[1:] == _SKIPPABLE_MAGIC and 0x50 <= head[0] <= 0x5F):
+        return _unzstd(head, blob)
+    return _plain(head, blob)
+
+
+def _plain(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+    if head:
+        yield head
+    while piece := blob.read(_PIECE):
+        yield piece
+
+
+def _gunzip(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+    """What the gzip members of a blob inflate to, in pieces of 1 MiB at most."""
+    library = _gzip_library()
+    data = head
+    while data:
+        inflater = library.decompressobj(16 + zlib.MAX_WBITS)
+        while not inflater.eof:
+            if not data and not (data := blob.read(_PIECE)):
+                raise FormatError("its gzip stream is cut short")
+            try:
+                piece = inflater.decompress(data, _PIECE)
+            except (zlib.error, library.error) as error:
+                raise FormatError(f"its gzip stream is broken: {error}") from error
+            data = inflater.unconsumed_tail
+            if piece:
+                yield piece
+        data = inflater.unused_data.lstrip(b"\0") or _skip_zeros(blob)
+        while len(data) < 2 and (more := blob.read(_PIECE)):
+            data += more
+        if data and not data.startswith(_GZIP_MAGIC):
+            raise FormatError("its gzip stream is followed by something else")
+
+
+def _gzip_library() -> Any:
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib
+    return isal_zlib
+
+
+def _skip_zeros(blob: BlobStream) -> bytes:
+    """The next bytes that are not zeros: gzip may be padded with those."""
+    while piece := blob.read(_PIECE):
+        if piece := piece.lstrip(b"\0"):
+            return piece
+    return b""
+
+
+def _unzstd(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+    try:
+        import zstandard
+    except ImportError:
+        raise BuildError("the layer is compressed with zstd; install the package zstandard") from None
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    # It needs nothing of a file but `read`.
+    source = cast("IO[bytes]", _Prefixed(head, blob))
+    reader = decompressor.stream_reader(source, read_across_frames=True)
+    while True:
+        try:
+            piece = reader.read(_PIECE)
+        except zstandard.ZstdError as error:
+            raise FormatError(f"its zstd stream is broken: {error}") from error
+        if not piece:
+            return
+        yield piece
+
+
+class _Prefixed:
+    """A stream with bytes put in front of it."""
+
+    def __init__(self, head: bytes, blob: BlobStream) -> None:
+        self._head = head
+        self._blob = blob
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, none only at the end."""
+        head, self._head = self._head, b""
+        return head or self._blob.read(size)
