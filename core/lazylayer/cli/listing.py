@@ -53,11 +53,17 @@ def ls(
 @click.command()
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
+@click.option("--stats", is_flag=True, help="Say on standard error how much was fetched, as JSON.")
 @click.argument("reference", type=IMAGE, metavar="REF")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=bytes), metavar="PATH...")
 @click.pass_context
 def cat(
-    context: click.Context, reference: Reference, paths: tuple[bytes, ...], plain_http: bool, layer: int | None
+    context: click.Context,
+    reference: Reference,
+    paths: tuple[bytes, ...],
+    plain_http: bool,
+    layer: int | None,
+    stats: bool,
 ) -> None:
     """Write the files at PATH in the image REF to standard output.
 
@@ -72,6 +78,24 @@ def cat(
                 raise LayerError(f"{reference}: {os.fsdecode(path)} is not a regular file")
             for offset in range(0, entry.size, _PIECE):
                 sys.stdout.buffer.write(tree.read(entry, offset, _PIECE))
+        if stats:
+            click.echo(_fetched(tree), err=True)
+
+
+def _fetched(tree: MountableTree) -> bytes:
+    import msgspec
+
+    from lazylayer.layer import Layer, MergedLayers
+
+    assert isinstance(tree, Layer | MergedLayers)
+    states = [layer.state() for layer in (tree.layers if isinstance(tree, MergedLayers) else (tree,))]
+    return msgspec.json.encode(
+        {
+            "size": sum(state.size for state in states),
+            "fetched": sum(state.fetched for state in states),
+            "requests": sum(state.requests for state in states),
+        }
+    )
 
 
 @contextmanager
