@@ -83,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What is still buffered has no reader; without this Python complains at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = EXIT_BROKEN_PIPE
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        status = EXIT_BROKEN_PIPE  # click catches it before we do, and means to exit with 1
     sys.exit(status)
 
 
