@@ -151,7 +151,7 @@ class TestCommands:
     def test_program_is_passed_and_closed(self, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
         closed: list[Program] = []
         monkeypatch.setattr("lazylayer.program.find_problems", lambda *_: [])
-        monkeypatch.setattr(Program, "close", lambda self: closed.append(self))
+        monkeypatch.setattr(Program, "close", lambda self: closed.append(self))  # noqa: PLW0108 - a method
 
         @click.command("show")
         @click.option("--twice", is_flag=True)

@@ -81,7 +81,7 @@ def run(tmp_path: Path) -> Run:
     for name, (source, _, _) in TROUBLES.items():
         install(path, f"tst-{name}", {f"tst_{name}": f"tst_{name}"}, {f"tst_{name}": HEADER + source})
     for vendor in ("red", "blue"):
-        install(path, f"tst-{vendor}", {"tst_twice": f"tst_{vendor}"}, {f"tst_{vendor}": GOOD})
+        install(path, f"tst-{vendor}", {"tst_twice": f"tst_{vendor}:Plugin"}, {f"tst_{vendor}": GOOD})
     lazylayer = CommandLine(tmp_path, **{"cache.chunks": "tst_good", "cache.ranges": "tst_good"})
     lazylayer.environment["PYTHONPATH"] = str(path)
     return lazylayer.run

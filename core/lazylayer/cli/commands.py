@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from lazylayer.cli.invocation import Invocation
 
-__all__ = ["CORE_COMMANDS", "LazyGroup"]
+__all__ = ["CORE_COMMANDS", "LazyCommand", "LazyGroup"]
+
+
+EXIT_BROKEN_PIPE = 141
+"""As if SIGPIPE had ended us, which is what a shell expects of the left side of `| head`."""
 
 
 class LazyCommand(NamedTuple):
@@ -58,6 +64,17 @@ class LazyGroup(click.Group):
         module, _, name = lazy.target.partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Ends quietly, as by SIGPIPE, when whoever reads its output went away."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # What is still buffered has no reader; without this Python complains at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(EXIT_BROKEN_PIPE)
+        return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in `--help`."""

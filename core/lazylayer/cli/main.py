@@ -22,8 +22,6 @@ EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78
 """EX_CONFIG of sysexits.h; systemd knows it too."""
 EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
-"""As if SIGPIPE had ended us, which is what a shell expects of the left side of `| head`."""
 
 
 def _remember_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -77,17 +75,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits; `arguments` are those of the process by default."""
-    try:
-        status = _run(arguments, Invocation())
-    except BrokenPipeError:
-        # What is still buffered has no reader; without this Python complains at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_BROKEN_PIPE
-    except SystemExit as ended:
-        if not isinstance(ended.__context__, BrokenPipeError):
-            raise
-        status = EXIT_BROKEN_PIPE  # click catches it before we do, and means to exit with 1
-    sys.exit(status)
+    sys.exit(_run(arguments, Invocation()))
 
 
 def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
@@ -105,23 +93,22 @@ def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
         return _fail(str(error), error, invocation.debug, EXIT_CONFIGURATION)
     except LazylayerError as error:
         return _fail(str(error), error, invocation.debug, EXIT_FAILURE)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return _fail(f"{where}{error.strerror or error}", error, invocation.debug, EXIT_FAILURE)
     except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too
         said = f"{type(error).__name__}: {error} (a defect in lazylayer or a plugin; --debug shows where)"
         return _fail(said, error, invocation.debug, EXIT_FAILURE)
-    return result if isinstance(result, int) else 0
+    return result if type(result) is int else 0
 
 
 def _fail(said: str, error: Exception, debug: bool, status: int) -> int:
-    from lazylayer.log import one_line, scrub
+    from lazylayer.log import one_line
 
     if debug:
         import traceback
 
-        click.echo(scrub("".join(traceback.format_exception(error))), err=True, nl=False)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            click.echo(one_line(line), err=True)
     click.echo(f"lazylayer: error: {one_line(said)}", err=True)
     return status
