@@ -3,6 +3,10 @@
 A thread that C code made gets a new Python thread state each time that it calls into Python, which
 costs more than most requests. `keep_state` gives such a thread a state that stays; it is freed when
 the thread ends, so that threads that come and go leave nothing behind.
+
+The end is heard of by glibc's `__cxa_thread_atexit_impl` (what C++ frees thread-local objects with),
+not by the destructor of a pthread key: keys lose their values in the order of their making, Python's
+own before ours, and Python 3.12 and newer abort when they free a state that its thread forgot.
 """
 
 from __future__ import annotations
@@ -17,27 +21,29 @@ __all__ = ["keep_state"]
 _kept = threading.local()
 
 _python: Any = ctypes.pythonapi
-_python.PyGILState_GetThisThreadState.restype = ctypes.c_void_p
-_python.PyThreadState_Clear.argtypes = [ctypes.c_void_p]
-_python.PyThreadState_Clear.restype = None
-_python.PyThreadState_Delete.argtypes = [ctypes.c_void_p]
-_python.PyThreadState_Delete.restype = None
+_python.PyGILState_Release.argtypes = [ctypes.c_int]
+_python.PyGILState_Release.restype = None
+
+_Destructor: Any = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_LOCKED = 0  # PyGILState_LOCKED: what Ensure returns to a thread that holds Python's lock already
 
 
-def _free(state: int) -> None:
-    # By now the C library has taken the state from the thread, and this call runs on one of its own.
-    _python.PyThreadState_Clear(state)
-    _python.PyThreadState_Delete(state)
+def _let_go(_: int | None) -> None:
+    # Takes back the one Ensure of `keep_state`; the end of this call then frees the state.
+    _python.PyGILState_Release(_LOCKED)
 
 
-_free_callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_free)
+_let_go_callback = _Destructor(_let_go)
 
 
 @functools.cache
-def _key() -> int:
-    """A pthread key whose destructor frees a state in the thread that ends; -1 if there is none to be had."""
-    key = ctypes.c_uint()
-    return key.value if _python.pthread_key_create(ctypes.byref(key), _free_callback) == 0 else -1
+def _find_at_thread_exit() -> Any:
+    """`__cxa_thread_atexit_impl`; None with a C library that has none."""
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, _Destructor, ctypes.c_void_p, ctypes.c_void_p)
+    try:
+        return prototype(("__cxa_thread_atexit_impl", _python))
+    except AttributeError:
+        return None
 
 
 def keep_state() -> None:
@@ -46,8 +52,8 @@ def keep_state() -> None:
         _kept.state  # noqa: B018 - only whether it is there
     except AttributeError:
         _kept.state = True
-        key = _key()
-        if key >= 0:
-            state = ctypes.c_void_p(_python.PyGILState_GetThisThreadState())
-            if _python.pthread_setspecific(ctypes.c_uint(key), state) == 0:
-                _python.PyGILState_Ensure()
+        at_thread_exit = _find_at_thread_exit()
+        # The last argument is an address in the library that must stay loaded until then.
+        anchor = ctypes.cast(_python.PyGILState_Release, ctypes.c_void_p)
+        if at_thread_exit is not None and at_thread_exit(_let_go_callback, None, anchor) == 0:
+            _python.PyGILState_Ensure()
