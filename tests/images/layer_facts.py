@@ -1,0 +1,78 @@
+"""What an opened layer shows, in the same words as `tree_facts` says it of a directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import replace
+
+from images.tree_facts import EntryFacts, TreeFacts
+from lazylayer.contents import LayerContents
+from lazylayer.tree import OPAQUE_XATTR, Entry
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+}
+
+
+def layer_facts(contents: LayerContents, blob: bytes, *, unknown_mtimes: Collection[bytes] = ()) -> TreeFacts:
+    """The facts of every entry of a layer whose bytes are `blob`; inflates and verifies every file."""
+    facts: TreeFacts = {}
+    names_of: dict[int, list[bytes]] = defaultdict(list)
+    for path, entry in contents.tree.walk():
+        name = path or b"."
+        facts[name] = _facts(contents, blob, entry)
+        if name in unknown_mtimes:
+            facts[name] = replace(facts[name], mtime=None)
+        if entry.children is None and not entry.whiteout:
+            names_of[entry.ino].append(name)
+    for names in names_of.values():
+        if len(names) > 1:
+            for name in names:
+                facts[name] = replace(facts[name], same_file=tuple(sorted(names)))
+    return facts
+
+
+def read_file(contents: LayerContents, blob: bytes, entry: Entry) -> bytes:
+    """A file's content, each chunk checked against its digest."""
+    table = contents.chunks
+    parts = []
+    for number in range(entry.first_chunk, entry.first_chunk + entry.chunk_count):
+        chunk = table[number]
+        start, end = table.member_extent(table.member_of(number))
+        assert start == chunk.offset
+        data = contents.inflate(blob[start:end], chunk.inner + chunk.size)[chunk.inner :]
+        assert hashlib.sha256(data).digest() == chunk.digest
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _facts(contents: LayerContents, blob: bytes, entry: Entry) -> EntryFacts:
+    if entry.whiteout:
+        return EntryFacts(kind="whiteout")
+    kind = stat.S_IFMT(entry.mode)
+    is_file, is_symlink = kind == stat.S_IFREG, kind == stat.S_IFLNK
+    xattrs = dict(entry.xattrs or {})
+    if entry.opaque:
+        xattrs[OPAQUE_XATTR] = b"y"
+    return EntryFacts(
+        kind=_KINDS[kind],
+        mode=stat.S_IMODE(entry.mode),
+        uid=entry.uid,
+        gid=entry.gid,
+        size=entry.size if is_file or is_symlink else None,
+        mtime=(entry.mtime + 500_000_000) // 1_000_000_000,
+        device=(os.major(entry.rdev), os.minor(entry.rdev)) if kind in (stat.S_IFCHR, stat.S_IFBLK) else None,
+        target=entry.target if is_symlink else None,
+        links=entry.nlink if kind != stat.S_IFDIR else None,
+        xattrs=tuple(sorted((os.fsdecode(name), value) for name, value in xattrs.items())),
+        sha256=hashlib.sha256(read_file(contents, blob, entry)).hexdigest() if is_file else None,
+    )

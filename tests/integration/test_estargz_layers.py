@@ -1,0 +1,152 @@
+"""eStargz layers, built by us or by the Go tools, show what GNU tar extracts from the archives."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lazylayer_format_estargz
+import lazylayer_resolver_layout
+from images.gnu_tar import extract_for_overlay
+from images.go_image import GoImages
+from images.layer_facts import layer_facts
+from images.tree_facts import TreeFacts, differences, snapshot_tree
+from lazylayer.building import BuildOptions
+from lazylayer.contents import LayerContents
+from lazylayer.hooks import Hooks
+from lazylayer.oci import Descriptor, Platform, parse_reference
+from lazylayer.plugins import make_manager
+from servers.docker_registry import DockerRegistry
+from synthetic import make_blob
+
+LAYERS = [0, 1, 2]
+Expected = tuple[TreeFacts, frozenset[bytes]]
+
+
+@pytest.fixture(scope="module")
+def hooks() -> Hooks:
+    manager = make_manager()
+    for plugin in (lazylayer_format_estargz, lazylayer_resolver_layout):
+        manager.register(plugin)
+    return Hooks(manager)
+
+
+@pytest.fixture(scope="module")
+def expected(odd_layers: list[Path], server_directory: Path) -> Iterator[list[Expected]]:
+    """What GNU tar and overlayfs make of each layer, and its implicit directories."""
+    found = []
+    for number, archive in enumerate(odd_layers):
+        directory = server_directory / f"oracle-{number}"
+        implicit = extract_for_overlay(archive, directory)
+        found.append((snapshot_tree(directory, unknown_mtimes=implicit), implicit))
+        shutil.rmtree(directory)
+    yield found
+
+
+def build(hooks: Hooks, archive: Path, **options: Any) -> tuple[bytes, LayerContents]:
+    """Builds a layer of an archive and opens it again."""
+    destination = io.BytesIO()
+    with archive.open("rb") as source:
+        built = hooks.build_layer("estargz", source, destination, BuildOptions(**options))
+    return destination.getvalue(), open_layer(hooks, destination.getvalue(), built.descriptor)
+
+
+def open_layer(hooks: Hooks, blob: bytes, descriptor: Descriptor) -> LayerContents:
+    return hooks.open_layer(make_blob(blob), descriptor, True)
+
+
+@pytest.mark.parametrize("number", LAYERS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunk_size": 65536, "level": 1, "jobs": 1},
+        {"min_chunk_size": 50_000},
+        {"prefetch": [b"sizes", b"nothing"]},
+    ],
+    ids=["plain", "small chunks", "packed", "prefetched"],
+)
+def test_built_layer_shows_what_tar_extracts(
+    hooks: Hooks, odd_layers: list[Path], expected: list[Expected], number: int, options: dict[str, Any]
+) -> None:
+    facts, implicit = expected[number]
+    blob, contents = build(hooks, odd_layers[number], **options)
+    assert differences(facts, layer_facts(contents, blob, unknown_mtimes=implicit)) == []
+
+
+def test_built_layer_is_an_ordinary_archive(
+    hooks: Hooks, odd_layers: list[Path], expected: list[Expected], server_directory: Path
+) -> None:
+    """A runtime that knows nothing of us gunzips and extracts it: it finds the same, and two names more."""
+    facts, implicit = expected[0]
+    blob, _ = build(hooks, odd_layers[0])
+    archive, directory = server_directory / "ordinary.tar", server_directory / "ordinary"
+    archive.write_bytes(subprocess.run(["gzip", "--decompress"], input=blob, capture_output=True, check=True).stdout)
+    try:
+        extract_for_overlay(archive, directory)
+        found = snapshot_tree(directory, unknown_mtimes=implicit)
+        assert {b"stargz.index.json", b".no.prefetch.landmark"} <= found.keys()
+        for name in (b"stargz.index.json", b".no.prefetch.landmark"):
+            del found[name]
+        assert differences(facts, found) == []
+    finally:
+        archive.unlink()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_result_does_not_depend_on_the_number_of_jobs(hooks: Hooks, odd_layers: list[Path]) -> None:
+    blobs = {build(hooks, odd_layers[0], jobs=jobs, chunk_size=100_000)[0] for jobs in (1, 2, 5)}
+    assert len(blobs) == 1
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("chunk_size", [None, 65536])
+def test_layers_of_the_go_tools_are_read(
+    hooks: Hooks,
+    go_images: GoImages,
+    odd_layers: list[Path],
+    expected: list[Expected],
+    docker_registry: DockerRegistry,
+    server_directory: Path,
+    chunk_size: int | None,
+) -> None:
+    reference = go_images.push_estargz(odd_layers, chunk_size=chunk_size)
+    layout = server_directory / f"go-{chunk_size}"
+    copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:go"]
+    subprocess.run(copy, check=True)
+    try:
+        image = hooks.resolve_image(parse_reference(f"oci:{layout}:go"), Platform.of_this_machine())
+        for descriptor, (facts, implicit) in zip(image.manifest.layers, expected, strict=True):
+            blob = (layout / "blobs/sha256" / descriptor.digest[7:]).read_bytes()
+            contents = open_layer(hooks, blob, descriptor)
+            assert contents.tree.no_prefetch
+            assert differences(facts, layer_facts(contents, blob, unknown_mtimes=implicit)) == []
+    finally:
+        shutil.rmtree(layout)
+
+
+def test_toc_is_as_the_go_tools_write_it(hooks: Hooks, odd_layers: list[Path]) -> None:
+    """Fields and their types; nothing that a strict reader would stumble over."""
+    blob, contents = build(hooks, odd_layers[0], chunk_size=1_000_000)
+    plain = subprocess.run(["gzip", "--decompress"], input=blob, capture_output=True, check=True).stdout
+    listing = subprocess.run(
+        ["tar", "--extract", "--to-stdout", "stargz.index.json"], input=plain, capture_output=True, check=True
+    ).stdout
+    toc = json.loads(listing)
+    assert toc["version"] == 1
+    by_type: dict[str, list[dict[str, Any]]] = {}
+    for entry in toc["entries"]:
+        by_type.setdefault(entry["type"], []).append(entry)
+    assert set(by_type) == {"dir", "reg", "chunk", "hardlink", "symlink", "char", "block", "fifo"}
+    assert all(entry["name"].endswith("/") for entry in by_type["dir"])
+    assert all(entry["digest"] for entry in by_type["reg"])
+    assert all(entry["chunkDigest"] for entry in by_type["chunk"])
+    assert len([each for each in toc["entries"] if each["name"] == ".no.prefetch.landmark"]) == 1
+    assert contents.tree.inodes > 5000
