@@ -138,7 +138,7 @@ class TarReader:
         while True:
             header = self._header()
             if header is None:
-                if raw:
+                if extended or long_name or long_link:
                     raise FormatError(f"the tar archive ends at {self._at} behind an extended header")
                 return None
             raw += header
@@ -304,7 +304,7 @@ class TarReader:
                     _bound_sparse(member, count)
                 elif len(numbers) < 2 * count:
                     numbers.append(_decimal(line, member))
-            if len(rest) > _MAX_DIGITS:
+            if len(rest) > _MAX_DIGITS and (count is None or len(numbers) < 2 * count):
                 _refuse_sparse(member)
             text = rest
         member.stored = self._left
