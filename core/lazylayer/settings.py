@@ -43,9 +43,10 @@ class PluginsSettings(_Table, frozen=True):
     """`[plugins]`: which plugins are loaded, and in which order they are asked."""
 
     enabled: tuple[str, ...] = ()
-    """Only these, in this order; empty means all that are installed, by name."""
+    """Only these, first asked first; `*` stands for all others, by name. Empty is the same as `*`.
+    `NAME@DISTRIBUTION` chooses, where two distributions offer a plugin of one name."""
     disabled: tuple[str, ...] = ()
-    """Not these, even when enabled."""
+    """Not these, even when enabled; they are not even imported."""
     required: tuple[str, ...] = ()
     """Start-up fails when one of these is missing, broken or skipped."""
 
@@ -71,29 +72,31 @@ class FetchSettings(_Table, frozen=True):
     verify: bool = True
     """Whether layers without verifiable digests are refused. Without it nothing is promised."""
     allow_skip_verify: bool = False
-    """Whether the label containerd.io/snapshot/remote/stargz.skipverify is obeyed."""
+    """Whether the label `containerd.io/snapshot/remote/stargz.skipverify` is obeyed."""
 
 
 class PrefetchSettings(_Table, frozen=True):
     """`[prefetch]`: what is fetched before first use."""
 
     enabled: bool = True
+    """Whether anything is."""
     size: Natural = 0
     """Bytes, for layers without landmarks; a label may say otherwise."""
     timeout: Seconds = 10.0
-    """How long a check waits for a prefetch that is under way; a time-out only warns."""
+    """Seconds. How long a check waits for a prefetch that is under way; a time-out only warns."""
 
 
 class BackgroundSettings(_Table, frozen=True):
     """`[background]`: fetching the rest of a layer when nothing else is to be done."""
 
     enabled: bool = True
+    """Whether it is."""
     concurrency: Positive = 2
     """How many background requests may be under way at once, in the whole process."""
     silence: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    """Background fetching goes on this long after the last reader's request has ended."""
+    """Seconds. Background fetching goes on this long after the last reader's request has ended."""
     starvation: Seconds = 30.0
-    """After waiting this long on a busy node, one background request is let through."""
+    """Seconds. After waiting this long on a busy node, one background request is let through."""
     request_size: Positive = 4 * 1024 * 1024
     """Bytes. How much one background request asks for."""
 
@@ -102,11 +105,11 @@ class ResolveSettings(_Table, frozen=True):
     """`[resolve]`: how images and layers are found and kept."""
 
     timeout: Seconds = 30.0
-    """How long a mount waits for its layer."""
+    """Seconds. How long a mount waits for its layer."""
     keep: Natural = 100
     """How many opened layers are kept for the next mount when nothing uses them."""
     check_interval: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    """A check asks the registry again only when the last answer is older than this."""
+    """Seconds. A check asks the registry again only when the last answer is older than this."""
     platform: str = ""
     """`os/architecture[/variant]`; empty for this machine's."""
     plain_http: tuple[str, ...] = ()
@@ -119,6 +122,7 @@ class MountSettings(_Table, frozen=True):
     frontend: str = "auto"
     """The name of a frontend plugin, or `auto`: the first of `prefer` that works here."""
     prefer: tuple[str, ...] = ("frontend_erofs", "frontend_fuse")
+    """What `auto` tries, the best first."""
     allow_other: bool = True
     """Whether other users may see a mount; needed under containerd."""
     debug: bool = False
@@ -129,7 +133,9 @@ class LogSettings(_Table, frozen=True):
     """`[log]`: what is written to stderr."""
 
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Lines of this level and above. INFO has nothing that happens per read; TRACE names every hook."""
     format: Literal["text", "json"] = "text"
+    """One line for people, or one JSON object a line for machines."""
 
 
 def default_root() -> str:
