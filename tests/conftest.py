@@ -12,6 +12,7 @@ import pytest
 
 from images.go_image import GoImages
 from images.odd_tree import build_odd_layers
+from images.python_image import build_python_layers
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 
@@ -55,3 +56,9 @@ def go_images(server_directory: Path, docker_registry: DockerRegistry, container
 def odd_layers(as_root: None, server_directory: Path) -> list[Path]:
     """Tar archives of three layers, lowest first, with every oddity: see `images.odd_tree`."""
     return build_odd_layers(server_directory / "odd-tree")
+
+
+@pytest.fixture(scope="session")
+def python_layers(as_root: None, server_directory: Path) -> list[Path]:
+    """Tar archives of two layers, lowest first, in which a container can run Python: see `images.python_image`."""
+    return build_python_layers(server_directory / "python-image")
