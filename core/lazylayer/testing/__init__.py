@@ -9,8 +9,9 @@ import pytest
 
 # Without this the checks of a kit would fail with a bare AssertionError and no values.
 pytest.register_assert_rewrite(
-    "lazylayer.testing.cache",
     "lazylayer.testing.cache_model",
+    "lazylayer.testing.cache_persistence",
+    "lazylayer.testing.cache_values",
     "lazylayer.testing.frontend_serving",
     "lazylayer.testing.frontend_showing",
 )

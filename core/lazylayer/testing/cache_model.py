@@ -38,7 +38,7 @@ def check_against_model(cache: Cache, limit: int, overhead: int) -> None:
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Machine, settings=chosen)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Machine, settings=chosen)
 
 
 class _CacheMachine(RuleBasedStateMachine):
@@ -57,7 +57,7 @@ class _CacheMachine(RuleBasedStateMachine):
         key = self._key(name)
         data = self.put_so_far.get(key)
         if data is None:
-            data = random.Random(key).randbytes(size)
+            data = random.Random(key).randbytes(size)  # noqa: S311 - no secret
         self.put_so_far[key] = data
         self.reckoned += len(data) + self.overhead
         self.cache.put(key, data)

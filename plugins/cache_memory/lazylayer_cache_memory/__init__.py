@@ -1,3 +1,41 @@
-"""Chunks and ranges in RAM, bounded by bytes."""
+"""Chunks and ranges in RAM, bounded by bytes; the least recently used value leaves first.
+
+What it holds is gone with the process and is shared with no other. Both purposes share one limit.
+"""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from lazylayer import hookimpl
+from lazylayer.cache import Cache, CachePurpose
+from lazylayer.settings import Settings
+from lazylayer_cache_memory.memory import MemoryCache, Section
+
+__all__ = ["CacheMemory", "MemoryCache", "Options"]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.cache_memory]`."""
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 * 1024 * 1024
+    """Bytes that chunks and ranges may take up together."""
+
+
+class CacheMemory:
+    """The plugin: one store in memory, with a section for each purpose."""
+
+    def __init__(self) -> None:
+        self._store = MemoryCache(max_bytes=Options().max_bytes)
+
+    @hookimpl
+    def lazylayer_configure(self, settings: Settings) -> None:
+        """Takes the limit."""
+        self._store = MemoryCache(max_bytes=settings.plugin_options("cache_memory", Options).max_bytes)
+
+    @hookimpl
+    def lazylayer_open_cache(self, kind: str, purpose: CachePurpose) -> Cache | None:
+        """The section of the store that is for `purpose`."""
+        return Section(self._store, purpose) if kind == "cache_memory" else None
