@@ -23,7 +23,7 @@ lint: venv
 	@scripts/lint
 
 bench: debian-packages-test venv
-	.venv/bin/python -m pytest bench --benchmark-only
+	@set -e; for each in bench/[a-z]*.py; do echo "$$each"; .venv/bin/python "$$each"; done
 
 # Take the newest versions that the requirements allow, and write them down for everybody else.
 constraints: debian-packages-demo
