@@ -192,9 +192,9 @@ def test_reads_of_mounts(opened: Opened, counts: Counts, tmp_path: Path, monkeyp
         pytest.skip(reason)
     mountpoint = tmp_path / "mount"
     mountpoint.mkdir()
-    opened.filesystem.mount_image(str(mountpoint), opened.reference)
     reads: list[str] = []
     monkeypatch.setattr(MergedLayers, "read", counting(MergedLayers.read, reads))
+    opened.filesystem.mount_image(str(mountpoint), opened.reference)
     before = counts.all()
     # From another process: one that serves a mount must not read it itself.
     command = [sys.executable, "-c", READER, str(mountpoint), str(READS // 4), *READ]
