@@ -1,0 +1,24 @@
+"""Mounts with the kernel's own EROFS over one image file, which is served as it is read.
+
+plugin      FrontendErofs: options, probe, mount
+format      EROFS on disk: structures and constants
+xattrs      extended attributes as EROFS has them
+writer      a tree as the metadata of an image
+image       the image as one file: metadata and the data of the tree's files
+protocol    the FUSE kernel protocol for a file system of one file
+server      answers the kernel's reads of that file
+kernel      the two mounts: FUSE's, which nobody sees, and EROFS on it
+mount       one mount: made, served, unmounted
+probe       whether this machine can do it
+"""
+
+from __future__ import annotations
+
+from loguru import logger as _logger
+
+from lazylayer_frontend_erofs.plugin import NAME, FrontendErofs, Options
+
+__all__ = ["NAME", "FrontendErofs", "Options"]
+
+# A library is silent until a program asks to hear it.
+_logger.disable(__name__)

@@ -1,0 +1,103 @@
+"""Whether this machine can mount EROFS on a served file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import stat
+from pathlib import Path
+
+from lazylayer.errors import LayerError, LazylayerError
+from lazylayer.mounting import VirtualDirectory
+from lazylayer.tree import Entry, TreeBuilder
+
+__all__ = ["what_is_missing"]
+
+_FIRST_KERNEL = (6, 12)
+_GOOD, _BAD = b"good", b"bad"
+
+
+def what_is_missing(*, quick: bool = False) -> str:
+    """What this machine lacks, and the way out; empty if nothing.
+
+    Unless `quick`, a tiny image is mounted, hidden from everybody, to see that it is read, and that a
+    read that fails is an error: were it zeros, wrong bytes would be taken for the layer's.
+    """
+    if os.geteuid() != 0:
+        return "only root may mount EROFS; run as root, or use frontend_fuse"
+    if _kernel_version() < _FIRST_KERNEL:
+        return f"Linux {platform.release()} cannot mount EROFS from a file; 6.12 and newer can"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return (
+            "/dev/fuse is missing or closed; load the kernel's module (modprobe fuse), or give the container the device"
+        )
+    if quick:
+        return ""
+    try:
+        return _try()
+    except (OSError, LazylayerError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        if not _has_erofs():
+            return f"the kernel has no EROFS ({reason}); load its module (modprobe erofs)"
+        return f"a trial mount failed: {reason}; CAP_SYS_ADMIN and CONFIG_EROFS_FS_BACKED_BY_FILE are needed"
+
+
+class _TrialTree:
+    """Two files, of which one cannot be read."""
+
+    source = "trial"
+
+    def __init__(self) -> None:
+        self.virtual: dict[bytes, VirtualDirectory] = {}
+        builder = TreeBuilder()
+        for name in (_GOOD, _BAD):
+            builder.add(name, Entry(stat.S_IFREG | 0o400, size=len(name)))
+        self.tree = builder.finish()
+
+    def read(self, entry: Entry, offset: int, size: int) -> bytes:
+        """The good file's name; an error for the bad one."""
+        if entry.size == len(_BAD):
+            raise LayerError("this read fails")
+        return _GOOD[offset : offset + size]
+
+
+def _try() -> str:
+    from lazylayer_frontend_erofs.image import Image
+    from lazylayer_frontend_erofs.mount import serve_image
+    from lazylayer_frontend_erofs.plugin import Options
+    from lazylayer_frontend_erofs.writer import write_metadata
+
+    tree = _TrialTree()
+    server, mounted = serve_image(Image(tree, write_metadata(tree.tree)), tree.source, Options())
+    try:
+        if _read(mounted, _GOOD) != _GOOD:
+            return "a trial mount shows wrong bytes; use frontend_fuse"
+        try:
+            _read(mounted, _BAD)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return ""
+            raise
+        return "this kernel takes a failed read for zeros, which is not safe; update it, or use frontend_fuse"
+    finally:
+        os.close(mounted)
+        server.ended.wait(1)
+
+
+def _read(mounted: int, name: bytes) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY, dir_fd=mounted)
+    try:
+        return os.read(descriptor, 100)
+    finally:
+        os.close(descriptor)
+
+
+def _has_erofs() -> bool:
+    return "\terofs\n" in Path("/proc/filesystems").read_text()
+
+
+def _kernel_version() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -1,0 +1,176 @@
+"""Serves an image file to the kernel, straight on /dev/fuse.
+
+Threads read requests and answer them. A read of metadata is answered at once; for a read of data,
+which may wait for the network, another thread takes over the waiting for requests, and is made if
+there is none. The kernel reads through its own cache, so that there are few requests.
+
+The lock, `ImageServer._lock`, guards the count of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import threading
+
+from loguru import logger
+
+from lazylayer.errors import LazylayerError
+from lazylayer_frontend_erofs import protocol
+from lazylayer_frontend_erofs.image import Image
+from lazylayer_frontend_erofs.protocol import HEADER, READ, REPLY, REQUEST_BYTES, Operation
+
+__all__ = ["ImageServer"]
+
+_IDLE_THREADS = 2
+_STORE_BYTES = 1024 * 1024
+_UNANSWERED = frozenset({Operation.FORGET, Operation.BATCH_FORGET, Operation.INTERRUPT})
+
+
+class ImageServer:
+    """Answers for one image until the kernel lets go of it. Owns the descriptor of /dev/fuse."""
+
+    def __init__(
+        self, descriptor: int, image: Image, *, threads: int, max_read: int, max_background: int, direct: bool
+    ) -> None:
+        self._descriptor = descriptor
+        self._image = image
+        self._most_threads = threads
+        self._max_read = max_read
+        self._max_background = max_background
+        self._direct = direct
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._failing = False
+        self._under_way: set[int] = set()
+        self.ended = threading.Event()
+        """Set when the kernel has let go of the file and the last thread is ending."""
+
+    def start(self) -> None:
+        """Starts to serve; the kernel must have been given the descriptor before."""
+        with self._lock:
+            self._start_thread()
+
+    def resend(self) -> None:
+        """Has the kernel send again what the last server of the descriptor took and did not answer."""
+        os.write(self._descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
+
+    def store_metadata(self, limit: int) -> None:
+        """Puts up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them."""
+        metadata = self._image.metadata[:limit]
+        for start in range(0, len(metadata), _STORE_BYTES):
+            os.writev(self._descriptor, protocol.store_notice(start, metadata[start : start + _STORE_BYTES]))
+
+    def fail(self) -> None:
+        """Answers every read with EIO from now on, those that are waiting too."""
+        self._failing = True
+        for unique in list(self._under_way):
+            self._reply_error(unique, errno.EIO)
+
+    # --- threads -----------------------------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        self._threads += 1
+        self._idle += 1
+        threading.Thread(target=self._serve, name="lazylayer-erofs", daemon=True).start()
+
+    def _serve(self) -> None:
+        try:
+            while self._serve_one():
+                pass
+        except Exception as error:  # noqa: BLE001 - a thread that ends without a word would leave readers waiting
+            logger.error("EROFS image server: {kind}: {error}", kind=type(error).__name__, error=error)
+        with self._lock:
+            self._threads -= 1
+            last = self._threads == 0
+        if last:
+            os.close(self._descriptor)
+            self.ended.set()
+
+    def _serve_one(self) -> bool:
+        """Takes one request and answers it; returns whether this thread goes on."""
+        try:
+            request = os.read(self._descriptor, REQUEST_BYTES)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                with self._lock:
+                    self._idle -= 1
+                return False
+            if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
+                return True  # the request was taken back
+            raise
+        _, operation, unique, *_ = HEADER.unpack_from(request)
+        if operation != Operation.READ:
+            self._answer(operation, unique, request)
+            return True
+        _, offset, size, *_ = READ.unpack_from(request, HEADER.size)
+        if self._image.is_metadata(offset, size) and not self._failing:
+            self._reply(unique, self._image.read(offset, size))
+            return True
+        with self._lock:
+            self._idle -= 1
+            if not self._idle and self._threads < self._most_threads:
+                self._start_thread()
+        self._read(unique, offset, size)
+        with self._lock:
+            if self._idle >= _IDLE_THREADS:
+                return False
+            self._idle += 1
+        return True
+
+    # --- answers -----------------------------------------------------------------------------------
+
+    def _read(self, unique: int, offset: int, size: int) -> None:
+        self._under_way.add(unique)
+        try:
+            if self._failing:
+                self._reply_error(unique, errno.EIO)
+                return
+            self._reply(unique, self._image.read(offset, size))
+        except LazylayerError:
+            self._reply_error(unique, errno.EIO)
+        except BaseException as error:  # noqa: BLE001 - the kernel waits for an answer, whatever happens
+            logger.error("EROFS read: {kind}: {error}", kind=type(error).__name__, error=error)
+            self._reply_error(unique, errno.EIO)
+        finally:
+            self._under_way.discard(unique)
+
+    def _answer(self, operation: int, unique: int, request: bytes) -> None:
+        if operation in _UNANSWERED:
+            return
+        size = self._image.size
+        if operation == Operation.GETATTR:
+            self._reply(unique, [protocol.attributes_reply(size)])
+        elif operation == Operation.OPEN:
+            self._reply(unique, [protocol.open_reply(direct=self._direct)])
+        elif operation == Operation.STATFS:
+            self._reply(unique, [protocol.statfs_reply(size)])
+        elif operation in (Operation.RELEASE, Operation.FLUSH, Operation.DESTROY):
+            self._reply(unique, [])
+        elif operation == Operation.INIT:
+            try:
+                reply = protocol.init_reply(request, max_read=self._max_read, max_background=self._max_background)
+            except (ValueError, struct.error) as error:
+                logger.error("EROFS image server: {error}", error=error)
+                self._reply_error(unique, errno.EPROTO)
+            else:
+                self._reply(unique, [reply])
+        else:
+            self._reply_error(unique, errno.ENOSYS)
+
+    def _reply(self, unique: int, parts: list[bytes | memoryview]) -> None:
+        length = REPLY.size + sum(map(len, parts))
+        try:
+            os.writev(self._descriptor, [REPLY.pack(length, 0, unique), *parts])
+        except OSError as error:
+            # ENOENT: it was answered by `fail`, or its reader is gone. ENODEV: the mount is.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                logger.error("EROFS image server: an answer was refused: {error}", error=error)
+                self._reply_error(unique, errno.EIO)
+
+    def _reply_error(self, unique: int, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, REPLY.pack(REPLY.size, -number, unique))
