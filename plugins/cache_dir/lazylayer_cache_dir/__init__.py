@@ -1,3 +1,58 @@
-"""Chunks and ranges on disk: persistent, content-addressed, size-limited."""
+"""Chunks and ranges on disk: persistent, shared by processes, bounded by bytes, checked when read.
+
+Both purposes live in one directory and share one limit; so do all processes that use the directory.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from lazylayer import hookimpl
+from lazylayer.cache import Cache, CachePurpose
+from lazylayer.errors import ConfigurationError
+from lazylayer.settings import Settings
+from lazylayer_cache_dir.directory import DirectoryCache, default_limit
+
+__all__ = ["CacheDir", "DirectoryCache", "Options"]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.cache_dir]`."""
+
+    directory: str = ""
+    """An absolute path; by default `cache` in the root directory of the settings."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Bytes on disk that chunks and ranges may take up together; by default a tenth of the file
+    system, and not more than 50 GiB."""
+
+
+class CacheDir:
+    """The plugin; it keeps where the cache is and how large it may be."""
+
+    def __init__(self) -> None:
+        self._options = Options()
+        self._directory = Path()
+
+    @hookimpl
+    def lazylayer_configure(self, settings: Settings) -> None:
+        """Takes the options. Nothing is opened yet."""
+        self._options = settings.plugin_options("cache_dir", Options)
+        self._directory = Path(self._options.directory or Path(settings.root, "cache"))
+        if not self._directory.is_absolute():
+            key = "plugin.cache_dir.directory"
+            raise ConfigurationError(f"{key}: {self._directory} is not an absolute path", key=key)
+
+    @hookimpl
+    def lazylayer_open_cache(self, kind: str, purpose: CachePurpose) -> Cache | None:
+        """The part of the directory that is for `purpose`; raises ConfigurationError if it is unusable."""
+        if kind != "cache_dir":
+            return None
+        try:
+            max_bytes = self._options.max_bytes or default_limit(self._directory)
+            return DirectoryCache(self._directory, purpose=purpose, max_bytes=max_bytes)
+        except OSError as error:
+            message = f"{self._directory} cannot be a cache: {error}; set plugin.cache_dir.directory to another"
+            raise ConfigurationError(message, key="plugin.cache_dir.directory") from error
