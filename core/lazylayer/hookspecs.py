@@ -10,7 +10,10 @@ How the answers are taken:
 - *first result*: plugins are asked in configured order, and the first answer that is not None is
   used. None means "not mine". The answer is an object with few methods; the core calls those, not
   the hook, while files are read.
-- *all*: every plugin is called.
+- *all*: every plugin is called, in the same order, each by itself.
+
+The configured order is that of `plugins.enabled`, else the order of names. Wrappers
+(`hookimpl(wrapper=True)`) are for first-result hooks only.
 
 Hooks run when something is opened or changes, never on a read. Unless a hook says otherwise it may
 be called from any thread, and from several at once. An exception that is not a `LazylayerError`
@@ -71,22 +74,25 @@ def lazylayer_configure(settings: Settings) -> None:
 
 @hookspec
 def lazylayer_add_commands(cli: click.Group) -> None:
-    """Add commands to the command line; called when the command line starts.
+    """Add commands to the command line; called when it looks for a command that is not the core's.
 
-    All plugins are called.
+    All plugins are called, before `lazylayer_configure`, or without it, as for `--help`.
 
-    :param cli: the `lazylayer` group; add commands with `cli.add_command` or `@cli.command()`.
+    :param cli: a group; add commands with `cli.add_command` or `@cli.command()`. A name that the
+        core or a plugin that is asked earlier has taken is left out, with a warning.
 
     Example::
 
         @hookimpl
         def lazylayer_add_commands(cli):
             @cli.command("hello")
-            def hello():
-                click.echo("hello")
+            @lazylayer.cli.pass_program
+            def hello(program):
+                click.echo(f"hello from below {program.settings.root}")
 
     Threading and errors: called from the main thread, also for `--help`: import what a command
-    needs inside the command. A plugin that fails here loses its commands and nothing else.
+    needs inside the command, and look at options there. A plugin that fails here loses its commands
+    and nothing else.
     """
 
 

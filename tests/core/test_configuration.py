@@ -366,3 +366,22 @@ def test_values_and_origins_cover_every_key() -> None:
     shown = {dotted(path): (value, origin) for path, value, origin in load(None, "plugin.x.y=1").values()}
     assert shown["plugin.x.y"] == (1, "--set plugin.x.y")
     assert {key for key in shown if not key.startswith("plugin.")} == set(configuration._known_keys()) - {"plugin"}
+
+
+@pytest.mark.seed(1)
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        (["cache.ranges=cache_memory"], "cache.ranges", "cache_memory"),  # http_cache_type
+        (["cache.chunks=cache_memory"], "cache.chunks", "cache_memory"),  # filesystem_cache_type
+        ([], "cache.ranges", "cache_dir"),
+        ([], "cache.chunks", "cache_dir"),
+        (["plugin.cache_memory.max_bytes=1000"], "plugin.cache_memory.max_bytes", 1000),  # lru_max_entry, in bytes
+        ([], "resolve.keep", 100),  # resolve_result_entry
+        (["prefetch.size=5000"], "prefetch.size", 5000),  # prefetch_size
+        (["prefetch.enabled=false"], "prefetch.enabled", False),  # noprefetch
+        (["mount.debug=true"], "mount.debug", True),  # debug
+    ],
+)
+def test_what_the_go_original_can_be_told(overrides: list[str], key: str, value: object) -> None:
+    assert {dotted(path): found for path, found, _ in load(None, *overrides).values()}[key] == value

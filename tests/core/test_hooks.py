@@ -272,6 +272,19 @@ class TestKeychain:
         assert credentials.username == "me"
         assert asked == [("other.test", reference)]
 
+    @pytest.mark.seed(2)
+    def test_first_answer_wins(self) -> None:
+        def keychain(*hosts: str, says: str) -> object:
+            return plugin(get_credentials=lambda host: Credentials(says, "secret") if host in hosts else None)
+
+        hooks = hooks_of(docker=keychain("a.test", says="docker"), kube=keychain("a.test", "b.test", says="kube"))
+        found = {host: hooks.get_credentials(host, REFERENCE) for host in ("a.test", "b.test", "c.test")}
+        assert {host: each and each.username for host, each in found.items()} == {
+            "a.test": "docker",
+            "b.test": "kube",
+            "c.test": None,
+        }
+
     def test_broken_keychain_ends_the_search(self) -> None:
         def fail() -> None:
             raise OSError("helper crashed")
