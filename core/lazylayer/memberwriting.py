@@ -4,8 +4,8 @@ A *member* is a stretch of a tar archive that is compressed by itself, so that i
 itself: see `lazylayer.chunks`. What a member holds is decided before it comes here, and each is
 compressed on its own, so the result does not depend on how many threads there are.
 
-`MemberWriter` is used by one thread, which reads, hashes and writes, while threads of its own
-compress. What is under way is bounded in bytes.
+`MemberWriter` is used by one thread, which reads and writes, while threads of its own compress and
+hash. What is under way is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 from lazylayer.oci import Digest
 from lazylayer.toc import TocEntry
@@ -52,6 +52,15 @@ class Member:
         self.append(data)
 
 
+class _Batch(NamedTuple):
+    """Members that a thread compresses, their bytes uncompressed, and what is being done with them."""
+
+    members: list[Member]
+    size: int
+    compressed: Future[list[bytes]]
+    hashed: Future[None]
+
+
 class MemberWriter:
     """Writes members to `destination`, compressed by `compress`, which must be thread-safe.
 
@@ -68,12 +77,13 @@ class MemberWriter:
         self._compress = compress
         threads = jobs or len(os.sched_getaffinity(0))
         self._threads = ThreadPoolExecutor(threads, "lazylayer-compress")
+        self._hasher = ThreadPoolExecutor(1, "lazylayer-hash")
         self._limit = _UNDER_WAY * min(threads, 8)
         self._hash = hashlib.sha256()
         self._plain_hash = hashlib.sha256()
         self._batch: list[Member] = []
         self._batch_size = 0
-        self._waiting: deque[tuple[Future[list[bytes]], list[Member], int]] = deque()
+        self._waiting: deque[_Batch] = deque()
         self._under_way = 0
 
     def __enter__(self) -> Self:
@@ -83,6 +93,7 @@ class MemberWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.shutdown(cancel_futures=True)
+        self._hasher.shutdown(cancel_futures=True)
 
     @property
     def digest(self) -> Digest:
@@ -96,14 +107,12 @@ class MemberWriter:
 
     def add(self, member: Member) -> None:
         """Takes a member; it is written, and its entries are completed, by the time of `flush`."""
-        for piece in member.pieces:
-            self._plain_hash.update(piece)
         self.plain_size += member.size
         self._batch.append(member)
         self._batch_size += member.size
         if self._batch_size >= _BATCH:
             self._send()
-        while self._waiting and (self._under_way > self._limit or self._waiting[0][0].done()):
+        while self._waiting and (self._under_way > self._limit or self._waiting[0].compressed.done()):
             self._write_oldest()
 
     def flush(self) -> None:
@@ -119,10 +128,19 @@ class MemberWriter:
         self.size += len(data)
 
     def _send(self) -> None:
-        if self._batch:
-            self._waiting.append((self._threads.submit(self._work, self._batch), self._batch, self._batch_size))
-            self._under_way += self._batch_size
-            self._batch, self._batch_size = [], 0
+        if not self._batch:
+            return
+        pieces = [piece for member in self._batch for piece in member.pieces]
+        hashed = self._hasher.submit(self._hash_plain, pieces)
+        compressed = self._threads.submit(self._work, self._batch)
+        self._waiting.append(_Batch(self._batch, self._batch_size, compressed, hashed))
+        self._under_way += self._batch_size
+        self._batch, self._batch_size = [], 0
+
+    def _hash_plain(self, pieces: list[bytes]) -> None:
+        """Runs in the one thread that hashes the archive, in its order."""
+        for piece in pieces:
+            self._plain_hash.update(piece)
 
     def _work(self, members: Sequence[Member]) -> list[bytes]:
         """Runs in a thread: compresses members, and gives their chunks their digests."""
@@ -137,10 +155,11 @@ class MemberWriter:
         return results
 
     def _write_oldest(self) -> None:
-        future, members, size = self._waiting.popleft()
-        results = future.result()
-        self._under_way -= size
-        for member, result in zip(members, results, strict=True):
+        batch = self._waiting.popleft()
+        results = batch.compressed.result()
+        batch.hashed.result()
+        self._under_way -= batch.size
+        for member, result in zip(batch.members, results, strict=True):
             for entry, _, _ in member.chunks:
                 entry.offset = self.size
             self.write(result)

@@ -73,15 +73,25 @@ class Reordered:
 
     def _choose(self, paths: Sequence[bytes]) -> list[int]:
         where: dict[bytes, int] = {}
-        replaced: set[int] = set()
+        replacing: set[bytes] = set()
+        repeated: set[bytes] = set()
+        parents: set[bytes] = set()
         for number, place in enumerate(self._places):
             if place.path in where:
-                replaced |= {where[place.path], number}
+                same = place.kind == self._places[where[place.path]].kind == "dir"
+                (repeated if same else replacing).add(place.path)
             where[place.path] = number
+            parents.update(_ancestors(place.path))
+        # A file that is also somebody's parent takes the place of a directory.
+        replacing.update(path for path in parents & where.keys() if self._places[where[path]].kind != "dir")
         chosen: dict[int, None] = {}
         for path in paths:
             chosen.update(dict.fromkeys(self._way_to(clean_path(path), where)))
-        return [number for number in chosen if number not in replaced]
+
+        def is_bound(path: bytes) -> bool:
+            return path in repeated or path in replacing or any(each in replacing for each in _ancestors(path))
+
+        return [number for number in chosen if not is_bound(self._places[number].path)]
 
     def _way_to(self, path: bytes, where: dict[bytes, int]) -> list[int]:
         """The members that a path leads through, parents first, links before and behind what they lead to."""
@@ -111,6 +121,12 @@ class Reordered:
                 way.append(number)
         links = [number for number in way if self._places[number].kind == "hardlink"]
         return [number for number in way if number not in links] + links[::-1]
+
+
+def _ancestors(path: bytes) -> Iterator[bytes]:
+    """The directories that a path lies in, the nearest first; not the root."""
+    while (path := path.rpartition(b"/")[0]) != b"":
+        yield path
 
 
 class _Copying:
