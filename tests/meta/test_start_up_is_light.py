@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = {"dynaconf", "fuse", "grpc", "httpx", "isal", "prometheus_client", "pytest", "rich", "sqlite3", "zstandard"}
+HEAVY = {"dynaconf", "fuse", "grpc", "httpx", "prometheus_client", "pytest", "rich", "sqlite3", "zstandard"}
 RUN = """
 import json, sys
 from lazylayer.cli import main
