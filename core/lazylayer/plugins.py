@@ -135,9 +135,8 @@ class Plugins:
         for name in reversed(self._loaded):  # pluggy asks first who was registered last
             self.add(name, self._loaded[name])
         self.refusals.reverse()
-        for name in tables:
-            if name not in tables.seen:
-                self._explain_unused_table(name)
+        for name in sorted(tables.keys() - tables.seen):
+            self._explain_unused_table(name)
 
     def _explain_unused_table(self, name: str) -> None:
         record = self._by_name.get(name)
@@ -151,7 +150,10 @@ class Plugins:
             self.refusals.append(ConfigurationError(f"{key}: the plugin {name} takes no options", key=key))
 
     def add(self, name: str, plugin: object) -> None:
-        """Registers `plugin`, which is then asked first. Raises nothing: see `record`."""
+        """Registers and configures one more plugin, which is then asked first.
+
+        For programs that bring plugins of their own, after `configure`. Raises nothing: see `record`.
+        """
         try:
             if name not in self._by_name:
                 self._remember(PluginRecord(name))
@@ -206,6 +208,10 @@ class _WatchedTables(dict[str, dict[str, Any]]):
         self.seen.add(name)
         return super().get(name, default)
 
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
 
 def _not_installed(name: str) -> str:
     return f"it is not installed; {distribution_hint(name)}"
@@ -237,8 +243,8 @@ def _why_disabled(entry_point: EntryPoint, wanted: PluginsSettings) -> str:
     if any(_means(wish, entry_point) for wish in wanted.disabled):
         return "it is disabled: plugins.disabled names it"
     if wanted.enabled and not any(_means(wish, entry_point) for wish in wanted.enabled):
-        # `name@distribution` chooses among several of one name, also beside `*`.
         return "it is disabled: plugins.enabled does not name it"
+    # `name@distribution` chooses among several of one name, also beside `*`.
     pins = [wish for wish in wanted.enabled if wish.startswith(f"{entry_point.name}@")]
     if pins and not any(_means(pin, entry_point) for pin in pins):
         return f"it is disabled: plugins.enabled chooses {pins[0]}"
