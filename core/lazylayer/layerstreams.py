@@ -38,10 +38,12 @@ class BlobStream(io.RawIOBase):
         self._source = source
         self._descriptor = descriptor
         self._advance = advance
+        self._pieces: Iterator[tuple[int, bytes]] = iter(())  # first of all: closed even when what follows fails
         size = source.size
         if descriptor.size and size != descriptor.size:
             raise UnavailableError(f"blob {descriptor.digest} has {size} bytes, but {descriptor.size} were promised")
-        self._pieces = source.fetch([Extent(0, size)]) if size else iter(())
+        if size:
+            self._pieces = source.fetch([Extent(0, size)])
         self._rest = b""
         self._size = size
         self._seen = 0

@@ -77,7 +77,9 @@ class Entry(msgspec.Struct, gc=False):
     """Unique in its tree, from 1 (the root) on, and the same each time the tree is made."""
     layer: int = 0
     opaque: bool = False
-    """A directory that hides the directory of the same name in lower layers."""
+    """A directory that hides what the directory of the same name in lower layers holds."""
+    replacing: bool = False
+    """An opaque directory that hides that directory's attributes too: its layer has a whiteout of it."""
     whiteout: bool = False
     """Shown as a character device 0/0: overlayfs hides the name of lower layers."""
     implicit: bool = False
@@ -352,7 +354,7 @@ def _apply_whiteouts(root: Entry) -> None:
                     children[name[len(_WHITEOUT) :]] = Entry(mode=stat.S_IFCHR, mtime=mark.mtime, whiteout=True)
                 elif sibling.children is not None:
                     # The layer's own directory stays, but nothing of the layers below shows in it.
-                    sibling.opaque = True
+                    sibling.opaque = sibling.replacing = True
         directory.children = {name: children[name] for name in sorted(children)}
         stack.extend(child for child in children.values() if child.children is not None)
 
@@ -410,7 +412,7 @@ def _merge_directory(below: Entry, above: Entry, layer: int, copies: dict[int, E
                 target.children[name] = _copy(child, layer, copies)
             else:
                 known = target.children.get(name)
-                if known is None or known.children is None:
+                if known is None or known.children is None or child.replacing:
                     known = target.children[name] = _new_directory()
                     known.layer = layer
                 stack.append((known, child))

@@ -4,7 +4,7 @@ import stat
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from lazylayer.errors import FormatError
@@ -347,6 +347,7 @@ class Pile:
 
 
 @given(layers)
+@example([[b"a/"], [b".wh.a", b"a/b"]])  # hidden with its attributes, then made up for what lies in it
 def test_merge_does_as_the_specification(layers: list[list[bytes]]) -> None:
     trees, pile = [], Pile()
     for number, layer in enumerate(layers):
