@@ -15,6 +15,7 @@ extended kind, 64 bytes, which holds nanoseconds and large owners. The same tree
 from __future__ import annotations
 
 import hashlib
+import struct
 from array import array
 from collections.abc import Iterator
 
@@ -78,7 +79,10 @@ def file_entries(tree: Tree) -> Iterator[Entry]:
 
 def write_metadata(tree: Tree) -> Metadata:
     """The metadata of `tree`. Raises MountError for what EROFS cannot hold."""
-    return _Writer(tree).write()
+    try:
+        return _Writer(tree).write()
+    except struct.error as error:
+        raise MountError(f"the tree has an owner, size or time that EROFS cannot hold: {error}") from error
 
 
 def _directories(root: Entry) -> Iterator[Entry]:
@@ -116,8 +120,6 @@ class _Writer:
         parts += self._write_blocks()
         image = bytearray(b"".join(parts))
         total = metadata_blocks + data_blocks
-        if total > MAX_BLOCKS:
-            raise MountError(f"{total} blocks of data are more than the {MAX_BLOCKS} that EROFS can address")
         root = self._nids[self._tree.root.ino]
         identity = hashlib.sha256(image).digest()[:16]
         start = superblock(root=root, inodes=self._tree.inodes, blocks=total, uuid=identity)
@@ -219,6 +221,8 @@ class _Writer:
         for entry in file_entries(self._tree):
             starts[entry.ino] = data_block
             data_block += (entry.size + BLOCK - 1) >> BLOCK_BITS
+        if data_block > MAX_BLOCKS:
+            raise MountError(f"{data_block} blocks of data are more than the {MAX_BLOCKS} that EROFS can address")
         self._data_blocks = data_block - first
         return starts
 
