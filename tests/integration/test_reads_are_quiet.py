@@ -36,6 +36,7 @@ SETTINGS = (
     "prefetch.enabled=false",
     "fetch.window_min=1",
     "fetch.window_max=131072",
+    "mount.frontend=frontend_fuse",
     "mount.allow_other=false",
     "plugin.frontend_fuse.kernel_cache=false",  # else the kernel would answer most reads itself
 )
