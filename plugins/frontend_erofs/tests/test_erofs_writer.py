@@ -89,6 +89,8 @@ def trees(draw: st.DrawFn) -> Tree:
         kind = draw(st.sampled_from("fddldlcpsh"))
         if path in directories:
             kind = "d"
+        elif path in others:
+            continue
         mode = draw(MODES)
         if kind == "f":
             size = draw(st.one_of(st.integers(0, 3), st.integers(4090, 4100), st.integers(0, 2**40)))
