@@ -18,14 +18,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from loguru import logger
 
 from lazylayer.errors import LazylayerError, MountError
 from lazylayer.events import MountState
-from lazylayer.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    from lazylayer.filesystem import Filesystem
 
 __all__ = ["ControlServer", "ProcessState", "find_mount", "process_directory", "processes", "request_unmount"]
 

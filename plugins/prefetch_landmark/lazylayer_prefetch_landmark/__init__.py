@@ -9,13 +9,16 @@ number, else `prefetch.size` of the settings.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lazylayer import hookimpl
 from lazylayer.extents import Extent
 from lazylayer.labels import PREFETCH_SIZE, label_number
-from lazylayer.layer import Layer
 from lazylayer.prefetching import PrefetchPlan
 from lazylayer.settings import Settings
+
+if TYPE_CHECKING:
+    from lazylayer.layer import Layer
 
 __all__ = ["PrefetchLandmark"]
 

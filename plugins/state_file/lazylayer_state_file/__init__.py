@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from loguru import logger
@@ -24,10 +25,12 @@ from loguru import logger
 from lazylayer import hookimpl
 from lazylayer.control import process_directory
 from lazylayer.events import LayerState, StateEvent
-from lazylayer.layer import Layer
 from lazylayer.mounting import VirtualDirectory, VirtualFile
 from lazylayer.oci import Digest
 from lazylayer.settings import Settings
+
+if TYPE_CHECKING:
+    from lazylayer.layer import Layer
 
 __all__ = ["FAILURES", "STATE_DIRECTORY", "Options", "StateFile", "encode_state"]
 
