@@ -42,6 +42,7 @@ class DirectoryTree:
     """A copied directory as a `MountableTree`: its entries, and its data one after the other in a file."""
 
     source = "bench"
+    identity = ""
 
     def __init__(self, root: Path, data: Path) -> None:
         self.virtual: dict[bytes, VirtualDirectory] = {}

@@ -77,6 +77,11 @@ class Layer:
         return f"{self.reference.host or self.reference.scheme}/{self.digest[7:19]}"
 
     @property
+    def identity(self) -> str:
+        """Names the layer's tree: it is what its format makes of its table of contents."""
+        return f"{self.contents.format} {self.contents.toc_digest}"
+
+    @property
     def complete(self) -> bool:
         """Whether every chunk was seen here."""
         return self._fetcher.complete
@@ -195,6 +200,7 @@ class MergedLayers:
         self.layers = layers
         self.tree = tree
         self.source = str(reference).replace(",", "_").replace(" ", "_")
+        self.identity = "; ".join(["merged", *(layer.identity for layer in layers)])
         self.virtual = _union([layer.virtual for layer in layers])
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:

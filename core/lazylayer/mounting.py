@@ -40,6 +40,13 @@ class MountableTree(Protocol):
         """What is mounted, for the device column of /proc/self/mounts: one word, no secrets."""
 
     @property
+    def identity(self) -> str:
+        """Names the tree: what has the same identity is the same tree, today and on any machine.
+
+        Empty where that is not known. A frontend may keep what it made of the tree under this name.
+        """
+
+    @property
     def virtual(self) -> Mapping[bytes, VirtualDirectory]:
         """Hidden directories of the root by name. A frontend that cannot show them leaves them out."""
 

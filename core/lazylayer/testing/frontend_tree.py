@@ -39,9 +39,11 @@ class SampleTree:
         contents: Mapping[int, bytes] | None = None,
         virtual: Mapping[bytes, VirtualDirectory] | None = None,
         source: str = "sample.example/tree",
+        identity: str = "",
     ) -> None:
         self.tree = tree
         self.source = source
+        self.identity = identity
         self.virtual: Mapping[bytes, VirtualDirectory] = virtual or {}
         self.fail: Exception | None = None
         self.short = False

@@ -12,10 +12,11 @@ from pathlib import Path
 from loguru import logger
 
 from lazylayer import kernelmounts
-from lazylayer.errors import MountError
+from lazylayer.errors import LayerError, MountError
 from lazylayer.mounting import MountableTree, MountedTree
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.kernel import mount_erofs, mount_file
+from lazylayer_frontend_erofs.metadata_cache import MetadataCache
 from lazylayer_frontend_erofs.plugin import NAME, Options
 from lazylayer_frontend_erofs.server import ImageServer
 from lazylayer_frontend_erofs.writer import write_metadata
@@ -28,16 +29,33 @@ _END_SECONDS = 5.0
 _mounts: weakref.WeakSet[ErofsMount] = weakref.WeakSet()
 
 
-def mount_tree(tree: MountableTree, mountpoint: str, own: Options) -> MountedTree:
-    """Mounts `tree`; the mount answers when this returns. Raises MountError."""
+def mount_tree(tree: MountableTree, mountpoint: str, own: Options, root: str = "") -> MountedTree:
+    """Mounts `tree`; the mount answers when this returns. Raises MountError.
+
+    Finished metadata are kept below the directory `root`, if one is given.
+    """
     if not Path(mountpoint).is_dir():
         raise MountError(f"{mountpoint} is not a directory; make it first")
-    image = Image(tree, write_metadata(tree.tree))
+    image = _open_image(tree, MetadataCache(Path(root), own.metadata_cache) if root else None)
     try:
         server, mounted = serve_image(image, tree.source, own)
     except OSError as error:
         raise MountError(f"{mountpoint} cannot be mounted with EROFS: {_reason(error)}") from error
     return ErofsMount(mountpoint, server, mounted, own)
+
+
+def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:
+    if cache is None or not tree.identity:
+        return Image(tree, write_metadata(tree.tree))
+    known = cache.get(tree.identity)
+    if known is not None:
+        try:
+            return Image(tree, known)
+        except LayerError as error:
+            logger.warning("kept metadata are written again: {error}", error=error)
+    metadata = write_metadata(tree.tree)
+    cache.put(tree.identity, metadata)
+    return Image(tree, metadata)
 
 
 def serve_image(image: Image, source: str, own: Options) -> tuple[ImageServer, int]:

@@ -28,6 +28,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many reads of one mount the kernel may have under way in the background."""
     stored_metadata: Annotated[int, msgspec.Meta(ge=0)] = 4 * 1024 * 1024
     """How much of a mount's metadata is put into the kernel's cache ahead of use."""
+    metadata_cache: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
+    """How many bytes of finished metadata are kept on disk for the next mount of a layer; 0 keeps none."""
     direct: bool = True
     """Whether data go straight to EROFS's page cache; otherwise the kernel keeps two copies."""
 
@@ -37,11 +39,13 @@ class FrontendErofs:
 
     def __init__(self) -> None:
         self._options = Options()
+        self._root = ""
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
         """Takes `[plugin.frontend_erofs]`."""
         self._options = settings.plugin_options(NAME, Options)
+        self._root = settings.root
 
     @hookimpl
     def lazylayer_probe_frontend(self, frontend: str) -> str | None:
@@ -59,4 +63,4 @@ class FrontendErofs:
             return None
         from lazylayer_frontend_erofs.mount import mount_tree
 
-        return mount_tree(tree, mountpoint, self._options)
+        return mount_tree(tree, mountpoint, self._options, self._root)

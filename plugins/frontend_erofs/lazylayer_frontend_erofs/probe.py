@@ -48,6 +48,7 @@ class _TrialTree:
     """Two files, of which one cannot be read."""
 
     source = "trial"
+    identity = ""
 
     def __init__(self) -> None:
         self.virtual: dict[bytes, VirtualDirectory] = {}

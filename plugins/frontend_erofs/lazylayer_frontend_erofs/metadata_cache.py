@@ -1,0 +1,103 @@
+"""Finished metadata on disk, so that the next mount of a layer has nothing to write.
+
+A file is named after the identity of its tree, which is that of the layer's table of contents, and
+says its own digest: one that was damaged, cut off or is of another version is thrown away and written
+again. The metadata are held in memory while they are served, so that what happens to the file later
+does no harm. Any number of processes may share the directory; it is for its owner only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+from loguru import logger
+
+from lazylayer import __version__
+from lazylayer_frontend_erofs.format import BLOCK
+from lazylayer_frontend_erofs.writer import Metadata
+
+__all__ = ["MetadataCache"]
+
+_HEADER = struct.Struct("<16sQQ32s")
+"""Magic, bytes of metadata, bytes of the image, sha256 of the metadata."""
+_MAGIC = b"lazylayer erofs1"
+_LARGEST = 1 << 32
+
+
+class MetadataCache:
+    """The kept metadata below `root`, at most `limit` bytes of them. Safe to use from any thread."""
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self._directory = root / "frontend_erofs"
+        self._limit = limit
+
+    def get(self, identity: str) -> Metadata | None:
+        """The metadata of the tree with this identity; None if there are none, or none that are whole."""
+        path = self._path(identity)
+        try:
+            with path.open("rb") as file:
+                metadata = _read(file.read(_HEADER.size), file.read(_LARGEST))
+            if metadata is None:
+                logger.warning("{path} is damaged; it is written again", path=str(path))
+                path.unlink(missing_ok=True)
+            else:
+                os.utime(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            logger.warning("kept metadata cannot be used: {error}", error=error)
+            return None
+        return metadata
+
+    def put(self, identity: str, metadata: Metadata) -> None:
+        """Keeps the metadata. A disk that is full, or closed to us, keeps none: that is no error."""
+        if len(metadata.image) > self._limit:
+            return
+        header = _HEADER.pack(_MAGIC, len(metadata.image), metadata.size, hashlib.sha256(metadata.image).digest())
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(header)
+                    file.write(metadata.image)
+                Path(temporary).replace(self._path(identity))
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            self._evict()
+        except OSError as error:
+            logger.warning("metadata are not kept: {error}", error=error)
+
+    def _path(self, identity: str) -> Path:
+        # What an older version of the program made of a tree may not be what this one would.
+        name = hashlib.sha256(f"{__version__} {identity}".encode()).hexdigest()
+        return self._directory / f"{name}.metadata"
+
+    def _evict(self) -> None:
+        """Removes what was not used for longest, until the rest is within the limit."""
+        known = []
+        for path in self._directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                known.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in known)
+        for _, size, path in sorted(known):
+            if total <= self._limit + _HEADER.size * len(known):
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _read(header: bytes, image: bytes) -> Metadata | None:
+    if len(header) != _HEADER.size:
+        return None
+    magic, length, size, digest = _HEADER.unpack(header)
+    if magic != _MAGIC or length != len(image) or not length or length % BLOCK or size < length:
+        return None
+    return Metadata(image, size) if hashlib.sha256(image).digest() == digest else None
