@@ -4,6 +4,7 @@ plugin      FrontendErofs: options, probe, mount
 format      EROFS on disk: structures and constants
 xattrs      extended attributes as EROFS has them
 writer      a tree as the metadata of an image
+metadata_cache  finished metadata on disk, for the next mount of a layer
 image       the image as one file: metadata and the data of the tree's files
 protocol    the FUSE kernel protocol for a file system of one file
 server      answers the kernel's reads of that file

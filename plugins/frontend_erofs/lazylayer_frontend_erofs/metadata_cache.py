@@ -24,7 +24,7 @@ from lazylayer_frontend_erofs.writer import Metadata
 __all__ = ["MetadataCache"]
 
 _HEADER = struct.Struct("<16sQQ32s")
-"""Magic, bytes of metadata, bytes of the image, sha256 of the metadata."""
+"""Magic, bytes of metadata, bytes of the image, digest of both numbers and the metadata."""
 _MAGIC = b"lazylayer erofs1"
 _LARGEST = 1 << 32
 
@@ -58,7 +58,7 @@ class MetadataCache:
         """Keeps the metadata. A disk that is full, or closed to us, keeps none: that is no error."""
         if len(metadata.image) > self._limit:
             return
-        header = _HEADER.pack(_MAGIC, len(metadata.image), metadata.size, hashlib.sha256(metadata.image).digest())
+        header = _HEADER.pack(_MAGIC, len(metadata.image), metadata.size, _digest(metadata))
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
@@ -100,4 +100,11 @@ def _read(header: bytes, image: bytes) -> Metadata | None:
     magic, length, size, digest = _HEADER.unpack(header)
     if magic != _MAGIC or length != len(image) or not length or length % BLOCK or size < length:
         return None
-    return Metadata(image, size) if hashlib.sha256(image).digest() == digest else None
+    metadata = Metadata(image, size)
+    return metadata if _digest(metadata) == digest else None
+
+
+def _digest(metadata: Metadata) -> bytes:
+    digest = hashlib.sha256(f"{len(metadata.image)} {metadata.size} ".encode())
+    digest.update(metadata.image)
+    return digest.digest()
