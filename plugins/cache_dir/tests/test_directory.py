@@ -58,6 +58,7 @@ def cache(directory: Path) -> Iterator[DirectoryCache]:
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
     lines: list[str] = []
+    logger.enable("lazylayer_cache_dir")  # a test before may have disabled it
     sink = logger.add(lambda message: lines.append(str(message)), level="WARNING", format="{message}")
     yield lines
     logger.remove(sink)
