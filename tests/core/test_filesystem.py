@@ -267,7 +267,7 @@ def test_a_mount_that_fails_leaves_nothing(machine: Machine) -> None:
 
 def test_a_label_that_promises_another_table_of_contents_is_refused(machine: Machine) -> None:
     with pytest.raises(VerificationError, match="table of contents"):
-        machine.mount(**{TOC_DIGEST: sha256_digest(b"another")})
+        machine.mount(0, **{TOC_DIGEST: sha256_digest(b"another")})
     assert machine.filesystem.mountpoints() == {}
 
 

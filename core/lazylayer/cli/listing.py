@@ -136,7 +136,7 @@ def _listed(path: bytes, entry: Entry, recursive: bool) -> Iterator[tuple[bytes,
             stack.extend((name + b"/" + below, each.children[below]) for below in reversed(each.children))
 
 
-def _show_name(out: IO[bytes], name: bytes, entry: Entry) -> None:
+def _show_name(out: IO[bytes], name: bytes, _: Entry) -> None:
     out.write(name + b"\n")
 
 

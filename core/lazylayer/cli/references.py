@@ -17,7 +17,7 @@ __all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override"]
 _ON_DISK = ("oci", "oci-archive", "docker-archive", "dir")
 
 
-class _Image(click.ParamType):
+class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
     name = "REF"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
@@ -33,18 +33,16 @@ class _Image(click.ParamType):
         return reference
 
 
-class _ImagePath(click.ParamType):
+class _ImagePath(click.ParamType):  # type: ignore[type-arg]  # likewise
     """`REF` or `REF:/PATH`, as an image and a path, `/` if there is none."""
 
     name = "REF[:PATH]"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Reference, bytes]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Reference, bytes]:
         if isinstance(value, tuple):
             return value
         # The first `:/` behind the scheme ends the image: neither tags nor hosts hold a slash.
-        scheme = re.match(r"[a-z][a-z0-9+.-]*://|(?:%s):" % "|".join(_ON_DISK), value)
+        scheme = re.match(rf"[a-z][a-z0-9+.-]*://|(?:{'|'.join(_ON_DISK)}):", value)
         image, colon, path = value[scheme.end() if scheme else 0 :].partition(":/")
         return IMAGE.convert((scheme[0] if scheme else "") + image, param, ctx), os.fsencode(colon[1:] + path or "/")
 
