@@ -1,0 +1,172 @@
+"""Random access to a blob in a registry, by HTTP ranges.
+
+A registry often sends readers on to a blob storage, by a URL that is good for a while. That URL is
+remembered, so that a range does not pay the registry's hop again, and is resolved again when the
+storage refuses it. Credentials stay with the registry.
+
+The lock of this module is `RegistryBlob._lock`, around the remembered URL; nothing is requested while
+it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import httpx
+from loguru import logger
+
+from lazylayer.errors import UnavailableError
+from lazylayer.extents import Extent
+from lazylayer.oci import Descriptor
+from lazylayer.source import BlobSource
+from lazylayer_resolver_registry.ranges import MisplacedBytesError, parts, range_header, total_size, wanted
+from lazylayer_resolver_registry.repository import Repository, redirect_target
+from lazylayer_resolver_registry.transport import Patience, RetryableError, check_status
+
+__all__ = ["RegistryBlob"]
+
+_MAX_RANGES = 64
+"""Ranges in one request: many servers refuse headers of more than 4 KiB."""
+_MAX_HOPS = 5
+_STALE = frozenset({400, 401, 403, 404, 410})
+"""What a blob storage answers to a URL whose time is over."""
+_NO_MULTI_RANGE = frozenset({400, 416, 501})
+
+
+class RegistryBlob(BlobSource):
+    """One blob of a repository."""
+
+    def __init__(self, repository: Repository, descriptor: Descriptor) -> None:
+        self._repository = repository
+        self._transport = repository.transport
+        self._digest = descriptor.digest
+        self._lock = threading.Lock()
+        self._location: httpx.URL | None = None
+        self._told_whole = False
+        self.size = descriptor.size or self._find_size()
+
+    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+        """See `BlobSource.fetch`. What fails in the middle is asked for again from there on."""
+        return self._fetch(list(extents), self._transport.patience())
+
+    def check(self) -> None:
+        """See `BlobSource.check`: one byte is read, by the remembered URL or a new one."""
+        for _ in self._fetch([Extent(0, min(1, self.size))], self._transport.patience(attempts=1)):
+            pass
+
+    def describe(self) -> str:
+        """The registry, and the storage that it sent us to."""
+        with self._lock:
+            location = self._location
+        here = f"{self._repository.registry.host}/{self._repository.name}"
+        return f"{here} (by way of {location.host})" if location is not None else here
+
+    def _fetch(self, remaining: list[Extent], patience: Patience) -> Iterator[tuple[int, bytes]]:
+        while remaining:
+            asked = remaining[: 1 if self._must_ask_singly() else _MAX_RANGES]
+            done = asked[0].start
+            try:
+                for offset, piece in self._request(asked):
+                    done = offset + len(piece)
+                    patience.reset()
+                    yield offset, piece
+                if done != asked[-1].end:
+                    raise RetryableError(f"{self._what()} ended at byte {done}, before {asked[-1].end}")
+            except MisplacedBytesError as error:
+                self._ask_singly(str(error), len(asked))
+                patience.wait(error)
+            except RetryableError as error:
+                patience.wait(error)
+            remaining = _after(remaining, done)
+
+    def _request(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+        """One request, redirects included. Raises RetryableError when it is worth another."""
+        headers = {"Range": range_header(extents)}
+        with self._lock:
+            url = self._location or self._blob_url()
+        for _ in range(_MAX_HOPS):
+            with self._repository.send("GET", url, headers) as response:
+                target = redirect_target(response, self._repository.registry)
+                if target is None:
+                    yield from self._body(response, extents)
+                    return
+                with self._lock:
+                    self._location = url = target
+        raise UnavailableError(f"{self._what()}: the registry sends us around in circles")
+
+    def _body(self, response: httpx.Response, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+        status = response.status_code
+        if status in _STALE and self._forget_location():
+            raise RetryableError(f"{self._what()}: the address that the registry gave is not good any more ({status})")
+        if status in _NO_MULTI_RANGE and len(extents) > 1:
+            raise MisplacedBytesError(f"{self._what()}: answered {status} to several ranges")
+        check_status(response, self._what())
+        if status == 200:
+            if len(extents) > 1 and not self._must_ask_singly():
+                raise MisplacedBytesError(f"{self._what()}: answered several ranges with the whole")
+            self._tell_whole()
+        elif status != 206:
+            raise UnavailableError(f"{self._what()}: answered {status} to a range")
+        size = total_size(response)
+        if size is not None and size != self.size:
+            raise UnavailableError(f"{self._what()} has {size} bytes there, {self.size} were promised")
+        yield from wanted(parts(response), extents)
+
+    def _find_size(self) -> int:
+        """The blob's size, for a caller that knows only the digest."""
+        patience = self._transport.patience()
+        while True:
+            try:
+                size = self._ask_size()
+            except RetryableError as error:
+                patience.wait(error)
+            else:
+                if size is None:
+                    raise UnavailableError(f"{self._what()}: the registry does not say how large it is")
+                return size
+
+    def _ask_size(self) -> int | None:
+        url = self._blob_url()
+        for _ in range(_MAX_HOPS):
+            with self._repository.send("GET", url, {"Range": "bytes=0-0"}) as response:
+                target = redirect_target(response, self._repository.registry)
+                if target is None:
+                    check_status(response, self._what())
+                    return total_size(response)
+                with self._lock:
+                    self._location = url = target
+        raise UnavailableError(f"{self._what()}: the registry sends us around in circles")
+
+    def _blob_url(self) -> httpx.URL:
+        return self._repository.url(f"blobs/{self._digest}")
+
+    def _forget_location(self) -> bool:
+        with self._lock:
+            known, self._location = self._location, None
+        return known is not None
+
+    def _must_ask_singly(self) -> bool:
+        options, hosts = self._transport.options, self._transport.single_range_hosts
+        return not options.multi_range or self._repository.registry.host in hosts
+
+    def _ask_singly(self, why: str, ranges: int) -> None:
+        host = self._repository.registry.host
+        if ranges > 1 and host not in self._transport.single_range_hosts:
+            self._transport.single_range_hosts.add(host)
+            logger.info("{host} is asked for one range at a time from now on: {why}", host=host, why=why)
+
+    def _tell_whole(self) -> None:
+        if not self._told_whole:
+            self._told_whole = True
+            logger.warning(
+                "{what}: the server sends the whole blob for a range of it; reads are slow", what=self._what()
+            )
+
+    def _what(self) -> str:
+        return f"blob {self._digest} of {self._repository.registry.host}/{self._repository.name}"
+
+
+def _after(extents: list[Extent], done: int) -> list[Extent]:
+    """What of `extents` lies behind byte `done`."""
+    return [Extent(max(start, done), end) for start, end in extents if end > done]

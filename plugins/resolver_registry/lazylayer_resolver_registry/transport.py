@@ -1,0 +1,184 @@
+"""HTTP to registries, token servers and blob storages: connections, and trying again.
+
+Redirects are never followed here: who asks decides where credentials may go. The lock of this module
+is `Transport._lock`; nothing is requested while it is held.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx
+from loguru import logger
+
+from lazylayer import __version__
+from lazylayer.errors import NotFoundError, UnavailableError
+from lazylayer_resolver_registry.options import Options
+
+__all__ = ["Patience", "RetryableError", "Transport", "check_status", "read_bounded"]
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 10.0
+_LONGEST_RETRY_AFTER = 60.0
+_TRIED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_MAX_ERROR_BODY = 2048
+
+
+class RetryableError(UnavailableError):
+    """A failure that may pass. `after` is how many seconds the server wishes us to wait, if it said so."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Patience:
+    """How often a request is tried again: `attempts` times without progress. Used by one thread."""
+
+    def __init__(self, transport: Transport, attempts: int) -> None:
+        self._transport = transport
+        self._attempts = attempts
+        self._failures = 0
+
+    def reset(self) -> None:
+        """There was progress."""
+        self._failures = 0
+
+    def wait(self, error: RetryableError) -> None:
+        """Waits before the next attempt, exponentially longer, with jitter. Raises `error` after the last."""
+        self._failures += 1
+        if self._failures >= self._attempts:
+            raise error
+        pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
+        pause *= 0.5 + random.random()  # noqa: S311 - spreads clients, hides nothing
+        logger.debug("{error}; trying again", error=str(error))
+        self._transport.pause(max(pause, error.after))
+
+
+class Transport:
+    """All connections of the plugin. Safe to use from any thread."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.single_range_hosts: set[str] = set()
+        """Hosts that were seen to answer several ranges wrongly."""
+        self._lock = threading.Lock()
+        self._clients: dict[bool, httpx.Client] = {}
+        self._closing = threading.Event()
+
+    @contextmanager
+    def send(
+        self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None = None
+    ) -> Iterator[httpx.Response]:
+        """The answer, its body not read yet; closed at the end.
+
+        Raises RetryableError for what goes wrong on the way, also while the body is read inside.
+        """
+        client = self._client(url)
+        try:
+            request = client.build_request(method, url, headers=dict(headers), content=content)
+            response = client.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise RetryableError(f"{method} {_shown(url)}: {reason}") from error
+        except httpx.InvalidURL as error:
+            raise UnavailableError(f"{method} {_shown(url)}: {error}") from error
+
+    def patience(self, attempts: int = 0) -> Patience:
+        """A new count of attempts, by default as many as the options say."""
+        return Patience(self, attempts or self.options.attempts)
+
+    def pause(self, seconds: float) -> None:
+        """Waits, unless the program ends."""
+        if self._closing.wait(seconds):
+            raise UnavailableError("lazylayer is ending")
+
+    def close(self) -> None:
+        """Closes all connections; requests that wait for their next attempt end."""
+        self._closing.set()
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
+
+    def _client(self, url: httpx.URL) -> httpx.Client:
+        """The client for a scheme: certificates are only loaded when something needs them."""
+        secure = url.scheme == "https"
+        with self._lock:
+            if self._closing.is_set():
+                raise UnavailableError("lazylayer is ending")
+            client = self._clients.get(secure)
+            if client is None:
+                client = self._clients[secure] = httpx.Client(
+                    verify=secure,
+                    follow_redirects=False,
+                    headers={"User-Agent": f"lazylayer/{__version__}", "Accept-Encoding": "identity"},
+                    timeout=httpx.Timeout(self.options.idle_timeout, connect=self.options.connect_timeout, pool=None),
+                    limits=httpx.Limits(max_connections=self.options.connections, max_keepalive_connections=32),
+                )
+            return client
+
+
+def check_status(response: httpx.Response, what: str) -> None:
+    """Returns for a success; raises NotFoundError, RetryableError or UnavailableError, with what the server said."""
+    status = response.status_code
+    if status < 300:
+        return
+    said = f"{what}: {_shown(response.url)} answered {status}{_error_text(response)}"
+    if status in (404, 410):
+        raise NotFoundError(said)
+    if status in _TRIED_AGAIN:
+        raise RetryableError(said, _retry_after(response))
+    raise UnavailableError(said)
+
+
+def read_bounded(response: httpx.Response, limit: int, what: str) -> bytes:
+    """The body, at most `limit` bytes; raises UnavailableError if it is longer."""
+    body = bytearray()
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > limit:
+            raise UnavailableError(f"{what}: {_shown(response.url)} sent more than {limit} bytes")
+    return bytes(body)
+
+
+def _shown(url: httpx.URL) -> str:
+    """A URL for messages: without the query, which holds signatures, and without a name and password."""
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}{url.path}"
+
+
+def _error_text(response: httpx.Response) -> str:
+    """What a registry's error body says, in one short line, or nothing."""
+    import msgspec
+
+    try:
+        body = b""
+        for piece in response.iter_raw():
+            body += piece
+            if len(body) > _MAX_ERROR_BODY:
+                return ""
+        errors = msgspec.json.decode(body)["errors"]
+        return f": {errors[0]['code']} {errors[0].get('message', '')}"[:300].replace("\n", " ").rstrip()
+    except (httpx.HTTPError, msgspec.DecodeError, LookupError, TypeError, AttributeError):
+        return ""
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """The seconds of a Retry-After header, which are a number or a date; at most a minute is believed."""
+    text = response.headers.get("Retry-After", "")
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_RETRY_AFTER)
+    try:
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError):
+        return 0.0
+    return min(max(moment - time.time(), 0.0), _LONGEST_RETRY_AFTER)

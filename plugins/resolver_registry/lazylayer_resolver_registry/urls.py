@@ -1,0 +1,70 @@
+"""Where a registry is, and where it may send us.
+
+A registry tells its clients to go elsewhere: to a token server, by the realm of a challenge, and to a
+blob storage, by a redirect. Neither may lead anywhere it likes. The rule: the scheme is `https`, or
+`http` if the registry itself is spoken to in plain HTTP; and a registry that is not on this machine
+cannot send us to this machine, nor to link-local addresses, where clouds keep their metadata.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import httpx
+
+from lazylayer.errors import UnavailableError
+from lazylayer.oci import DEFAULT_REGISTRY
+
+__all__ = ["base_url", "check_target", "is_loopback", "same_origin"]
+
+_HUB = "registry-1.docker.io"
+
+
+def base_url(host: str, plain_http: bool) -> httpx.URL:
+    """The root of the API of a registry, `host` as in references (`name[:port]`).
+
+    Registries on this machine are spoken to in plain HTTP unless their port is 443, as containerd
+    and Docker do.
+    """
+    host = _HUB if host == DEFAULT_REGISTRY else host
+    https = httpx.URL(f"https://{host}")
+    if plain_http or (is_loopback(https) and https.port != 443 and ":" in host.rpartition("]")[2]):
+        return httpx.URL(f"http://{host}")
+    return https
+
+
+def is_loopback(url: httpx.URL) -> bool:
+    """Whether the host of `url` is this machine, going by its name alone."""
+    if url.host == "localhost" or url.host.endswith(".localhost"):
+        return True
+    address = _address(url)
+    return address is not None and address.is_loopback
+
+
+def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
+    """Raises UnavailableError if `registry` may not send us to `target`; `what` says what sent us."""
+    if target.scheme != "https" and not (target.scheme == "http" and registry.scheme == "http"):
+        raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme}://, which is refused")
+    address = _address(target)
+    if is_loopback(registry):
+        return
+    if is_loopback(target) or (address is not None and (address.is_link_local or address.is_unspecified)):
+        raise UnavailableError(f"{registry.host}: {what} leads to {target.host}, a local address, which is refused")
+
+
+def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    """Whether both are the same scheme, host and port, so that credentials for one are for the other."""
+    return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
+
+
+def _address(url: httpx.URL) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(url.host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
