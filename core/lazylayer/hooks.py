@@ -212,6 +212,16 @@ class Hooks:
             raise BuildError(self._nobody_resolves(reference, "lazylayer_open_store"))
         return answer
 
+    # --- the end -----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Tells every plugin to give back what it holds. Never raises; what fails is logged."""
+        for plugin, call in self._one_by_one("lazylayer_close"):
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001 - the others are closed all the same
+                self._log_failure(plugin, "lazylayer_close", error)
+
     # --- calling -----------------------------------------------------------------------------------
 
     def _first(self, hook: str, **arguments: object) -> Any:

@@ -376,3 +376,24 @@ def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore
 
     Threading and errors: raise BuildError or ResolveError, which say what stands in the way.
     """
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+@hookspec
+def lazylayer_close() -> None:
+    """Give back what you hold: threads, sockets, files; the program ends its use of you.
+
+    All plugins are called, when the program closes, each by itself.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_close(self):
+            self.stop.set()
+            self.thread.join()
+
+    Threading and errors: called from the main thread, once, after all mounts and caches are
+    closed; other hooks are not called afterwards. Return within seconds. An error is logged.
+    """

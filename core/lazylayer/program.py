@@ -33,7 +33,9 @@ class Program:
         self.plugins = Plugins.load(self.settings.plugins) if plugins is None else plugins
         self.plugins.configure(self.settings)
         self.hooks: Hooks = self.plugins.hooks()
+        self._closed = False
         for problem in find_problems(configuration, self.plugins):
+            self.close()
             raise problem
         self._warn_of_unusable_plugins()
 
@@ -47,7 +49,10 @@ class Program:
         return cls(load_configuration(config, overrides))
 
     def close(self) -> None:
-        """Ends the program's use of its plugins. Idempotent."""
+        """Ends the program's use of its plugins (`lazylayer_close`). Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self.hooks.close()
 
     def __enter__(self) -> Self:
         return self

@@ -103,7 +103,7 @@ CALLS = {
     ),
     "open_store": Call(lambda hooks: hooks.open_store(SHELF), BuildError, "no plugin takes shelf:… references"),
 }
-TO_ALL = {"configure", "add_commands", "add_virtual_entries", "report_state"}
+TO_ALL = {"configure", "add_commands", "add_virtual_entries", "report_state", "close"}
 
 
 def test_every_hook_is_covered_here() -> None:
@@ -326,6 +326,17 @@ class TestToAll:
             "plugin one, lazylayer_report_state: pager is broken",
             "plugin two, lazylayer_report_state: ZeroDivisionError: division by zero",
         ]
+
+    def test_everybody_is_closed(self, log: list[str]) -> None:
+        closed: list[str] = []
+        hooks = hooks_of(
+            one=plugin(close=lambda: closed.append("one")),
+            two=plugin(close=lambda: 1 / 0),
+            three=plugin(close=lambda: closed.append("three")),
+        )
+        hooks.close()
+        assert closed == ["one", "three"]
+        assert log == ["plugin two, lazylayer_close: ZeroDivisionError: division by zero"]
 
     def test_virtual_entries_are_put_together(self, log: list[str]) -> None:
         def files(**contents: bytes) -> dict[bytes, VirtualFile]:
