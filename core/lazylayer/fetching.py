@@ -5,7 +5,7 @@ The unit of fetching is a member (see `lazylayer.chunks`). Each member that is o
 the requests overlap. A request runs in a thread of its own and completes flights one by one as
 bytes arrive: a reader waits for its own chunk, not for the neighbours that were fetched along.
 
-The lock is `Fetcher._lock`; no request is made, and nothing inflated, while it is held.
+The lock is `Fetcher._lock` (also as the condition `_kept`); no request is made, and nothing inflated, while it is held.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ MERGED_GAP = 32 * 1024
 
 MAX_TRIGGERS = 16
 """Sequential readers of one layer for whom is fetched ahead at the same time."""
+
+
+KEEPING_SECONDS = 10.0
+"""How long the end of a layer waits for a slow cache."""
 
 
 class _Flight:
@@ -80,6 +84,8 @@ class Fetcher:
         self._on_complete = on_complete
         self._slots = threading.BoundedSemaphore(settings.threads)
         self._lock = threading.Lock()
+        self._kept = threading.Condition(self._lock)
+        self._keeping = 0
         self._flights: dict[int, _Flight] = {}
         self._readahead = ReadAhead(settings.window_min, settings.window_max)
         self._triggers: dict[int, tuple[int, int]] = {}
@@ -158,6 +164,11 @@ class Fetcher:
         elif self._cursor == len(self._held) and not self.complete and start > 0:
             self._cursor = 0
         return not self.complete and (not done or self._cursor < len(self._held))
+
+    def finish(self) -> None:
+        """Waits until all that readers got is in the cache as well; what is still on its way is not."""
+        with self._kept:
+            self._kept.wait_for(lambda: not self._keeping, KEEPING_SECONDS)
 
     # --- one chunk ---------------------------------------------------------------------------
 
@@ -347,11 +358,15 @@ class Fetcher:
         """Inflates and verifies a member, wakes its readers, then keeps its chunks."""
         flight = self._flights[member.number]
         self._unpack(member, data, flight)
+        with self._lock:
+            self._keeping += 1
         flight.done.set()
         for chunk, result in flight.chunks.items():
             if not isinstance(result, LazylayerError):
                 self._store.keep(self.key(chunk), result)
         with self._lock:
+            self._keeping -= 1
+            self._kept.notify_all()
             # In one step, so that a reader who finds no flight any more knows to look in the store.
             del self._flights[member.number]
             good = flight.error is None and not any(isinstance(each, LazylayerError) for each in flight.chunks.values())

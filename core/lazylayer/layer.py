@@ -189,6 +189,7 @@ class Layer:
 
     def close(self) -> None:
         """Closes the blob and says that the layer is not used any more."""
+        self._fetcher.finish()
         self._tell("closed")
         self.blob.close()
 

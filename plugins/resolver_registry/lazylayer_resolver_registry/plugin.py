@@ -70,6 +70,14 @@ class ResolverRegistry:
 
         return RegistryStore(self._repository(reference, keychain, "pull,push"))
 
+    @hookimpl
+    def lazylayer_close(self) -> None:
+        """Closes all connections."""
+        with self._lock:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
     def _repository(self, reference: Reference, keychain: Keychain, actions: str) -> Repository:
         from lazylayer_resolver_registry.authorization import Authorizer
         from lazylayer_resolver_registry.repository import Repository
