@@ -14,4 +14,5 @@ pytest.register_assert_rewrite(
     "lazylayer.testing.cache_values",
     "lazylayer.testing.frontend_serving",
     "lazylayer.testing.frontend_showing",
+    "lazylayer.testing.keychain",
 )
