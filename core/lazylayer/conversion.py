@@ -144,9 +144,8 @@ class Conversion:
     def _rebuild(
         self, stream: BlobStream, layer: Descriptor, diff_id: Digest, store: ImageStore
     ) -> tuple[LayerReport, Digest]:
-        with tempfile.TemporaryFile() as spool:
+        with tempfile.TemporaryFile() as spool, closing(PlainLayer(stream, diff_id)) as plain:
             try:
-                plain = PlainLayer(stream, diff_id)
                 built = self._build(plain, spool, layer.digest)
                 plain.finish()
             except (LayerError, BuildError) as error:
