@@ -136,6 +136,17 @@ class DockerAuths:
         """The table in a config.json. Raises FormatError, which quotes nothing of it."""
         return cls(_decode(data, _Config).auths or {}, patterns=patterns)
 
+    def check(self) -> None:
+        """Raises FormatError for the first entry that cannot be decoded."""
+        for text in self._entries:
+            self._credentials(text, f"entry {text!r} of auths")
+
+    def specificity(self, host: str, repository: str) -> int | None:
+        """How well the best key fits, to choose among tables: more is better, None is not at all."""
+        host = canonical_host(host)
+        fitting = [key for key in self._keys if key.fits(host, repository, self._patterns)]
+        return max((2 * len(key.path) + (key.host == host) for key in fitting), default=None)
+
     def find(self, host: str, repository: str, source: str) -> Credentials | None:
         """The credentials for a repository of `host`, or None.
 
@@ -149,13 +160,16 @@ class DockerAuths:
         fitting = [key for key in self._keys if key.fits(host, repository, self._patterns)]
         for key in sorted(fitting, key=lambda each: each.rank(host)):
             where = f"{source}, entry {key.text!r} of auths"
-            try:
-                found = _decode(bytes(self._entries[key.text]), AuthEntry).credentials(where)
-            except FormatError as error:
-                raise FormatError(f"{where}: {error}") from None
+            found = self._credentials(key.text, where)
             if found is not None:
                 return found
         return None
+
+    def _credentials(self, key: str, where: str) -> Credentials | None:
+        try:
+            return _decode(bytes(self._entries[key]), AuthEntry).credentials(where)
+        except FormatError as error:
+            raise FormatError(f"{where}: {error}") from None
 
 
 def decode_legacy_config(data: bytes, *, patterns: bool = False) -> DockerAuths:

@@ -17,10 +17,11 @@ import msgspec
 from lazylayer import hookimpl
 from lazylayer.dockerconfig import DOCKER_HUB_KEY, MAX_CONFIG_SIZE, DockerAuths, canonical_host, host_of_key
 from lazylayer.errors import FormatError, PluginError
+from lazylayer.helperprograms import HelperError
 from lazylayer.oci import DEFAULT_REGISTRY, Reference
 from lazylayer.settings import Settings
 from lazylayer.source import Credentials
-from lazylayer_keychain_docker.helper import CredentialHelper, HelperError
+from lazylayer_keychain_docker.helper import CredentialHelper
 
 __all__ = ["DockerKeychain", "Options"]
 
