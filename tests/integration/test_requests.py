@@ -156,7 +156,11 @@ def test_the_rest_is_fetched_in_the_background_in_large_requests(registry: Scrip
 @pytest.mark.seed(8)
 def test_background_fetching_makes_way_for_a_reader(registry: ScriptedRegistry, tmp_path: Path) -> None:
     """A background request is held in its middle; a reader comes; only then may it go on."""
-    settings = ["background.silence=0", "background.concurrency=1", f"background.request_size={8 * MIB}"]
+    settings = [
+        "background.silence=0",
+        "background.concurrency=1",
+        f"background.request_size={_MORE_THAN_SOCKETS_HOLD}",
+    ]
     with opened(registry, tmp_path, *settings) as (filesystem, image):
         (layer,) = image.layers
         registry.forget_requests()
@@ -173,7 +177,7 @@ def test_background_fetching_makes_way_for_a_reader(registry: ScriptedRegistry, 
                 pause.wait(0.01)
             background.release()
             # The background request is given up in its middle, and none follows while the reader waits.
-            while registry.requests[0].finished is None:
+            while not registry.requests[0].finished:
                 pause.wait(0.01)
             assert len(registry.requests) == 2
             reading.release()
@@ -181,5 +185,5 @@ def test_background_fetching_makes_way_for_a_reader(registry: ScriptedRegistry, 
         registry.forget_rules()
         while not layer.complete:
             pause.wait(0.01)
-        assert registry.requests[0].sent < 8 * MIB
+        assert registry.requests[0].sent < _MORE_THAN_SOCKETS_HOLD
         assert read(image, b"large") == large()

@@ -71,6 +71,8 @@ class RegistryBlob(BlobSource):
                     done = offset + len(piece)
                     patience.reset()
                     yield offset, piece
+                if done != asked[-1].end and any(done == extent.end for extent in asked):
+                    raise MisplacedBytesError(f"{self._what()}: answered some of several ranges")
                 if done != asked[-1].end:
                     raise RetryableError(f"{self._what()} ended at byte {done}, before {asked[-1].end}")
             except MisplacedBytesError as error:
@@ -84,9 +86,14 @@ class RegistryBlob(BlobSource):
         """One request, redirects included. Raises RetryableError when it is worth another."""
         headers = {"Range": range_header(extents)}
         with self._lock:
-            url = self._location or self._blob_url()
+            remembered = self._location
+        url = remembered or self._blob_url()
         for _ in range(_MAX_HOPS):
             with self._repository.send("GET", url, headers) as response:
+                if url is remembered and response.status_code in _STALE:
+                    self._forget_location(remembered)
+                    url = self._blob_url()
+                    continue
                 target = redirect_target(response, self._repository.registry)
                 if target is None:
                     yield from self._body(response, extents)
@@ -97,8 +104,6 @@ class RegistryBlob(BlobSource):
 
     def _body(self, response: httpx.Response, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
         status = response.status_code
-        if status in _STALE and self._forget_location():
-            raise RetryableError(f"{self._what()}: the address that the registry gave is not good any more ({status})")
         if status in _NO_MULTI_RANGE and len(extents) > 1:
             raise MisplacedBytesError(f"{self._what()}: answered {status} to several ranges")
         check_status(response, self._what())
@@ -141,10 +146,10 @@ class RegistryBlob(BlobSource):
     def _blob_url(self) -> httpx.URL:
         return self._repository.url(f"blobs/{self._digest}")
 
-    def _forget_location(self) -> bool:
+    def _forget_location(self, stale: httpx.URL) -> None:
         with self._lock:
-            known, self._location = self._location, None
-        return known is not None
+            if self._location is stale:  # else another reader has found a new one already
+                self._location = None
 
     def _must_ask_singly(self) -> bool:
         options, hosts = self._transport.options, self._transport.single_range_hosts

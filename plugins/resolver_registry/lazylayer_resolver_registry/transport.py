@@ -50,10 +50,11 @@ class Patience:
         self._failures = 0
 
     def wait(self, error: RetryableError) -> None:
-        """Waits before the next attempt, exponentially longer, with jitter. Raises `error` after the last."""
+        """Waits before the next attempt, exponentially longer, with jitter. Raises UnavailableError after the last."""
         self._failures += 1
         if self._failures >= self._attempts:
-            raise error
+            # Not to be tried again by whoever waits for this, or attempts would multiply.
+            raise UnavailableError(str(error)) from error
         pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
         pause *= 0.5 + random.random()  # noqa: S311 - spreads clients, hides nothing
         logger.debug("{error}; trying again", error=str(error))

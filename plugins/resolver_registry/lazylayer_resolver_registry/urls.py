@@ -23,12 +23,12 @@ _HUB = "registry-1.docker.io"
 def base_url(host: str, plain_http: bool) -> httpx.URL:
     """The root of the API of a registry, `host` as in references (`name[:port]`).
 
-    Registries on this machine are spoken to in plain HTTP unless their port is 443, as containerd
-    and Docker do.
+    Registries on this machine are spoken to in plain HTTP unless their port is 443, the default, as
+    containerd and Docker do.
     """
     host = _HUB if host == DEFAULT_REGISTRY else host
     https = httpx.URL(f"https://{host}")
-    if plain_http or (is_loopback(https) and https.port != 443 and ":" in host.rpartition("]")[2]):
+    if plain_http or (is_loopback(https) and https.port is not None):
         return httpx.URL(f"http://{host}")
     return https
 
@@ -43,8 +43,14 @@ def is_loopback(url: httpx.URL) -> bool:
 
 def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
     """Raises UnavailableError if `registry` may not send us to `target`; `what` says what sent us."""
+    if not target.host:
+        raise UnavailableError(
+            f"{registry.host}: {what} leads to {target.scheme or 'nothing'} without a host, which is refused"
+        )
     if target.scheme != "https" and not (target.scheme == "http" and registry.scheme == "http"):
-        raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme}://, which is refused")
+        raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme or 'no'}://, which is refused")
+    if not target.host:
+        raise UnavailableError(f"{registry.host}: {what} leads nowhere")
     address = _address(target)
     if is_loopback(registry):
         return

@@ -1,0 +1,190 @@
+"""Ranges of a blob: in few requests, by way of redirects, and in spite of servers."""
+
+from __future__ import annotations
+
+import pytest
+
+from lazylayer.errors import NotFoundError, UnavailableError
+from lazylayer.extents import Extent
+from lazylayer.oci import Descriptor
+from lazylayer.testing.registry import Fault, Gate, ScriptedRegistry
+from synthetic.registry_client import REPOSITORY, Client, fetched
+
+TWO = ((10, 5000), (200_000, 250_000))
+
+
+def test_several_ranges_are_one_request(client: Client, registry: ScriptedRegistry) -> None:
+    assert client.read(client.source(), *TWO)
+    (request,) = registry.requests
+    assert request.extents == list(TWO)
+
+
+def test_the_end_of_the_blob_is_read(client: Client) -> None:
+    assert client.read(client.source(), (299_999, 300_000))
+
+
+def test_many_ranges_are_several_requests(client: Client, registry: ScriptedRegistry) -> None:
+    assert client.read(client.source(), *((at, at + 10) for at in range(0, 100_000, 1000)))
+    assert len(registry.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(ignore_range=True),
+        Fault(first_range_only=True),
+        Fault(one_covering_range=True),
+        Fault(status=416),
+        Fault(status=400),
+    ],
+    ids=["whole", "first", "covering", "416", "400"],
+)
+def test_a_host_without_several_ranges_is_asked_for_one(
+    client: Client, registry: ScriptedRegistry, fault: Fault
+) -> None:
+    registry.script(fault, path="*/blobs/*", when=lambda request: len(request.extents) > 1, times=None)
+    source = client.source()
+    assert client.read(source, *TWO)
+    registry.forget_requests()
+    assert client.read(source, *TWO)
+    assert [len(request.extents) for request in registry.requests if request.status == 206][-2:] in ([1, 1], [2])
+    assert len(registry.requests) <= 2
+
+
+def test_several_ranges_can_be_switched_off(registry: ScriptedRegistry) -> None:
+    client = Client(registry, multi_range=False)
+    assert client.read(client.source(), *TWO)
+    assert [request.extents for request in registry.requests] == [[TWO[0]], [TWO[1]]]
+    client.plugin.lazylayer_close()
+
+
+def test_a_server_without_ranges_works_slowly(client: Client, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(ignore_range=True), path="*/blobs/*", times=None)
+    assert client.read(client.source(), *TWO)
+
+
+@pytest.mark.parametrize("fault", [Fault(truncate_after=3000), Fault(reset_after=3000), Fault(reset_after=-1)])
+def test_a_broken_answer_goes_on_where_it_stopped(client: Client, registry: ScriptedRegistry, fault: Fault) -> None:
+    registry.script(fault, path="*/blobs/*", times=2)
+    assert client.read(client.source(), (1000, 11_000))
+    assert len(registry.requests) == 3
+    last = registry.requests[-1].extents
+    assert last[0][1] == 11_000
+    if fault.reset_after != -1:
+        assert last[0][0] > 1000
+
+
+def test_an_answer_that_stands_still_is_given_up(registry: ScriptedRegistry) -> None:
+    client = Client(registry, idle_timeout=0.2)
+    gate = Gate()
+    registry.script(Fault(stall_after=2000, stall_until=gate), path="*/blobs/*")
+    assert client.read(client.source(), (0, 10_000))
+    gate.release()
+    assert len(registry.requests) == 2
+    client.plugin.lazylayer_close()
+
+
+def test_an_answer_that_flows_slowly_is_not_cut(registry: ScriptedRegistry) -> None:
+    client = Client(registry, idle_timeout=0.3)
+    registry.script(Fault(drip=(1000, 0.05)), path="*/blobs/*")
+    assert client.read(client.source(), (0, 15_000))
+    assert len(registry.requests) == 1
+    client.plugin.lazylayer_close()
+
+
+def test_a_blob_of_another_size_is_refused(client: Client) -> None:
+    lying = Descriptor("", client.layer.digest, client.layer.size + 1)
+    with pytest.raises(UnavailableError, match="300000 bytes there, 300001 were promised"):
+        fetched(client.source(lying), [Extent(0, 10)])
+
+
+def test_an_unknown_size_is_found_out(client: Client) -> None:
+    source = client.source(Descriptor("", client.layer.digest, 0))
+    assert source.size == 300_000
+    assert client.read(source, (0, 300_000))
+
+
+def test_a_blob_that_is_gone_is_not_found(client: Client, registry: ScriptedRegistry) -> None:
+    source = client.source()
+    registry.content.remove_blob(REPOSITORY, client.layer.digest)
+    with pytest.raises(NotFoundError):
+        fetched(source, [Extent(0, 10)])
+    with pytest.raises(NotFoundError):
+        source.check()
+
+
+# --- redirects -----------------------------------------------------------------------------------
+
+
+def test_a_redirect_is_followed_once(client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry) -> None:
+    registry.redirect_blobs(storage)
+    source = client.source()
+    for at in range(0, 50_000, 10_000):
+        assert client.read(source, (at, at + 10_000))
+    assert len(registry.requests_of("blob")) == 1
+    assert len(storage.requests_of("storage")) == 5
+    assert storage.host.partition(":")[0] in source.describe()
+    assert "Signature" not in source.describe()
+
+
+@pytest.mark.seed(9)
+def test_an_expired_address_is_resolved_again_in_the_middle(
+    client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry
+) -> None:
+    signer = registry.redirect_blobs(storage)
+    source = client.source()
+    assert client.read(source, (0, 1000))
+    signer.expire()
+    assert client.read(source, (1000, 2000))
+    signer.expire()
+    source.check()
+    assert len(registry.requests_of("blob")) == 3
+
+
+def test_credentials_stay_with_the_registry(
+    client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry
+) -> None:
+    from lazylayer.source import Credentials
+    from lazylayer.testing.registry import BasicAuthentication
+
+    registry.authentication = BasicAuthentication({"robot": "secret"})
+    client.credentials = Credentials("robot", "secret")
+    registry.redirect_blobs(storage)
+    assert client.read(client.source(), *TWO)
+    assert any("authorization" in request.headers for request in registry.requests)
+    assert not any("authorization" in request.headers for request in storage.requests)
+
+
+def test_a_redirect_to_a_forbidden_place_is_refused(client: Client, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(status=307, headers={"Location": "file:///etc/passwd"}), path="*/blobs/*", times=None)
+    with pytest.raises(UnavailableError, match="refused"):
+        fetched(client.source(), [Extent(0, 10)])
+
+
+def test_circles_are_noticed(client: Client, registry: ScriptedRegistry) -> None:
+    location = f"/v2/{REPOSITORY}/blobs/{client.layer.digest}"
+    registry.script(Fault(status=307, headers={"Location": location}), path="*/blobs/*", times=None)
+    with pytest.raises(UnavailableError, match="circles"):
+        fetched(client.source(), [Extent(0, 10)])
+
+
+@pytest.mark.parametrize("status", [400, 416])
+def test_a_storage_without_several_ranges_is_asked_for_one(
+    client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry, status: int
+) -> None:
+    registry.redirect_blobs(storage)
+    storage.script(Fault(status=status), path="/storage/*", when=lambda request: len(request.extents) > 1, times=None)
+    source = client.source()
+    assert client.read(source, *TWO)
+    storage.forget_requests()
+    assert client.read(source, *TWO)
+    assert [request.extents for request in storage.requests] == [[TWO[0]], [TWO[1]]]
+
+
+def test_an_object_that_the_storage_lost_is_not_found(
+    client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry
+) -> None:
+    registry.redirect_blobs(storage)
+    storage.script(Fault(status=404), path="/storage/*", times=None)
+    with pytest.raises(NotFoundError):
+        fetched(client.source(), [Extent(0, 10)])

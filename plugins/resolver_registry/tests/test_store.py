@@ -1,0 +1,97 @@
+"""Writing an image to a registry."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+
+from lazylayer.building import ImageStore
+from lazylayer.errors import BuildError, LazylayerError, UnavailableError
+from lazylayer.oci import Descriptor, MediaType, Reference, parse_reference, sha256_digest
+from lazylayer.source import Credentials
+from lazylayer.testing.registry import Fault, ScriptedRegistry, TokenAuthentication
+from synthetic.registry_client import REPOSITORY, Client
+
+DATA = random.Random(2).randbytes(40_000_000)
+
+
+@pytest.fixture
+def store(client: Client) -> ImageStore:
+    store = client.plugin.lazylayer_open_store(reference(client), client.keychain)
+    assert store is not None
+    return store
+
+
+def reference(client: Client) -> Reference:
+    return parse_reference(client.registry.reference(REPOSITORY, "new"))
+
+
+def descriptor(data: bytes) -> Descriptor:
+    return Descriptor("application/octet-stream", sha256_digest(data), len(data))
+
+
+def test_a_blob_arrives_whole(store: ImageStore, registry: ScriptedRegistry) -> None:
+    wanted = descriptor(DATA)
+    assert not store.has_blob(wanted.digest, wanted.size)
+    store.put_blob(wanted, io.BytesIO(DATA))
+    assert store.has_blob(wanted.digest, wanted.size)
+    assert registry.content.blob(REPOSITORY, wanted.digest) == DATA
+
+
+def test_an_empty_blob_is_a_blob(store: ImageStore, registry: ScriptedRegistry) -> None:
+    store.put_blob(descriptor(b""), io.BytesIO(b""))
+    assert registry.content.blob(REPOSITORY, sha256_digest(b"")) == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+def test_a_failing_request_is_sent_again(store: ImageStore, registry: ScriptedRegistry, method: str) -> None:
+    registry.script(Fault(status=503), method=method, path="*/uploads/*", times=2)
+    store.put_blob(descriptor(DATA), io.BytesIO(DATA))
+    assert registry.content.blob(REPOSITORY, sha256_digest(DATA)) == DATA
+
+
+def test_a_chunk_whose_answer_is_lost_is_not_sent_twice(store: ImageStore, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(reset_after=-1), method="PATCH", path="*/uploads/*", skip=1)
+    store.put_blob(descriptor(DATA), io.BytesIO(DATA))
+    assert registry.content.blob(REPOSITORY, sha256_digest(DATA)) == DATA
+
+
+@pytest.mark.parametrize("data", [DATA[:-1], DATA + b"x", DATA[:-1] + b"x"])
+def test_data_that_is_not_as_promised_is_refused(store: ImageStore, registry: ScriptedRegistry, data: bytes) -> None:
+    if data == DATA:
+        data = DATA[:-1] + b"y"
+    with pytest.raises(BuildError):
+        store.put_blob(descriptor(DATA), io.BytesIO(data))
+    assert registry.content.blob(REPOSITORY, sha256_digest(DATA)) is None
+
+
+def test_a_manifest_makes_the_image_visible(client: Client, store: ImageStore) -> None:
+    client.add_image("old")
+    old = client.image("old")
+    written = store.put_manifest(reference(client), MediaType.OCI_MANIFEST, old.manifest_bytes)
+    assert client.image("new").digest == written.digest == old.digest
+
+
+def test_a_manifest_whose_blobs_are_missing_is_refused(client: Client, store: ImageStore) -> None:
+    missing = sha256_digest(b"missing")
+    manifest = b'{"schemaVersion":2,"config":{"mediaType":"x","digest":"%s","size":1},"layers":[]}' % missing.encode()
+    with pytest.raises(LazylayerError, match="unknown to registry"):
+        store.put_manifest(reference(client), MediaType.OCI_MANIFEST, manifest)
+
+
+def test_writing_asks_for_the_right_to_write(client: Client, registry: ScriptedRegistry) -> None:
+    tokens = TokenAuthentication({"robot": "secret"}, anonymous=False)
+    registry.authentication = tokens
+    client.credentials = Credentials("robot", "secret")
+    store = client.plugin.lazylayer_open_store(reference(client), client.keychain)
+    assert store is not None
+    store.put_blob(descriptor(b"data"), io.BytesIO(b"data"))
+    assert tokens.exchanges[0].scopes == (f"repository:{REPOSITORY}:pull,push",)
+
+
+def test_an_upload_is_not_sent_to_forbidden_places(store: ImageStore, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(status=202, headers={"Location": "ftp://elsewhere/x"}), method="POST", times=None)
+    with pytest.raises(UnavailableError, match="refused"):
+        store.put_blob(descriptor(b"data"), io.BytesIO(b"data"))

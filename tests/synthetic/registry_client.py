@@ -1,0 +1,69 @@
+"""The registry plugin as the core would use it, towards a scripted registry."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from lazylayer.extents import Extent
+from lazylayer.oci import Descriptor, Platform, ResolvedImage, parse_reference
+from lazylayer.settings import ResolveSettings, Settings
+from lazylayer.source import BlobSource, Credentials
+from lazylayer.testing.registry import ImageLayer, ScriptedRegistry
+from lazylayer_resolver_registry import ResolverRegistry
+
+__all__ = ["PLATFORM", "REPOSITORY", "Client", "fetched"]
+
+REPOSITORY = "tests/image"
+PLATFORM = Platform("amd64", "linux")
+
+
+class Client:
+    """The plugin, configured for one registry, with credentials that a test may change."""
+
+    def __init__(self, registry: ScriptedRegistry, **options: object) -> None:
+        self.registry = registry
+        self.plugin = ResolverRegistry()
+        settings = Settings(
+            resolve=ResolveSettings(plain_http=(registry.host,)), plugin={"resolver_registry": dict(options)}
+        )
+        self.plugin.lazylayer_configure(settings)
+        self.credentials: Credentials | None = None
+        self.asked: list[str] = []
+        self.data = random.Random(1).randbytes(300_000)
+        self.layer = registry.content.add_blob(REPOSITORY, self.data)
+
+    def keychain(self, host: str) -> Credentials | None:
+        self.asked.append(host)
+        return self.credentials
+
+    def add_image(self, tag: str = "latest", layers: int = 1) -> None:
+        contents = [ImageLayer(random.Random(number).randbytes(1000), diff_id="x") for number in range(layers)]
+        self.registry.content.add_image(REPOSITORY, tag, contents)
+
+    def image(self, name: str = "latest") -> ResolvedImage:
+        reference = parse_reference(self.registry.reference(REPOSITORY, name))
+        image = self.plugin.lazylayer_resolve_image(reference, PLATFORM, self.keychain)
+        assert image is not None
+        return image
+
+    def source(self, descriptor: Descriptor | None = None) -> BlobSource:
+        reference = parse_reference(self.registry.reference(REPOSITORY))
+        source = self.plugin.lazylayer_resolve_blob(reference, descriptor or self.layer, self.keychain)
+        assert source is not None
+        return source
+
+    def read(self, source: BlobSource, *extents: tuple[int, int]) -> bool:
+        """Whether the extents were read as they are in the blob, in order and without gaps."""
+        return fetched(source, [Extent(*each) for each in extents]) == [self.data[a:b] for a, b in extents]
+
+
+def fetched(source: BlobSource, extents: Sequence[Extent]) -> list[bytes]:
+    collected = [bytearray() for _ in extents]
+    number = 0
+    for offset, piece in source.fetch(extents):
+        while offset >= extents[number].end:
+            number += 1
+        assert offset == extents[number].start + len(collected[number])
+        collected[number] += piece
+    return [bytes(each) for each in collected]
