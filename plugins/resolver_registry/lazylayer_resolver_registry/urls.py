@@ -44,9 +44,8 @@ def is_loopback(url: httpx.URL) -> bool:
 def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
     """Raises UnavailableError if `registry` may not send us to `target`; `what` says what sent us."""
     if not target.host:
-        raise UnavailableError(
-            f"{registry.host}: {what} leads to {target.scheme or 'nothing'} without a host, which is refused"
-        )
+        scheme = target.scheme or "nothing"
+        raise UnavailableError(f"{registry.host}: {what} leads to {scheme} without a host, which is refused")
     if target.scheme != "https" and not (target.scheme == "http" and registry.scheme == "http"):
         raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme or 'no'}://, which is refused")
     if not target.host:
