@@ -23,6 +23,7 @@ from lazylayer.testing.registry import Fault, Gate, ImageLayer, RecordedRequest,
 MIB = 1024 * 1024
 SMALL_FILES = 70
 LARGE_SIZE = 30 * MIB
+MORE_THAN_SOCKETS_HOLD = 90 * MIB  # a half of it, too, fits into no buffers between a server and its client
 NAME = "tests/hundred-megabytes"
 
 
@@ -159,7 +160,7 @@ def test_background_fetching_makes_way_for_a_reader(registry: ScriptedRegistry, 
     settings = [
         "background.silence=0",
         "background.concurrency=1",
-        f"background.request_size={_MORE_THAN_SOCKETS_HOLD}",
+        f"background.request_size={MORE_THAN_SOCKETS_HOLD}",
     ]
     with opened(registry, tmp_path, *settings) as (filesystem, image):
         (layer,) = image.layers
@@ -185,5 +186,5 @@ def test_background_fetching_makes_way_for_a_reader(registry: ScriptedRegistry, 
         registry.forget_rules()
         while not layer.complete:
             pause.wait(0.01)
-        assert registry.requests[0].sent < _MORE_THAN_SOCKETS_HOLD
+        assert registry.requests[0].sent < MORE_THAN_SOCKETS_HOLD
         assert read(image, b"large") == large()
