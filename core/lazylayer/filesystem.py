@@ -186,9 +186,16 @@ class Filesystem:
             self._frontend = choose_frontend(self._hooks, self._settings.mount)
         return self._frontend
 
-    def close(self) -> None:
-        """Unmounts everything, in use or not, and closes layers and caches."""
+    def close(self, *, leave: bool = False) -> None:
+        """Unmounts everything, in use or not, and closes layers and caches.
+
+        With `leave`, mounts that can outlive this process are left as they are, for the next one that
+        mounts the same there: for a daemon that is restarted or upgraded.
+        """
         for mountpoint in self.mountpoints():
+            mounted = self._find(mountpoint).mounted
+            if leave and mounted is not None and mounted.leave():
+                continue
             try:
                 self.unmount(mountpoint, force=True)
             except LazylayerError as error:

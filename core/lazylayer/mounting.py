@@ -83,6 +83,14 @@ class MountedTree(ABC):
         without, a mount in use raises MountError and stays.
         """
 
+    def leave(self) -> bool:
+        """Leaves the mount to be taken up by the next process that mounts the same tree there.
+
+        Returns whether that is possible; if not, nothing has happened. Who reads a mount that was
+        left waits for that process. The last one must end soon.
+        """
+        return False
+
     @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the mount is gone, by `unmount` or by somebody's umount(8).

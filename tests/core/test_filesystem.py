@@ -312,3 +312,13 @@ def test_closing_unmounts_what_is_in_use_too(tmp_path: Path) -> None:
     machine.filesystem.close()
     assert machine.plugin.mounts[machine.mountpoints[0]].gone.is_set()
     assert all(source.closed for source in machine.plugin.sources.values() if source.asked)
+
+
+def test_closing_leaves_mounts_that_can_outlive_the_process(machine: Machine) -> None:
+    machine.mount(0)
+    machine.mount(1)
+    kept, other = (machine.plugin.mounts[mountpoint] for mountpoint in machine.mountpoints[:2])
+    kept.leave = lambda: True  # type: ignore[method-assign]
+    machine.filesystem.close(leave=True)
+    assert not kept.wait(0)
+    assert other.wait(0)

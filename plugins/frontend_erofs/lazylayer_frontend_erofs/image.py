@@ -8,10 +8,12 @@ from bisect import bisect_right
 from lazylayer.errors import LayerError
 from lazylayer.mounting import MountableTree
 from lazylayer.tree import Entry
-from lazylayer_frontend_erofs.format import BLOCK
+from lazylayer_frontend_erofs.format import BLOCK, SUPERBLOCK_OFFSET
 from lazylayer_frontend_erofs.writer import Metadata, file_entries
 
 __all__ = ["Image"]
+
+_UUID = slice(SUPERBLOCK_OFFSET + 48, SUPERBLOCK_OFFSET + 64)
 
 
 class Image:
@@ -20,6 +22,8 @@ class Image:
     def __init__(self, tree: MountableTree, metadata: Metadata) -> None:
         self.size = metadata.size
         self.metadata = memoryview(metadata.image)
+        self.name = metadata.image[_UUID].hex()
+        """Names the metadata, and so the places of all data."""
         self._read = tree.read
         self._starts = array("Q")
         self._entries: list[Entry] = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import errno
 import os
+import secrets
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from loguru import logger
@@ -15,6 +17,7 @@ from lazylayer import kernelmounts
 from lazylayer.errors import LayerError, MountError
 from lazylayer.mounting import MountableTree, MountedTree
 from lazylayer_frontend_erofs.image import Image
+from lazylayer_frontend_erofs.keeping import Keeping, Note
 from lazylayer_frontend_erofs.kernel import mount_erofs, mount_file
 from lazylayer_frontend_erofs.metadata_cache import MetadataCache
 from lazylayer_frontend_erofs.plugin import NAME, Options
@@ -29,19 +32,85 @@ _END_SECONDS = 5.0
 _mounts: weakref.WeakSet[ErofsMount] = weakref.WeakSet()
 
 
-def mount_tree(tree: MountableTree, mountpoint: str, own: Options, root: str = "") -> MountedTree:
-    """Mounts `tree`; the mount answers when this returns. Raises MountError.
+def mount_tree(
+    tree: MountableTree, mountpoint: str, own: Options, root: str = "", keeping: Keeping | None = None
+) -> MountedTree:
+    """Mounts `tree`, or takes up the mount of it that was kept; it answers when this returns. Raises MountError.
 
-    Finished metadata are kept below the directory `root`, if one is given.
+    Finished metadata are kept below the directory `root`, if one is given, and mounts by `keeping`.
     """
     if not Path(mountpoint).is_dir():
         raise MountError(f"{mountpoint} is not a directory; make it first")
     image = _open_image(tree, MetadataCache(Path(root), own.metadata_cache) if root else None)
+    target = os.path.realpath(mountpoint)
+    kept = _Kept(keeping, target)
+    server = _resume(image, own, kept)
+    if server is not None:
+        return ErofsMount(mountpoint, target, server, kept)
     try:
-        server, mounted = serve_image(image, tree.source, own)
+        server, mounted = serve_image(image, tree.source, own, kept.forget)
+        try:
+            kernelmounts.attach(mounted, target)
+        finally:
+            os.close(mounted)
     except OSError as error:
         raise MountError(f"{mountpoint} cannot be mounted with EROFS: {_reason(error)}") from error
-    return ErofsMount(mountpoint, server, mounted, own)
+    mount = ErofsMount(mountpoint, target, server, kept)
+    server.store_metadata(own.stored_metadata)
+    kept.hold(mount.device, image.name, server.descriptor)
+    return mount
+
+
+class _Kept:
+    """How one mount is kept; without `keeping` it is not."""
+
+    def __init__(self, keeping: Keeping | None, target: str) -> None:
+        self.keeping = keeping
+        self.target = target
+        self._token = secrets.token_hex(8)
+
+    def hold(self, device: str, image: str, descriptor: int) -> None:
+        """Keeps the mount."""
+        if self.keeping is not None:
+            self.keeping.hold(self.target, Note(self.target, device, image, self._token), descriptor)
+
+    def take(self) -> tuple[Note, int] | None:
+        """What was kept at the same place before; it is this mount from now on."""
+        taken = self.keeping.take(self.target) if self.keeping is not None else None
+        if taken is not None:
+            self._token = taken[0].token
+        return taken
+
+    def forget(self) -> None:
+        """Keeps it no longer."""
+        if self.keeping is not None:
+            self.keeping.forget(self.target, self._token)
+
+
+def _resume(image: Image, own: Options, kept: _Kept) -> ImageServer | None:
+    """Serves the mount that was kept; None if there was none, or one of another tree, which is unmounted."""
+    taken = kept.take()
+    if taken is None:
+        return None
+    note, device = taken
+    target = kept.target
+    on_top = kernelmounts.mount_at(target)
+    if on_top is not None and on_top.device == note.device and note.image == image.name:
+        server = _server(device, image, own, kept.forget)
+        server.start()
+        try:
+            server.resend()
+        except OSError as error:
+            # The mount has gone meanwhile, which the server sees as well.
+            logger.debug("{target}: {error}", target=target, error=error)
+        logger.info("the mount at {target} was taken up again", target=target)
+        return server
+    os.close(device)
+    kept.forget()
+    if on_top is not None and on_top.device == note.device:
+        logger.warning("{target}: what was mounted there shows another tree; it is unmounted", target=target)
+        kernelmounts.unmount(target, force=True)
+    return None
 
 
 def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:
@@ -58,7 +127,9 @@ def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:
     return Image(tree, metadata)
 
 
-def serve_image(image: Image, source: str, own: Options) -> tuple[ImageServer, int]:
+def serve_image(
+    image: Image, source: str, own: Options, on_end: Callable[[], None] = lambda: None
+) -> tuple[ImageServer, int]:
     """Serves an image and makes a mount of it; returns the server and the mount's descriptor. Raises OSError."""
     device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -66,14 +137,7 @@ def serve_image(image: Image, source: str, own: Options) -> tuple[ImageServer, i
     except BaseException:
         os.close(device)
         raise
-    server = ImageServer(
-        device,
-        image,
-        threads=own.threads,
-        max_read=own.max_read,
-        max_background=own.max_background,
-        direct=own.direct,
-    )
+    server = _server(device, image, own, on_end)
     server.start()
     try:
         # Has the kernel ask for the file's size: a direct read believes the one that it knows, which is 0.
@@ -85,36 +149,34 @@ def serve_image(image: Image, source: str, own: Options) -> tuple[ImageServer, i
     return server, mounted
 
 
+def _server(device: int, image: Image, own: Options, on_end: Callable[[], None]) -> ImageServer:
+    return ImageServer(
+        device,
+        image,
+        threads=own.threads,
+        max_read=own.max_read,
+        max_background=own.max_background,
+        direct=own.direct,
+        on_end=on_end,
+    )
+
+
 class ErofsMount(MountedTree):
     """A mount of EROFS. The lock makes unmounting happen once; it is held over a system call."""
 
     frontend = NAME
 
-    def __init__(self, mountpoint: str, server: ImageServer, mounted: int, own: Options) -> None:
+    def __init__(self, mountpoint: str, target: str, server: ImageServer, kept: _Kept) -> None:
         self.mountpoint = mountpoint
-        self._target = os.path.realpath(mountpoint)
+        self._target = target
         self._server = server
+        self._kept = kept
+        self._left = False
         self._lock = threading.Lock()
         self._gone = threading.Event()
-        try:
-            kernelmounts.attach(mounted, self._target)
-        except OSError as error:
-            raise MountError(f"{mountpoint} cannot be mounted with EROFS: {_reason(error)}") from error
-        finally:
-            os.close(mounted)
-        on_top = kernelmounts.mount_at(self._target)
-        self._device = on_top.device if on_top is not None else ""
-        self._set_read_ahead(own.read_ahead)
-        server.store_metadata(own.stored_metadata)
+        on_top = kernelmounts.mount_at(target)
+        self.device = on_top.device if on_top is not None else ""
         _mounts.add(self)
-
-    def _set_read_ahead(self, size: int) -> None:
-        try:
-            Path(f"/sys/class/bdi/{self._device}/read_ahead_kb").write_text(str(size // 1024))
-        except OSError as error:
-            logger.debug(
-                "{mountpoint}: the kernel's read-ahead stays: {error}", mountpoint=self.mountpoint, error=error
-            )
 
     def unmount(self, *, force: bool = False) -> None:
         """Unmounts; see `MountedTree.unmount`."""
@@ -122,6 +184,7 @@ class ErofsMount(MountedTree):
             if self._is_there():
                 self._remove(force=force)
             self._gone.set()
+        self._kept.forget()
         if not force:
             self.wait_ended()
 
@@ -149,9 +212,16 @@ class ErofsMount(MountedTree):
         on_top = kernelmounts.mount_at(self._target)
         if on_top is None:
             return False
-        if self._device and on_top.device != self._device:
+        if self.device and on_top.device != self.device:
             raise MountError(f"something else ({on_top.kind}) is mounted over {self.mountpoint}; unmount that first")
         return True
+
+    def leave(self) -> bool:
+        """Leaves the mount to the keeper; see `MountedTree.leave`."""
+        self._left = self._kept.keeping is not None
+        if self._left:
+            self._server.leave()
+        return self._left
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the mount is gone; see `MountedTree.wait`."""
@@ -166,7 +236,7 @@ def _reason(error: OSError) -> str:
 
 @atexit.register
 def _unmount_all() -> None:
-    left = list(_mounts)
+    left = [mount for mount in _mounts if not mount._left]
     for mount in left:
         try:
             mount.unmount(force=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.settings import Settings
+
+if TYPE_CHECKING:
+    from lazylayer_frontend_erofs.keeping import Keeping
 
 __all__ = ["NAME", "FrontendErofs", "Options"]
 
@@ -22,14 +25,16 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many reads of one mount may wait for the network at once."""
     max_read: Annotated[int, msgspec.Meta(ge=4096, le=1024 * 1024, multiple_of=4096)] = 1024 * 1024
     """The largest read that the kernel asks for at once."""
-    read_ahead: Annotated[int, msgspec.Meta(ge=0, multiple_of=4096)] = 512 * 1024
-    """How far the kernel reads ahead in a file that is read from start to end."""
     max_background: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 128
     """How many reads of one mount the kernel may have under way in the background."""
     stored_metadata: Annotated[int, msgspec.Meta(ge=0)] = 4 * 1024 * 1024
     """How much of a mount's metadata is put into the kernel's cache ahead of use."""
     metadata_cache: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
     """How many bytes of finished metadata are kept on disk for the next mount of a layer; 0 keeps none."""
+    keeper: Literal["auto", "process", "systemd", "off"] = "auto"
+    """Who keeps mounts alive while the daemon is restarted: systemd's descriptor store, or a process of ours."""
+    keeper_timeout: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    """How many seconds our keeper waits for a new daemon; then readers get errors."""
     direct: bool = True
     """Whether data go straight to EROFS's page cache; otherwise the kernel keeps two copies."""
 
@@ -39,13 +44,14 @@ class FrontendErofs:
 
     def __init__(self) -> None:
         self._options = Options()
-        self._root = ""
+        self._root = self._run = ""
+        self._keeping: Keeping | None = None
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
         """Takes `[plugin.frontend_erofs]`."""
         self._options = settings.plugin_options(NAME, Options)
-        self._root = settings.root
+        self._root, self._run = settings.root, settings.run
 
     @hookimpl
     def lazylayer_probe_frontend(self, frontend: str) -> str | None:
@@ -61,6 +67,9 @@ class FrontendErofs:
         """Writes the metadata and mounts; the data are served from threads."""
         if options.frontend != NAME:
             return None
+        from lazylayer_frontend_erofs.keeping import open_keeping
         from lazylayer_frontend_erofs.mount import mount_tree
 
-        return mount_tree(tree, mountpoint, self._options, self._root)
+        if self._keeping is None and self._run:
+            self._keeping = open_keeping(self._options.keeper, self._run, self._options.keeper_timeout)
+        return mount_tree(tree, mountpoint, self._options, self._root, self._keeping)

@@ -14,6 +14,7 @@ import errno
 import os
 import struct
 import threading
+from collections.abc import Callable
 
 from loguru import logger
 
@@ -33,18 +34,29 @@ class ImageServer:
     """Answers for one image until the kernel lets go of it. Owns the descriptor of /dev/fuse."""
 
     def __init__(
-        self, descriptor: int, image: Image, *, threads: int, max_read: int, max_background: int, direct: bool
+        self,
+        descriptor: int,
+        image: Image,
+        *,
+        threads: int,
+        max_read: int,
+        max_background: int,
+        direct: bool,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        """The /dev/fuse that is served."""
         self._image = image
         self._most_threads = threads
         self._max_read = max_read
         self._max_background = max_background
         self._direct = direct
+        self._on_end = on_end
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
         self._failing = False
+        self._leaving = False
         self._under_way: set[int] = set()
         self.ended = threading.Event()
         """Set when the kernel has let go of the file and the last thread is ending."""
@@ -56,19 +68,23 @@ class ImageServer:
 
     def resend(self) -> None:
         """Has the kernel send again what the last server of the descriptor took and did not answer."""
-        os.write(self._descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
+        os.write(self.descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
 
     def store_metadata(self, limit: int) -> None:
         """Puts up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them."""
         metadata = self._image.metadata[:limit]
         for start in range(0, len(metadata), _STORE_BYTES):
-            os.writev(self._descriptor, protocol.store_notice(start, metadata[start : start + _STORE_BYTES]))
+            os.writev(self.descriptor, protocol.store_notice(start, metadata[start : start + _STORE_BYTES]))
 
     def fail(self) -> None:
         """Answers every read with EIO from now on, those that are waiting too."""
         self._failing = True
         for unique in list(self._under_way):
             self._reply_error(unique, errno.EIO)
+
+    def leave(self) -> None:
+        """Answers nothing any more: what comes, and what fails, waits for the next server of the descriptor."""
+        self._leaving = True
 
     # --- threads -----------------------------------------------------------------------------------
 
@@ -86,14 +102,15 @@ class ImageServer:
         with self._lock:
             self._threads -= 1
             last = self._threads == 0
-        if last:
-            os.close(self._descriptor)
+        if last and not self._leaving:
+            os.close(self.descriptor)
+            self._on_end()
             self.ended.set()
 
     def _serve_one(self) -> bool:
         """Takes one request and answers it; returns whether this thread goes on."""
         try:
-            request = os.read(self._descriptor, REQUEST_BYTES)
+            request = os.read(self.descriptor, REQUEST_BYTES)
         except OSError as error:
             if error.errno == errno.ENODEV:
                 with self._lock:
@@ -102,6 +119,8 @@ class ImageServer:
             if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
                 return True  # the request was taken back
             raise
+        if self._leaving:
+            return False
         _, operation, unique, *_ = HEADER.unpack_from(request)
         if operation != Operation.READ:
             self._answer(operation, unique, request)
@@ -164,7 +183,7 @@ class ImageServer:
     def _reply(self, unique: int, parts: list[bytes | memoryview]) -> None:
         length = REPLY.size + sum(map(len, parts))
         try:
-            os.writev(self._descriptor, [REPLY.pack(length, 0, unique), *parts])
+            os.writev(self.descriptor, [REPLY.pack(length, 0, unique), *parts])
         except OSError as error:
             # ENOENT: it was answered by `fail`, or its reader is gone. ENODEV: the mount is.
             if error.errno not in (errno.ENOENT, errno.ENODEV):
@@ -172,5 +191,7 @@ class ImageServer:
                 self._reply_error(unique, errno.EIO)
 
     def _reply_error(self, unique: int, number: int) -> None:
+        if self._leaving:
+            return
         with contextlib.suppress(OSError):
-            os.write(self._descriptor, REPLY.pack(REPLY.size, -number, unique))
+            os.write(self.descriptor, REPLY.pack(REPLY.size, -number, unique))
