@@ -25,7 +25,7 @@ __all__ = ["Member", "MemberWriter"]
 
 _BATCH = 128 * 1024
 """Bytes. Small members go to a thread together."""
-_UNDER_WAY = 24 * 1024 * 1024
+_UNDER_WAY = 16 * 1024 * 1024
 """Bytes, uncompressed, that may wait for each thread, unless a single member is larger."""
 
 
