@@ -39,6 +39,7 @@ CORE_COMMANDS: Mapping[str, LazyCommand] = {
         "Show every mount of this machine's lazylayer processes, and how much of it was fetched.",
     ),
     "convert": LazyCommand("lazylayer.cli.convert:convert", "Convert the image SRC and write it to DST."),
+    "doctor": LazyCommand("lazylayer.cli.doctor:doctor", "Show what this machine can do, and what to change."),
     "plugins": LazyCommand("lazylayer.cli.plugins:plugins", "Show and check plugins."),
     "config": LazyCommand("lazylayer.cli.config:config", "Show and check the configuration."),
 }
