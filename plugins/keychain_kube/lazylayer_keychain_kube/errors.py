@@ -1,0 +1,17 @@
+"""What goes wrong between us and the Kubernetes API; every message says what to do."""
+
+from __future__ import annotations
+
+__all__ = ["AccessError", "ApiError", "GoneError"]
+
+
+class ApiError(Exception):
+    """The API cannot be reached, refuses, or answers with something else; later it may do better."""
+
+
+class AccessError(ApiError):
+    """The kubeconfig, the service account or an exec plugin does not say how to reach the API."""
+
+
+class GoneError(ApiError):
+    """The resource version is too old (410): list again."""

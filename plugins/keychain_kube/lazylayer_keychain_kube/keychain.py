@@ -1,0 +1,126 @@
+"""The plugin: starts the watches when it is first asked, and answers from what they know."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from loguru import logger
+
+from lazylayer import hookimpl
+from lazylayer.errors import ConfigurationError, PluginError, SkipPlugin
+from lazylayer.oci import Reference
+from lazylayer.settings import Settings
+from lazylayer.source import Credentials
+from lazylayer_keychain_kube.access import AccessSource, ServiceAccount
+from lazylayer_keychain_kube.kubeconfig import Kubeconfig
+from lazylayer_keychain_kube.pullsecrets import TYPES, PullSecrets
+from lazylayer_keychain_kube.watcher import Watcher
+
+__all__ = ["KubeKeychain", "Options"]
+
+_NAME = "keychain_kube"
+_Namespace = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`[plugin.keychain_kube]`; one of `kubeconfig` and `in_cluster` turns the plugin on."""
+
+    kubeconfig: str = ""
+    """The kubeconfig to use; it may come later."""
+    context: str = ""
+    """A context in it; empty for its current one."""
+    in_cluster: bool = False
+    """Whether to use the service account of the pod that we run in."""
+    service_account: str = "/var/run/secrets/kubernetes.io/serviceaccount"
+    """Where that account's files are."""
+    namespaces: tuple[_Namespace, ...] = ()
+    """Whose secrets are used; empty for all."""
+    label_selector: str = ""
+    """Only secrets with these labels, as `kubectl --selector` takes them."""
+    timeout: _Seconds = 10.0
+    """Seconds that a question waits for the first list of secrets."""
+    unavailable: Literal["error", "pass"] = "error"
+    """What an answer is while the secrets were never listed: an error, or "not known"."""
+    exec_timeout: _Seconds = 30.0
+    """Seconds that an exec plugin in the kubeconfig may take."""
+
+
+class KubeKeychain:
+    """The plugin. The lock guards the start of the watches."""
+
+    def __init__(self) -> None:
+        self._options = Options()
+        self._lock = threading.Lock()
+        self._watchers: list[Watcher] | None = None
+        self._secrets = PullSecrets()
+        self._closed = False
+
+    @hookimpl
+    def lazylayer_configure(self, settings: Settings) -> None:
+        """Takes `[plugin.keychain_kube]`."""
+        self._options = options = settings.plugin_options(_NAME, Options)
+        if options.kubeconfig and options.in_cluster:
+            raise ConfigurationError(
+                f"[plugin.{_NAME}] has both kubeconfig and in_cluster; remove one", key=f"plugin.{_NAME}.in_cluster"
+            )
+        if not options.kubeconfig and not options.in_cluster:
+            raise SkipPlugin(f"[plugin.{_NAME}] names no kubeconfig; set kubeconfig or in_cluster to use it")
+
+    @hookimpl
+    def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:
+        """Answers from the secrets as they were last seen; waits for the first list."""
+        deadline = time.monotonic() + self._options.timeout
+        watchers = self._start()
+        waiting = [each for each in watchers if not each.wait_until_synced(max(0.0, deadline - time.monotonic()))]
+        if waiting:
+            reason = waiting[0].error or "the API does not answer"
+            message = f"the pull secrets could not be listed within {self._options.timeout:g} s: {reason}"
+            if self._options.unavailable == "error":
+                raise PluginError(
+                    f'{message}; or set [plugin.{_NAME}] unavailable = "pass" to go on without them',
+                    plugin=_NAME,
+                    distribution="lazylayer-keychain-kube",
+                )
+            logger.warning("{message}; going on without them", message=message)
+        return self._secrets.find(host, reference.repository)
+
+    @hookimpl
+    def lazylayer_close(self) -> None:
+        """Ends the watches."""
+        with self._lock:
+            self._closed = True
+            watchers, self._watchers = self._watchers or [], None
+        for watcher in watchers:
+            watcher.close()
+
+    @property
+    def watchers(self) -> list[Watcher]:
+        """The watches under way; none before the first question."""
+        with self._lock:
+            return list(self._watchers or [])
+
+    def _start(self) -> list[Watcher]:
+        with self._lock:
+            if self._watchers is None and not self._closed:
+                self._watchers = self._make_watchers()
+                for watcher in self._watchers:
+                    watcher.start()
+            return list(self._watchers or [])
+
+    def _make_watchers(self) -> list[Watcher]:
+        options = self._options
+        source: AccessSource
+        if options.in_cluster:
+            source = ServiceAccount(Path(options.service_account))
+        else:
+            source = Kubeconfig(Path(options.kubeconfig), options.context, options.exec_timeout)
+        return [
+            Watcher(source, kind, namespace, options.label_selector, self._secrets)
+            for namespace in options.namespaces or ("",)
+            for kind in TYPES
+        ]
