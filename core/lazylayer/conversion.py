@@ -18,7 +18,7 @@ import msgspec
 
 from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
 from lazylayer.errors import BuildError, FormatError, LayerError
-from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE
+from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS, TOC_DIGEST, ZSTD_TOC_CHECKSUM
 from lazylayer.layerstreams import BlobStream, PlainLayer
 from lazylayer.oci import (
     Descriptor,
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversion", "ConversionOptions", "ConversionReport", "LayerReport"]
 
-_OWN_ANNOTATIONS = (TOC_DIGEST, UNCOMPRESSED_SIZE)
+
+_LAZY = {TOC_DIGEST, ZSTD_TOC_CHECKSUM}
 
 
 class ConversionOptions(msgspec.Struct, frozen=True):
@@ -127,7 +128,7 @@ class Conversion:
         with closing(self._hooks.resolve_blob(reference, layer)) as source:
             stream = BlobStream(source, layer, self._advance)
             with closing(stream):
-                if self._options.reuse and TOC_DIGEST in layer.annotations:
+                if self._options.reuse and not _LAZY.isdisjoint(layer.annotations):
                     result = self._reuse(stream, layer, store), diff_id
                 else:
                     result = self._rebuild(stream, layer, diff_id, store)
@@ -150,7 +151,7 @@ class Conversion:
                 plain.finish()
             except (LayerError, BuildError) as error:
                 raise type(error)(f"layer {layer.digest}: {error}") from error
-            kept = {key: value for key, value in layer.annotations.items() if key not in _OWN_ANNOTATIONS}
+            kept = {key: value for key, value in layer.annotations.items() if key not in LAYER_FORMAT_ANNOTATIONS}
             descriptor = msgspec.structs.replace(built.descriptor, annotations={**kept, **built.descriptor.annotations})
             self._put(store, descriptor, spool)
         return LayerReport(layer.digest, layer.size, descriptor, reused=False), built.diff_id

@@ -17,6 +17,7 @@ __all__ = [
     "CRI_DIGEST",
     "CRI_LAYERS",
     "CRI_REFERENCE",
+    "LAYER_FORMAT_ANNOTATIONS",
     "LAYER_SIZE",
     "PREFETCH_SIZE",
     "SKIP_VERIFY",
@@ -25,6 +26,8 @@ __all__ = [
     "STARGZ_REFERENCE",
     "TOC_DIGEST",
     "UNCOMPRESSED_SIZE",
+    "ZSTD_TOC_CHECKSUM",
+    "ZSTD_TOC_POSITION",
     "LayerSource",
     "label_number",
     "layer_source",
@@ -42,6 +45,10 @@ PREFETCH_SIZE = "containerd.io/snapshot/remote/stargz.prefetch"
 SKIP_VERIFY = "containerd.io/snapshot/remote/stargz.skipverify"
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
+ZSTD_TOC_CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
+ZSTD_TOC_POSITION = "io.containers.zstd-chunked.manifest-position"
+LAYER_FORMAT_ANNOTATIONS = (TOC_DIGEST, UNCOMPRESSED_SIZE, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION)
+"""The annotations of a layer that say how it can be fetched lazily; they are void for other bytes."""
 
 _LABEL_SETS = (
     ("CRI", CRI_REFERENCE, CRI_DIGEST, CRI_LAYERS),

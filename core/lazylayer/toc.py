@@ -33,6 +33,7 @@ __all__ = [
     "format_modtime",
     "parse_modtime",
     "read_toc",
+    "tail_size",
 ]
 
 TOC_NAME = "stargz.index.json"
@@ -40,6 +41,10 @@ TOC_NAME = "stargz.index.json"
 
 MAX_TOC_SIZE = 256 * 1024 * 1024
 """Bytes of JSON; more is not believed. About 700,000 entries."""
+
+_TAIL_MIN = 64 * 1024
+_TAIL_MAX = 2 * 1024 * 1024
+_TAIL_FRACTION = 64
 
 _MAX_ID = (1 << 32) - 1
 _MAX_MAJOR = (1 << 12) - 1
@@ -94,6 +99,14 @@ class Toc(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(Toc)
+
+
+def tail_size(blob_size: int) -> int:
+    """How many bytes from the end of a blob to read, so that most TOCs come with the footer at once.
+
+    All formats that ask here read the same range, so that it is fetched once.
+    """
+    return min(max(blob_size // _TAIL_FRACTION, _TAIL_MIN), _TAIL_MAX, blob_size)
 
 
 def decode_toc(data: bytes) -> Toc:

@@ -38,6 +38,12 @@ class GoImages:
         target = plain.removesuffix(":plain") + f":{tag}"
         return self._once(target, lambda: self._convert(plain, target, chunk_size))
 
+    def push_zstdchunked(self, layers: Sequence[Path]) -> str:
+        """Push the same image with zstd:chunked layers, as the Go converter makes them; return its reference."""
+        plain = self.push_plain(layers)
+        target = plain.removesuffix(":plain") + ":zstdchunked"
+        return self._once(target, lambda: self._run_converter(plain, target, ["convert", "--oci", "--zstdchunked"]))
+
     def _once(self, key: str, build: Callable[[], str]) -> str:
         if key not in self._built:
             self._built[key] = build()
@@ -49,12 +55,15 @@ class GoImages:
         return self._registry.push_layout(layout, "plain", f"{name}:plain")
 
     def _convert(self, source: str, target: str, chunk_size: int | None) -> str:
-        # `content fetch` keeps the image packed: some names could not be unpacked under containerd.
-        self._containerd.ctr("content", "fetch", "--plain-http", source)
         if chunk_size is None:
             options = ["optimize", "--oci", "--no-optimize"]
         else:
             options = ["convert", "--oci", "--estargz", "--estargz-chunk-size", str(chunk_size)]
+        return self._run_converter(source, target, options)
+
+    def _run_converter(self, source: str, target: str, options: Sequence[str]) -> str:
+        # `content fetch` keeps the image packed: some names could not be unpacked under containerd.
+        self._containerd.ctr("content", "fetch", "--plain-http", source)
         self._containerd.ctr_remote("images", *options, source, target)
         self._containerd.ctr("images", "push", "--plain-http", target)
         return target

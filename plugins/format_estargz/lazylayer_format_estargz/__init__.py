@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @hookimpl
 def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
     """Opens layers that end with a stargz footer."""
+    if "zstd" in descriptor.media_type:
+        return None
     from lazylayer_format_estargz.reader import open_contents
 
     return open_contents(blob, descriptor, verify)

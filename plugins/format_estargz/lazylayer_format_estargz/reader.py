@@ -8,16 +8,12 @@ from lazylayer.errors import FormatError, LayerError, VerificationError
 from lazylayer.inflate import GzipReader, inflate_gzip_member
 from lazylayer.labels import TOC_DIGEST
 from lazylayer.oci import Descriptor, Digest, sha256_digest
-from lazylayer.toc import MAX_TOC_SIZE, TOC_NAME, read_toc
+from lazylayer.toc import MAX_TOC_SIZE, TOC_NAME, read_toc, tail_size
 from lazylayer_format_estargz.footer import ESTARGZ_FOOTER_SIZE, Footer, find_footer
 
 __all__ = ["open_contents"]
 
 _BLOCK = 512
-_TAIL_MIN = 64 * 1024
-_TAIL_MAX = 2 * 1024 * 1024
-_TAIL_FRACTION = 64
-"""One part in so many of a blob is read from its end: TOCs are mostly smaller than that."""
 
 
 def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
@@ -29,7 +25,7 @@ def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerCont
     blob_size = blob.size
     if blob_size < ESTARGZ_FOOTER_SIZE:
         return None
-    wanted = min(max(blob_size // _TAIL_FRACTION, _TAIL_MIN), _TAIL_MAX, blob_size)
+    wanted = tail_size(blob_size)
     tail_start = blob_size - wanted
     tail = blob.read(tail_start, wanted)
     footer = find_footer(tail, blob_size)

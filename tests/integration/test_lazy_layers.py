@@ -1,4 +1,4 @@
-"""eStargz layers, built by us or by the Go tools, show what GNU tar extracts from the archives."""
+"""Layers of every lazy format, built by us or by the Go tools, show what GNU tar extracts from the archives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 import lazylayer_format_estargz
+import lazylayer_format_zstdchunked
 import lazylayer_resolver_layout
 from images.gnu_tar import extract_for_overlay
 from images.go_image import GoImages
@@ -27,13 +29,14 @@ from servers.docker_registry import DockerRegistry
 from synthetic import make_blob
 
 LAYERS = [0, 1, 2]
+FORMATS = ["estargz", "zstdchunked", "zstdchunked-podman"]
 Expected = tuple[TreeFacts, frozenset[bytes]]
 
 
 @pytest.fixture(scope="module")
 def hooks() -> Hooks:
     manager = make_manager()
-    for plugin in (lazylayer_format_estargz, lazylayer_resolver_layout):
+    for plugin in (lazylayer_format_estargz, lazylayer_format_zstdchunked, lazylayer_resolver_layout):
         manager.register(plugin)
     return Hooks(manager)
 
@@ -50,11 +53,11 @@ def expected(odd_layers: list[Path], server_directory: Path) -> Iterator[list[Ex
     yield found
 
 
-def build(hooks: Hooks, archive: Path, **options: Any) -> tuple[bytes, LayerContents]:
+def build(hooks: Hooks, archive: Path, form: str = "estargz", **options: Any) -> tuple[bytes, LayerContents]:
     """Builds a layer of an archive and opens it again."""
     destination = io.BytesIO()
     with archive.open("rb") as source:
-        built = hooks.build_layer("estargz", source, destination, BuildOptions(**options))
+        built = hooks.build_layer(form, source, destination, BuildOptions(**options))
     return destination.getvalue(), open_layer(hooks, destination.getvalue(), built.descriptor)
 
 
@@ -63,6 +66,7 @@ def open_layer(hooks: Hooks, blob: bytes, descriptor: Descriptor) -> LayerConten
 
 
 @pytest.mark.parametrize("number", LAYERS)
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
     "options",
     [
@@ -74,26 +78,32 @@ def open_layer(hooks: Hooks, blob: bytes, descriptor: Descriptor) -> LayerConten
     ids=["plain", "small chunks", "packed", "prefetched"],
 )
 def test_built_layer_shows_what_tar_extracts(
-    hooks: Hooks, odd_layers: list[Path], expected: list[Expected], number: int, options: dict[str, Any]
+    hooks: Hooks, odd_layers: list[Path], expected: list[Expected], number: int, form: str, options: dict[str, Any]
 ) -> None:
     facts, implicit = expected[number]
-    blob, contents = build(hooks, odd_layers[number], **options)
+    blob, contents = build(hooks, odd_layers[number], form, **options)
     assert differences(facts, layer_facts(contents, blob, unknown_mtimes=implicit)) == []
 
 
+@pytest.mark.parametrize("form", ["estargz", "zstdchunked"])
 def test_built_layer_is_an_ordinary_archive(
-    hooks: Hooks, odd_layers: list[Path], expected: list[Expected], server_directory: Path
+    hooks: Hooks, odd_layers: list[Path], expected: list[Expected], server_directory: Path, form: str
 ) -> None:
-    """A runtime that knows nothing of us gunzips and extracts it: it finds the same, and two names more."""
+    """A runtime that knows nothing of us unpacks it: it finds the same, and our own names."""
     facts, implicit = expected[0]
-    blob, _ = build(hooks, odd_layers[0])
+    blob, _ = build(hooks, odd_layers[0], form)
     archive, directory = server_directory / "ordinary.tar", server_directory / "ordinary"
-    archive.write_bytes(subprocess.run(["gzip", "--decompress"], input=blob, capture_output=True, check=True).stdout)
+    if form == "estargz":
+        archive.write_bytes(subprocess.run(["gzip", "-d"], input=blob, capture_output=True, check=True).stdout)
+    else:
+        reader = zstandard.ZstdDecompressor().stream_reader(blob, read_across_frames=True)
+        archive.write_bytes(reader.read())
     try:
         extract_for_overlay(archive, directory)
         found = snapshot_tree(directory, unknown_mtimes=implicit)
-        assert {b"stargz.index.json", b".no.prefetch.landmark"} <= found.keys()
-        for name in (b"stargz.index.json", b".no.prefetch.landmark"):
+        ours = {b".no.prefetch.landmark"} | ({b"stargz.index.json"} if form == "estargz" else set())
+        assert ours == found.keys() - facts.keys()
+        for name in ours:
             del found[name]
         assert differences(facts, found) == []
     finally:
@@ -107,7 +117,7 @@ def test_result_does_not_depend_on_the_number_of_jobs(hooks: Hooks, odd_layers: 
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("chunk_size", [None, 65536])
+@pytest.mark.parametrize("form", ["estargz", "small chunks", "zstdchunked"])
 def test_layers_of_the_go_tools_are_read(
     hooks: Hooks,
     go_images: GoImages,
@@ -115,10 +125,13 @@ def test_layers_of_the_go_tools_are_read(
     expected: list[Expected],
     docker_registry: DockerRegistry,
     server_directory: Path,
-    chunk_size: int | None,
+    form: str,
 ) -> None:
-    reference = go_images.push_estargz(odd_layers, chunk_size=chunk_size)
-    layout = server_directory / f"go-{chunk_size}"
+    if form == "zstdchunked":
+        reference = go_images.push_zstdchunked(odd_layers)
+    else:
+        reference = go_images.push_estargz(odd_layers, chunk_size=65536 if form == "small chunks" else None)
+    layout = server_directory / "go-copy"
     copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:go"]
     subprocess.run(copy, check=True)
     try:

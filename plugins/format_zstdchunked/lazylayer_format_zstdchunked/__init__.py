@@ -1,0 +1,37 @@
+"""zstd:chunked layers: reader and builder."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING
+
+from lazylayer import hookimpl
+
+if TYPE_CHECKING:
+    from lazylayer.blob import Blob
+    from lazylayer.building import BuildOptions, BuiltLayer
+    from lazylayer.contents import LayerContents
+    from lazylayer.oci import Descriptor
+
+_NEW_FOOTER = {"zstdchunked": False, "zstdchunked-podman": True}
+
+
+@hookimpl
+def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+    """Opens layers that end with a zstd:chunked footer, or have its annotations."""
+    if "gzip" in descriptor.media_type:
+        return None
+    from lazylayer_format_zstdchunked.reader import open_contents
+
+    return open_contents(blob, descriptor, verify)
+
+
+@hookimpl
+def lazylayer_build_layer(
+    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
+) -> BuiltLayer | None:
+    """Builds layers of the formats `zstdchunked` and `zstdchunked-podman`."""
+    if format not in _NEW_FOOTER:
+        return None
+    from lazylayer_format_zstdchunked.builder import build_layer
+
+    return build_layer(source, destination, options, new_footer=_NEW_FOOTER[format])

@@ -1,0 +1,45 @@
+"""Builds zstd:chunked layers: frames, the TOC in a skippable frame, and the footer in another."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from lazylayer.building import BuildOptions, BuiltLayer
+from lazylayer.errors import BuildError, FormatError
+from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
+from lazylayer.memberwriting import Member, MemberWriter
+from lazylayer.oci import Descriptor, MediaType, sha256_digest
+from lazylayer.packing import END_OF_ARCHIVE, pack_archive
+from lazylayer.toc import encode_toc, read_toc
+from lazylayer_format_zstdchunked.footer import FRAME_HEADER, TocPlace, make_footer, skippable_frame
+from lazylayer_format_zstdchunked.frames import zstd_compressor
+
+__all__ = ["build_layer"]
+
+
+def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions, *, new_footer: bool) -> BuiltLayer:
+    """Builds a zstd:chunked layer; see `lazylayer.hookspecs.lazylayer_build_layer`."""
+    compress = zstd_compressor(options.level)
+    with MemberWriter(destination, compress, options.jobs) as writer:
+        entries = pack_archive(source, writer, options)
+        end = Member()
+        end.append(END_OF_ARCHIVE)
+        writer.add(end)
+        writer.flush()
+        toc = encode_toc(entries)
+        compressed = compress(toc)
+        place = TocPlace(writer.size + FRAME_HEADER, len(compressed), len(toc))
+        writer.write(skippable_frame(compressed))
+        writer.write(make_footer(place, new=new_footer))
+        try:
+            read_toc(toc, blob_size=writer.size, data_end=place.offset - FRAME_HEADER, verify=True)
+        except FormatError as error:
+            raise BuildError(f"the archive holds what no layer can show: {error}") from error
+        annotations = {
+            TOC_DIGEST: sha256_digest(toc),
+            UNCOMPRESSED_SIZE: str(writer.plain_size),
+            ZSTD_TOC_CHECKSUM: sha256_digest(compressed),
+            ZSTD_TOC_POSITION: f"{place.offset}:{place.size}:{place.inflated}:1",
+        }
+        descriptor = Descriptor(MediaType.OCI_LAYER_ZSTD, writer.digest, writer.size, annotations)
+        return BuiltLayer(descriptor, writer.plain_digest)

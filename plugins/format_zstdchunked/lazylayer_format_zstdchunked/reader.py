@@ -1,0 +1,74 @@
+"""Opens zstd:chunked layers: finds the TOC with few requests, verifies it, and makes tree and chunk table of it."""
+
+from __future__ import annotations
+
+from lazylayer.blob import Blob
+from lazylayer.contents import LayerContents
+from lazylayer.errors import FormatError, LayerError, VerificationError
+from lazylayer.labels import TOC_DIGEST, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
+from lazylayer.oci import Descriptor, Digest, sha256_digest
+from lazylayer.toc import MAX_TOC_SIZE, read_toc, tail_size
+from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
+from lazylayer_format_zstdchunked.frames import inflate_member
+
+__all__ = ["open_contents"]
+
+
+def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+    """The contents of a zstd:chunked layer, or None for a blob that is none.
+
+    Needs one read of the blob; two when no annotation says where the TOC is and it is larger than
+    expected. See `lazylayer.hookspecs.lazylayer_open_layer` for `verify` and the errors.
+    """
+    try:
+        position = descriptor.annotations.get(ZSTD_TOC_POSITION)
+        if position is not None:
+            place = parse_position(position)
+            return _read(blob, descriptor, verify, place, b"", blob.size)
+        if blob.size < LONGEST_FOOTER:
+            return None
+        size = tail_size(blob.size)
+        tail = blob.read(blob.size - size, size)
+        found = find_footer(tail)
+        return None if found is None else _read(blob, descriptor, verify, found, tail, blob.size - size)
+    except LayerError as error:
+        raise type(error)(f"layer {descriptor.digest} (zstd:chunked): {error}") from error
+
+
+def _read(
+    blob: Blob, descriptor: Descriptor, verify: bool, place: TocPlace, tail: bytes, tail_start: int
+) -> LayerContents:
+    compressed = _compressed_toc(blob, place, tail, tail_start)
+    checksum = descriptor.annotations.get(ZSTD_TOC_CHECKSUM, "")
+    promised = descriptor.annotations.get(TOC_DIGEST, "")
+    if verify and not promised and not checksum:
+        raise VerificationError(
+            f"neither the annotation {TOC_DIGEST} nor {ZSTD_TOC_CHECKSUM} is there, so the table of contents cannot be "
+            "verified; convert the image again, or set fetch.verify = false to trust it unseen"
+        )
+    # Checked first, so that unverified bytes are not even inflated.
+    if verify and checksum and sha256_digest(compressed) != checksum:
+        raise VerificationError(f"its compressed table of contents has not the digest {checksum} that was promised")
+    toc = inflate_member(compressed, place.inflated)
+    digest = sha256_digest(toc)
+    if verify and promised and digest != promised:
+        raise VerificationError(f"its table of contents has the digest {digest}, but {promised} was promised")
+    data_end = max(place.offset - FRAME_HEADER, 0)
+    tree, chunks = read_toc(toc, blob_size=blob.size, data_end=data_end, verify=verify)
+    return LayerContents("zstdchunked", tree, chunks, Digest(digest), inflate_member)
+
+
+def _compressed_toc(blob: Blob, place: TocPlace, tail: bytes, tail_start: int) -> memoryview:
+    if place.offset + place.size > blob.size:
+        raise FormatError(f"its table of contents should be {place.size} bytes at {place.offset}, behind its end")
+    if not 0 < place.inflated <= MAX_TOC_SIZE or place.size > MAX_TOC_SIZE:
+        raise FormatError(
+            f"its table of contents should be {place.size} bytes, {place.inflated} inflated; "
+            f"at most {MAX_TOC_SIZE} are believed"
+        )
+    if place.offset >= tail_start:
+        start = place.offset - tail_start
+        return memoryview(tail)[start : start + place.size]
+    end = place.offset + place.size
+    missing = blob.read(place.offset, min(end, tail_start) - place.offset)
+    return memoryview(missing + tail[: max(end - tail_start, 0)])
