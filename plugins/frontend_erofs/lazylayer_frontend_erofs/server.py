@@ -27,6 +27,8 @@ __all__ = ["ImageServer"]
 
 _IDLE_THREADS = 2
 _STORE_BYTES = 1024 * 1024
+_TAKEN_BACK = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
+"""What reading a request may fail with, and work the next time."""
 _UNANSWERED = frozenset({Operation.FORGET, Operation.BATCH_FORGET, Operation.INTERRUPT})
 
 
@@ -94,11 +96,8 @@ class ImageServer:
         threading.Thread(target=self._serve, name="lazylayer-erofs", daemon=True).start()
 
     def _serve(self) -> None:
-        try:
-            while self._serve_one():
-                pass
-        except Exception as error:  # noqa: BLE001 - a thread that ends without a word would leave readers waiting
-            logger.error("EROFS image server: {kind}: {error}", kind=type(error).__name__, error=error)
+        while (request := self._next_request()) and self._serve_one(request):
+            pass
         with self._lock:
             self._threads -= 1
             last = self._threads == 0
@@ -107,25 +106,34 @@ class ImageServer:
             self._on_end()
             self.ended.set()
 
-    def _serve_one(self) -> bool:
-        """Takes one request and answers it; returns whether this thread goes on."""
-        try:
-            request = os.read(self.descriptor, REQUEST_BYTES)
-        except OSError as error:
-            if error.errno == errno.ENODEV:
+    def _next_request(self) -> bytes:
+        """The next request; empty when there will be no more."""
+        while True:
+            try:
+                request = os.read(self.descriptor, REQUEST_BYTES)
+            except OSError as error:
+                if error.errno in _TAKEN_BACK:
+                    continue
+                if error.errno != errno.ENODEV:
+                    logger.error("EROFS image server: {error}", error=error)
+                request = b""
+            if not request or self._leaving:
                 with self._lock:
                     self._idle -= 1
-                return False
-            if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):
-                return True  # the request was taken back
-            raise
-        if self._leaving:
-            return False
-        _, operation, unique, *_ = HEADER.unpack_from(request)
-        if operation != Operation.READ:
-            self._answer(operation, unique, request)
+                return b""
+            return request
+
+    def _serve_one(self, request: bytes) -> bool:
+        """Answers a request; returns whether this thread goes on."""
+        try:
+            _, operation, unique, *_ = HEADER.unpack_from(request)
+            if operation != Operation.READ:
+                self._answer(operation, unique, request)
+                return True
+            _, offset, size, *_ = READ.unpack_from(request, HEADER.size)
+        except struct.error:
+            logger.error("EROFS image server: a request of {size} bytes is too short", size=len(request))
             return True
-        _, offset, size, *_ = READ.unpack_from(request, HEADER.size)
         if self._image.is_metadata(offset, size) and not self._failing:
             self._reply(unique, self._image.read(offset, size))
             return True
@@ -145,7 +153,7 @@ class ImageServer:
     def _read(self, unique: int, offset: int, size: int) -> None:
         self._under_way.add(unique)
         try:
-            if self._failing:
+            if self._failing or size > self._max_read:
                 self._reply_error(unique, errno.EIO)
                 return
             self._reply(unique, self._image.read(offset, size))
@@ -172,7 +180,7 @@ class ImageServer:
         elif operation == Operation.INIT:
             try:
                 reply = protocol.init_reply(request, max_read=self._max_read, max_background=self._max_background)
-            except (ValueError, struct.error) as error:
+            except ValueError as error:
                 logger.error("EROFS image server: {error}", error=error)
                 self._reply_error(unique, errno.EPROTO)
             else:
