@@ -73,7 +73,8 @@ class Home:
         self.user = {"exec": {"apiVersion": VERSION, "command": "./plugin.sh", **options}}
 
     def answer(self, **status: str) -> str:
-        return f"printf '%s\\n' {shlex.quote(json.dumps({'apiVersion': VERSION, 'kind': 'ExecCredential', 'status': status}))}"
+        answer = {"apiVersion": VERSION, "kind": "ExecCredential", "status": status}
+        return f"printf '%s\\n' {shlex.quote(json.dumps(answer))}"
 
 
 def list_secrets(source: AccessSource) -> None:
