@@ -18,14 +18,16 @@ class BuildOptions(msgspec.Struct, frozen=True):
 
     `level` is the compressor's, None for the format's default. Files smaller than `min_chunk_size`
     are compressed together up to that size; 0 keeps each by itself. `prefetch` lists paths, first
-    read first, that are put in front of the landmark; empty means a no-prefetch landmark. `jobs` is
-    how many threads compress, 0 for one on each core; it never changes the result.
+    read first, that are put in front of the landmark, and `prefetch_globs` globs (see
+    `lazylayer.profiles`) of files that follow them; without both there is a no-prefetch landmark.
+    `jobs` is how many threads compress, 0 for one on each core; it never changes the result.
     """
 
     chunk_size: int = 4 * 1024 * 1024
     level: int | None = None
     min_chunk_size: int = 0
     prefetch: Sequence[bytes] = ()
+    prefetch_globs: Sequence[bytes] = ()
     jobs: int = 0
 
 

@@ -30,6 +30,7 @@ from lazylayer.oci import (
     ResolvedImage,
     sha256_digest,
 )
+from lazylayer.profiles import ProfileEntry
 
 if TYPE_CHECKING:
     from lazylayer.hooks import Hooks
@@ -41,11 +42,16 @@ _LAZY = {TOC_DIGEST, ZSTD_TOC_CHECKSUM}
 
 
 class ConversionOptions(msgspec.Struct, frozen=True):
-    """How to convert. `reuse` takes layers over that are in a lazy format already."""
+    """How to convert. `reuse` takes layers over that are in a lazy format already.
+
+    `profile` names the files to put first, each in its layer, in front of what `build.prefetch` and
+    `build.prefetch_globs` name in all layers.
+    """
 
     format: str = "estargz"
     build: BuildOptions = BuildOptions()
     reuse: bool = False
+    profile: tuple[ProfileEntry, ...] = ()
 
 
 class LayerReport(msgspec.Struct, frozen=True):
@@ -81,7 +87,7 @@ class Conversion:
         self._destination = destination
         self._options = options
         self._advance = advance
-        self._known: dict[Digest, tuple[LayerReport, Digest]] = {}
+        self._known: dict[tuple[Digest, BuildOptions], tuple[LayerReport, Digest]] = {}
 
     def convert_image(self, image: ResolvedImage) -> ConversionReport:
         """Converts an image that was resolved. Raises ResolveError, LayerError or BuildError."""
@@ -91,8 +97,8 @@ class Conversion:
             raise FormatError(f"{image.reference}: {len(layers)} layers, but the config lists {len(diff_ids)}")
         with closing(self._hooks.open_store(self._destination)) as store:
             done = [
-                self._convert_layer(image.reference, layer, diff_id, store)
-                for layer, diff_id in zip(layers, diff_ids, strict=True)
+                self._convert_layer(image.reference, number, layer, diff_id, store)
+                for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True))
             ]
             config = msgspec.json.decode(image.config_bytes)
             config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": [diff_id for _, diff_id in done]}
@@ -104,7 +110,7 @@ class Conversion:
 
         with closing(self._hooks.open_store(self._destination)) as store, tempfile.TemporaryFile() as spool:
             archive = _Counting(DirectoryArchive(directory), self._advance)
-            built = self._build(archive, spool, str(directory))
+            built = self._build(archive, spool, str(directory), self._build_options(0))
             self._put(store, built.descriptor, spool)
             config = {
                 "architecture": platform.architecture,
@@ -120,10 +126,12 @@ class Conversion:
     # --- layers ------------------------------------------------------------------------------------
 
     def _convert_layer(
-        self, reference: Reference, layer: Descriptor, diff_id: Digest, store: ImageStore
+        self, reference: Reference, number: int, layer: Descriptor, diff_id: Digest, store: ImageStore
     ) -> tuple[LayerReport, Digest]:
-        known = self._known.get(layer.digest)
+        build = self._build_options(number)
+        known = self._known.get((layer.digest, build))
         if known is not None:
+            self._advance(layer.size)
             return known
         with closing(self._hooks.resolve_blob(reference, layer)) as source:
             stream = BlobStream(source, layer, self._advance)
@@ -131,9 +139,16 @@ class Conversion:
                 if self._options.reuse and not _LAZY.isdisjoint(layer.annotations):
                     result = self._reuse(stream, layer, store), diff_id
                 else:
-                    result = self._rebuild(stream, layer, diff_id, store)
-        self._known[layer.digest] = result
+                    result = self._rebuild(stream, layer, diff_id, store, build)
+        self._known[layer.digest, build] = result
         return result
+
+    def _build_options(self, number: int) -> BuildOptions:
+        """How to build layer `number`, with what the profile says of it."""
+        build, profile = self._options.build, self._options.profile
+        listed = [entry.path for entry in profile if entry.layer is None or entry.layer == number]
+        prefetch = tuple(dict.fromkeys([*listed, *build.prefetch]))
+        return msgspec.structs.replace(build, prefetch=prefetch, prefetch_globs=tuple(build.prefetch_globs))
 
     def _reuse(self, stream: BlobStream, layer: Descriptor, store: ImageStore) -> LayerReport:
         if store.has_blob(layer.digest, layer.size):
@@ -143,11 +158,11 @@ class Conversion:
         return LayerReport(layer.digest, layer.size, layer, reused=True)
 
     def _rebuild(
-        self, stream: BlobStream, layer: Descriptor, diff_id: Digest, store: ImageStore
+        self, stream: BlobStream, layer: Descriptor, diff_id: Digest, store: ImageStore, build: BuildOptions
     ) -> tuple[LayerReport, Digest]:
         with tempfile.TemporaryFile() as spool, closing(PlainLayer(stream, diff_id)) as plain:
             try:
-                built = self._build(plain, spool, layer.digest)
+                built = self._build(plain, spool, layer.digest, build)
                 plain.finish()
             except (LayerError, BuildError) as error:
                 raise type(error)(f"layer {layer.digest}: {error}") from error
@@ -156,9 +171,9 @@ class Conversion:
             self._put(store, descriptor, spool)
         return LayerReport(layer.digest, layer.size, descriptor, reused=False), built.diff_id
 
-    def _build(self, source: Any, spool: IO[bytes], what: str) -> BuiltLayer:
+    def _build(self, source: Any, spool: IO[bytes], what: str, build: BuildOptions) -> BuiltLayer:
         try:
-            return self._hooks.build_layer(self._options.format, source, spool, self._options.build)
+            return self._hooks.build_layer(self._options.format, source, spool, build)
         except OSError as error:
             raise BuildError(f"{what}: the layer cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
                              "set TMPDIR to a place with more room") from error  # fmt: skip

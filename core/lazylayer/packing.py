@@ -45,10 +45,10 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
             f"the two together may be {MAX_CHUNK_SIZE} at most"
         )
     packer = _Packer(writer, options)
-    if options.prefetch:
+    if options.prefetch or options.prefetch_globs:
         from lazylayer.reordering import Reordered
 
-        with Reordered(source, options.prefetch) as reordered:
+        with Reordered(source, options.prefetch, options.prefetch_globs) as reordered:
             for member, content in reordered.first():
                 packer.take(member, content)
             packer.add_landmark(PREFETCH_LANDMARK)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
+from lazylayer.profiles import compile_globs
 from lazylayer.tararchive import Readable, TarMember, TarReader
 from lazylayer.tree import clean_path
 
@@ -32,16 +33,23 @@ class _Place(NamedTuple):
 class Reordered:
     """An archive that is read in another order: `first`, then `rest`. Used by one thread.
 
-    First come the files that `paths` name, in that order, each behind its parent directories, and
-    with the symbolic and hard links that lead to it. Paths that are not in the archive are passed
-    over, as are members that another one of the same name replaces: the order matters to them.
+    First come the files that `paths` name, in that order, then those that `globs` match, in the order
+    of the archive, each behind its parent directories, and with the symbolic and hard links that
+    lead to it. Paths that are not in the archive are passed over, as are members that another one of
+    the same name replaces: the order matters to them.
     """
 
-    def __init__(self, source: IO[bytes], paths: Sequence[bytes]) -> None:
+    def __init__(self, source: IO[bytes], paths: Sequence[bytes], globs: Sequence[bytes] = ()) -> None:
+        patterns = compile_globs(globs)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
         try:
             self._places = list(_index(_Copying(source, self._file)))
-            self._first = self._choose(paths)
+            matching = [
+                place.path
+                for place in self._places
+                if place.kind != "dir" and any(pattern.fullmatch(place.path) for pattern in patterns)
+            ]
+            self._first = self._choose([*paths, *matching])
         except BaseException:
             self._file.close()
             raise

@@ -28,6 +28,8 @@ from lazylayer.hooks import Hooks
 from lazylayer.labels import TOC_DIGEST
 from lazylayer.oci import MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.plugins import make_manager
+from lazylayer.profiles import ProfileEntry
+from synthetic import make_blob
 
 AMD = Platform("amd64", "linux")
 CONTENT = os.urandom(300_000)
@@ -289,3 +291,33 @@ def test_destination_keeps_what_it_had_when_a_conversion_fails(hooks: Hooks, tmp
     assert resolve(hooks, destination).digest == before.manifest.digest
     shutil.rmtree(tmp_path / "bad")
     assert hashlib.sha256(resolve(hooks, destination).manifest_bytes).hexdigest() == before.manifest.digest[7:]
+
+
+# --- what is prefetched ----------------------------------------------------------------------------
+
+
+def test_profile_and_globs_decide_what_lies_before_the_landmark(hooks: Hooks, tmp_path: Path) -> None:
+    layers = [tar_of(**{"cold": b"c", "hot.py": b"h", "lib.so": b"l"}), tar_of(**{"cold": b"c", "lib.so": b"m"})]
+    source = write_layout(tmp_path / "source", layers)
+    convert(
+        hooks,
+        source,
+        f"oci:{tmp_path}/destination:v",
+        profile=(ProfileEntry(b"lib.so", 1), ProfileEntry(b"nowhere", 0)),
+        build=BuildOptions(prefetch_globs=[b"**/*.py"]),
+    )
+    image = resolve(hooks, f"oci:{tmp_path}/destination:v")
+    found = []
+    for layer in image.manifest.layers:
+        blob = (tmp_path / "destination/blobs/sha256" / layer.digest[7:]).read_bytes()
+        contents = hooks.open_layer(make_blob(blob), layer, True)
+        assert contents.tree.prefetch_landmark is not None
+        landmark = contents.chunks[contents.tree.prefetch_landmark.first_chunk].offset
+        found.append(
+            {
+                path
+                for path, entry in contents.tree.walk()
+                if entry.chunk_count and contents.chunks[entry.first_chunk].offset < landmark
+            }
+        )
+    assert found == [{b"hot.py"}, {b"lib.so"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,13 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="How many threads compress; by default all cores."
 )
-@click.option("--prefetch", multiple=True, metavar="PATH", help="A file to fetch before the first use; repeatable.")
+@click.option("--prefetch", multiple=True, metavar="GLOB", help="Files to fetch before the first use; repeatable.")
+@click.option(
+    "--profile",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A record of the files that a workload reads, to be fetched before the first use.",
+)
 @click.option("--reuse", is_flag=True, help="Take over layers that can be fetched lazily already.")
 @click.option(
     "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
@@ -50,6 +57,7 @@ def convert(
     min_chunk_size: int,
     jobs: int | None,
     prefetch: tuple[str, ...],
+    profile: Path | None,
     reuse: bool,
     platform_name: str | None,
     plain_http: bool,
@@ -64,6 +72,7 @@ def convert(
     from lazylayer.cli.program import load_program
     from lazylayer.conversion import Conversion, ConversionOptions
     from lazylayer.oci import Platform
+    from lazylayer.profiles import read_profile
 
     if destination.scheme == "dir":
         raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
@@ -71,10 +80,11 @@ def convert(
         chunk_size=chunk_size,
         level=level,
         min_chunk_size=min_chunk_size,
-        prefetch=[path.encode(errors="surrogateescape") for path in prefetch],
+        prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
         jobs=jobs or 0,
     )
-    options = ConversionOptions(format=format_name, build=build, reuse=reuse)
+    listed = tuple(read_profile(profile)) if profile is not None else ()
+    options = ConversionOptions(format=format_name, build=build, reuse=reuse, profile=listed)
     with load_program(context, _plain_http(source, destination, plain_http)) as program, _Progress() as progress:
         conversion = Conversion(program.hooks, destination, options, progress.advance)
         platform = Platform.parse(platform_name) if platform_name else None
