@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from loguru import logger
@@ -15,10 +15,11 @@ from lazylayer.errors import ConfigurationError, PluginError, SkipPlugin
 from lazylayer.oci import Reference
 from lazylayer.settings import Settings
 from lazylayer.source import Credentials
-from lazylayer_keychain_kube.access import AccessSource, ServiceAccount
-from lazylayer_keychain_kube.kubeconfig import Kubeconfig
 from lazylayer_keychain_kube.pullsecrets import TYPES, PullSecrets
-from lazylayer_keychain_kube.watcher import Watcher
+
+if TYPE_CHECKING:
+    from lazylayer_keychain_kube.access import AccessSource
+    from lazylayer_keychain_kube.watcher import Watcher
 
 __all__ = ["KubeKeychain", "Options"]
 
@@ -113,6 +114,11 @@ class KubeKeychain:
             return list(self._watchers or [])
 
     def _make_watchers(self) -> list[Watcher]:
+        # Here, because httpx and yaml would slow down every command.
+        from lazylayer_keychain_kube.access import ServiceAccount
+        from lazylayer_keychain_kube.kubeconfig import Kubeconfig
+        from lazylayer_keychain_kube.watcher import Watcher
+
         options = self._options
         source: AccessSource
         if options.in_cluster:

@@ -9,14 +9,16 @@ import base64
 import binascii
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from loguru import logger
 
 from lazylayer.dockerconfig import DockerAuths, decode_legacy_config
 from lazylayer.errors import FormatError
 from lazylayer.source import Credentials
-from lazylayer_keychain_kube.api import Secret
+
+if TYPE_CHECKING:
+    from lazylayer_keychain_kube.api import Secret
 
 __all__ = ["TYPES", "PullSecrets", "SecretType"]
 
