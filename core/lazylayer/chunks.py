@@ -25,6 +25,11 @@ MAX_CHUNK_SIZE = 256 * 1024 * 1024
 """Bytes. The largest chunk, and the largest `inner + size`, that is believed: one is held in memory."""
 
 
+# No compressor makes data larger than this by choice: RFC 1951's stored blocks add 5 bytes each.
+_EXPANSION = 2
+_OVERHEAD = 64 * 1024
+
+
 class Chunk(NamedTuple):
     """One chunk, as a value. Offsets and sizes in bytes; `digest` is raw sha256, empty if unknown."""
 
@@ -134,12 +139,21 @@ class ChunkTable:
         return self.blob_order[first[member] : end]
 
     def member_extent(self, member: int) -> Extent:
-        """Where a member lies in the blob; its end may include bytes behind it."""
+        """Where a member lies in the blob; its end may include bytes behind it.
+
+        It ends where the next begins, but no later than its chunks, compressed, could possibly reach:
+        a table that leaves a wide gap makes nobody fetch it.
+        """
         first = self._member_first
-        start = self._offset[self.blob_order[first[member]]]
-        following = member + 1
-        end = self._offset[self.blob_order[first[following]]] if following < len(first) else self._data_end
-        return Extent(start, end)
+        number = self.blob_order[first[member]]
+        start = self._offset[number]
+        behind = first[member + 1] if member + 1 < len(first) else len(self.blob_order)
+        end = self._offset[self.blob_order[behind]] if behind < len(self.blob_order) else self._data_end
+        if behind - first[member] > 1:
+            needed = max(self._inner[each] + self._size[each] for each in self.chunks_of(member))
+        else:
+            needed = self._inner[number] + self._size[number]
+        return Extent(start, min(end, start + _EXPANSION * needed + _OVERHEAD))
 
     def member_at(self, offset: int) -> int:
         """The first member that starts at `offset` in the blob or behind it; `members` if none does."""

@@ -82,3 +82,15 @@ def test_an_empty_table_has_no_members() -> None:
     table = ChunkTable(10)
     table.finish(5)
     assert (len(table), table.members, table.member_at(0), table.total_size) == (0, 0, 0, 0)
+
+
+def test_gap_behind_a_member_is_not_fetched() -> None:
+    """Whatever a table says: a member is no longer than its chunks could be, compressed."""
+    table = ChunkTable(1 << 40)
+    table.append(offset=0, inner=0, file_offset=0, size=10, digest=b"")
+    table.append(offset=1 << 30, inner=0, file_offset=0, size=1000, digest=b"")
+    table.append(offset=1 << 30, inner=5000, file_offset=0, size=1_000_000, digest=b"")
+    table.append(offset=1 << 30, inner=6000, file_offset=0, size=1, digest=b"")
+    table.finish(1 << 40)
+    assert table.member_extent(0).size < 100_000
+    assert 2_000_000 < table.member_extent(1).size < 3_000_000

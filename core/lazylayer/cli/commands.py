@@ -40,6 +40,8 @@ CORE_COMMANDS: Mapping[str, LazyCommand] = {
     ),
     "convert": LazyCommand("lazylayer.cli.convert:convert", "Convert the image SRC and write it to DST."),
     "doctor": LazyCommand("lazylayer.cli.doctor:doctor", "Show what this machine can do, and what to change."),
+    "verify": LazyCommand("lazylayer.cli.verify:verify", "Check everything in the image REF against its digests."),
+    "diff": LazyCommand("lazylayer.cli.diff:diff", "Show what differs in what the images REF1 and REF2 show."),
     "plugins": LazyCommand("lazylayer.cli.plugins:plugins", "Show and check plugins."),
     "config": LazyCommand("lazylayer.cli.config:config", "Show and check the configuration."),
 }

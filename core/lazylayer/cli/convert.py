@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.references import IMAGE
+from lazylayer.cli.progress import ProgressBar
+from lazylayer.cli.references import IMAGE, plain_http_overrides
 
 if TYPE_CHECKING:
     from lazylayer.conversion import Conversion, ConversionReport
@@ -85,7 +83,10 @@ def convert(
     )
     listed = tuple(read_profile(profile)) if profile is not None else ()
     options = ConversionOptions(format=format_name, build=build, reuse=reuse, profile=listed)
-    with load_program(context, _plain_http(source, destination, plain_http)) as program, _Progress() as progress:
+    with (
+        load_program(context, plain_http_overrides([source, destination], plain_http)) as program,
+        ProgressBar() as progress,
+    ):
         conversion = Conversion(program.hooks, destination, options, progress.advance)
         platform = Platform.parse(platform_name) if platform_name else None
         report = _convert(program, conversion, source, platform, progress)
@@ -93,7 +94,7 @@ def convert(
 
 
 def _convert(
-    program: Program, conversion: Conversion, source: Reference, platform: Platform | None, progress: _Progress
+    program: Program, conversion: Conversion, source: Reference, platform: Platform | None, progress: ProgressBar
 ) -> ConversionReport:
     from lazylayer.image import resolve_image
     from lazylayer.oci import Platform
@@ -107,15 +108,6 @@ def _convert(
         image = resolve_image(program.hooks, program.settings, source)
     progress.begin(str(source), sum(layer.size for layer in image.manifest.layers))
     return conversion.convert_image(image)
-
-
-def _plain_http(source: Reference, destination: Reference, plain_http: bool) -> list[str]:
-    hosts = sorted({each.host for each in (source, destination) if each.host})
-    if not plain_http:
-        return []
-    if not hosts:
-        raise click.UsageError("--plain-http is for registries; neither SRC nor DST is in one")
-    return ["resolve.plain_http=[" + ", ".join(f'"{host}"' for host in hosts) + "]"]
 
 
 def _as_text(report: ConversionReport, destination: Reference) -> str:
@@ -147,37 +139,3 @@ def _as_json(report: ConversionReport) -> bytes:
             ],
         }
     )
-
-
-class _Progress:
-    """A progress bar on a terminal, nothing elsewhere. `rich` is an extra: without it there is none."""
-
-    def __init__(self) -> None:
-        self.advance: Callable[[int], None] = lambda _: None
-        self.begin: Callable[[str, int | None], None] = lambda _, __: None
-        self._bar = _rich_bar(self) if sys.stderr.isatty() else None
-
-    def __enter__(self) -> _Progress:
-        if self._bar is not None:
-            self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-
-
-@contextmanager
-def _rich_bar(progress: _Progress) -> Iterator[None]:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-    except ImportError:
-        yield
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        progress.begin = lambda what, total: bar.update(task, description=what, total=total)
-        progress.advance = lambda size: bar.advance(task, size)
-        yield

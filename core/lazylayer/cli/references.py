@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ import msgspec
 from lazylayer.errors import InvalidReferenceError
 from lazylayer.oci import Reference, parse_reference
 
-__all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override"]
+__all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override", "plain_http_overrides"]
 
 _ON_DISK = ("oci", "oci-archive", "docker-archive", "dir")
 
@@ -53,8 +54,16 @@ IMAGE_PATH = _ImagePath()
 
 def plain_http_override(reference: Reference, plain_http: bool) -> list[str]:
     """The setting that lets this run, and only this run, speak plain HTTP to the host of `reference`."""
+    return plain_http_overrides([reference], plain_http)
+
+
+def plain_http_overrides(references: Sequence[Reference], plain_http: bool) -> list[str]:
+    """The same for the hosts of several references; those that are not in a registry need none."""
     if not plain_http:
         return []
-    if not reference.host:
-        raise click.UsageError(f"--plain-http is for registries; {reference} is not in one")
-    return [f'resolve.plain_http=["{reference.host}"]']
+    hosts = sorted({reference.host for reference in references if reference.host})
+    if not hosts:
+        names = " and ".join(map(str, references))
+        are = "is" if len(references) == 1 else "are"
+        raise click.UsageError(f"--plain-http is for registries; {names} {are} not in one")
+    return ["resolve.plain_http=[" + ", ".join(f'"{host}"' for host in hosts) + "]"]
