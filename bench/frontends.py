@@ -1,11 +1,12 @@
-"""Frontends beside an extracted tree: walk, stat, warm and cold reads, alternating, in one run.
+"""Frontends beside an extracted tree: walk, stat, warm, cold and random reads, alternating, in one run.
 
     python bench/frontends.py [--directory DIR] [--entries N] [--runs N] [--drop-caches] [FRONTEND…]
 
-The tree is a copy of DIR (by default /usr, as much of it as N entries) on the disk. Each frontend
-shows the same tree from a process of its own, with the data in one file beside it, so that what is
-measured is the frontend, not a network. `cold` reads are those after a new mount, and for the extracted
-tree after its pages were dropped; `--drop-caches` (root, disturbs the machine) empties all caches for both.
+Without FRONTEND, those are measured that work here. The tree is a copy of DIR (by default /usr, as
+much of it as N entries) on the disk. Each frontend shows the same tree from a process of its own,
+with the data in one file beside it, so that what is measured is the frontend, not a network. `cold`
+reads are those after a new mount, and for the extracted tree after its pages were dropped;
+`--drop-caches` (root, disturbs the machine) empties all caches for both.
 """
 
 from __future__ import annotations
@@ -30,11 +31,22 @@ from lazylayer.plugins import Plugins
 from lazylayer.settings import PluginsSettings, Settings
 from lazylayer.tree import Entry, TreeBuilder
 
+_RANDOM_READS = """
+import os, random, sys
+files = sorted((path for directory, _, names in os.walk(".") for path in [os.path.join(directory, n) for n in names]
+                if os.path.isfile(path) and not os.path.islink(path)), key=os.path.getsize)
+descriptor = os.open(files[-1], os.O_RDONLY)
+size, choose = os.path.getsize(files[-1]), random.Random(1)
+for _ in range(200_000):
+    os.pread(descriptor, 4096, choose.randrange(size // 4096) * 4096)
+"""
+
 _WORKLOADS = {
     "walk": "find . -printf '%y %m %U %G %s %T@ %l %p\\n' > /dev/null",
     "stat": "find . -print0 | xargs -0 -P2 stat -c %s > /dev/null",
     "read, warm": "find . -type f -print0 | xargs -0 cat > /dev/null",
     "read, warm, 4 at once": "find . -type f -print0 | xargs -0 -P4 -n100 cat > /dev/null",
+    "random 4 KiB, warm": f"{sys.executable} -c '{_RANDOM_READS}'",
 }
 
 
@@ -119,6 +131,17 @@ def _serve(frontend: str, work: Path) -> None:
     mounted.unmount(force=True)
 
 
+def _usable() -> list[str]:
+    """The frontends that work here."""
+    plugins = Plugins.load(PluginsSettings(enabled=("frontend_erofs", "frontend_fuse")))
+    plugins.configure(Settings())
+    return [
+        record.name
+        for record in plugins.records
+        if record.status == "ok" and not plugins.hooks().probe_frontend(record.name)
+    ]
+
+
 def _copy(source: Path, target: Path, entries: int) -> None:
     """Copies the first `entries` files, symlinks and directories of `source`, by name."""
     count = 0
@@ -199,7 +222,7 @@ def _print(found: dict[str, dict[str, list[float]]], echo: Callable[[str], None]
 def main() -> None:
     """Runs the benchmark, or one server of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("frontends", nargs="*", default=["frontend_fuse"])
+    parser.add_argument("frontends", nargs="*")
     parser.add_argument("--directory", type=Path, default=Path("/usr"))
     parser.add_argument("--entries", type=int, default=12_000)
     parser.add_argument("--runs", type=int, default=5)
@@ -211,10 +234,11 @@ def main() -> None:
     if arguments.serve:
         _serve(arguments.serve, arguments.work)
         return
+    frontends = arguments.frontends or _usable()
     work = Path(tempfile.mkdtemp(prefix="lazylayer-bench-", dir="/var/tmp"))
     try:
         _copy(arguments.directory, work / "extracted", arguments.entries)
-        found = _measure(arguments.frontends, work, arguments.runs, drop=arguments.drop_caches)
+        found = _measure(frontends, work, arguments.runs, drop=arguments.drop_caches)
     finally:
         shutil.rmtree(work)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, {arguments.runs} runs")

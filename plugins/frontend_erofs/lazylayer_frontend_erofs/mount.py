@@ -22,7 +22,7 @@ from lazylayer_frontend_erofs.kernel import mount_erofs, mount_file
 from lazylayer_frontend_erofs.metadata_cache import MetadataCache
 from lazylayer_frontend_erofs.plugin import NAME, Options
 from lazylayer_frontend_erofs.server import ImageServer
-from lazylayer_frontend_erofs.writer import write_metadata
+from lazylayer_frontend_erofs.writer import Metadata, write_metadata
 
 __all__ = ["ErofsMount", "mount_tree", "serve_image"]
 
@@ -116,15 +116,21 @@ def _resume(image: Image, own: Options, kept: _Kept) -> ImageServer | None:
 def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:
     if cache is None or not tree.identity:
         return Image(tree, write_metadata(tree.tree))
-    known = cache.get(tree.identity)
+    identity = tree.identity
+
+    def make_metadata() -> Metadata:
+        metadata = cache.get(identity)
+        return write_metadata(tree.tree) if metadata is None else metadata
+
+    known = cache.get(identity)
     if known is not None:
         try:
-            return Image(tree, known)
+            return Image(tree, known, make_metadata)
         except LayerError as error:
             logger.warning("kept metadata are written again: {error}", error=error)
     metadata = write_metadata(tree.tree)
-    cache.put(tree.identity, metadata)
-    return Image(tree, metadata)
+    cache.put(identity, metadata)
+    return Image(tree, metadata, make_metadata)
 
 
 def serve_image(

@@ -27,7 +27,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The largest read that the kernel asks for at once."""
     max_background: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 128
     """How many reads of one mount the kernel may have under way in the background."""
-    stored_metadata: Annotated[int, msgspec.Meta(ge=0)] = 4 * 1024 * 1024
+    stored_metadata: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
     """How much of a mount's metadata is put into the kernel's cache ahead of use."""
     metadata_cache: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
     """How many bytes of finished metadata are kept on disk for the next mount of a layer; 0 keeps none."""

@@ -73,10 +73,15 @@ class ImageServer:
         os.write(self.descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
 
     def store_metadata(self, limit: int) -> None:
-        """Puts up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them."""
+        """Puts up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them.
+
+        If that is all of them, the image lets go of its own copy.
+        """
         metadata = self._image.metadata[:limit]
         for start in range(0, len(metadata), _STORE_BYTES):
             os.writev(self.descriptor, protocol.store_notice(start, metadata[start : start + _STORE_BYTES]))
+        if len(metadata) == self._image.metadata_size:
+            self._image.release_metadata()
 
     def fail(self) -> None:
         """Answers every read with EIO from now on, those that are waiting too."""
@@ -134,8 +139,8 @@ class ImageServer:
         except struct.error:
             logger.error("EROFS image server: a request of {size} bytes is too short", size=len(request))
             return True
-        if self._image.is_metadata(offset, size) and not self._failing:
-            self._reply(unique, self._image.read(offset, size))
+        if self._image.is_metadata(offset, size):
+            self._read(unique, offset, size)
             return True
         with self._lock:
             self._idle -= 1

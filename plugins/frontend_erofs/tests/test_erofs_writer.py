@@ -240,6 +240,22 @@ def test_reads_of_the_image(ranges: list[tuple[int, int]], kind: int) -> None:
         assert b"".join(image.read(offset, size)) == whole[offset : offset + size]
 
 
+def test_metadata_are_made_again_when_they_are_wanted() -> None:
+    tree = odd_tree()
+    metadata = write_metadata(tree.tree)
+    made = [metadata]
+    image = Image(tree, metadata, lambda: made[-1])
+    image.release_metadata()
+    assert b"".join(image.read(0, 8192)) == metadata.image[:8192]
+    image.release_metadata()
+    made.append(write_metadata(access_tree(b"").tree))
+    with pytest.raises(LayerError, match="as they were"):
+        image.read(0, 4096)
+    image = Image(tree, metadata)
+    image.release_metadata()
+    assert image.metadata == metadata.image
+
+
 def test_metadata_of_another_tree_are_refused() -> None:
     with pytest.raises(LayerError, match="another tree"):
         Image(odd_tree(), write_metadata(access_tree(b"").tree))
