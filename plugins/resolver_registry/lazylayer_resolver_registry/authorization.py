@@ -20,8 +20,10 @@ import msgspec
 from lazylayer.errors import AuthenticationError, UnavailableError
 from lazylayer.source import Credentials, Keychain
 from lazylayer_resolver_registry.challenges import Challenge, parse_challenges
-from lazylayer_resolver_registry.transport import RetryableError, Transport, check_status, read_bounded
-from lazylayer_resolver_registry.urls import check_target
+from lazylayer_resolver_registry.client import EndpointClient
+from lazylayer_resolver_registry.trail import step
+from lazylayer_resolver_registry.transport import RetryableError, check_status, read_bounded
+from lazylayer_resolver_registry.urls import check_target, shown
 
 __all__ = ["Authorizer"]
 
@@ -41,10 +43,9 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 class Authorizer:
     """Authorises requests to one repository of one registry. Safe to use from any thread."""
 
-    def __init__(self, transport: Transport, registry: httpx.URL, host: str, scope: str) -> None:
-        self._transport = transport
-        self._registry = registry
-        self._host = host
+    def __init__(self, client: EndpointClient, scope: str) -> None:
+        self.client = client
+        self._host = client.endpoint.login
         self._scope = scope
         self._lock = threading.Lock()
         self._header = ""
@@ -87,6 +88,10 @@ class Authorizer:
 
     def _answer(self, challenge: Challenge, keychain: Keychain) -> None:
         credentials = keychain(self._host)
+        if credentials is None:
+            step("no keychain has credentials for {host}", host=self._host)
+        else:
+            step("{host}: using {credentials}", host=self._host, credentials=str(credentials))
         if credentials is not None and credentials.registry_token:
             self._keep(challenge, f"Bearer {credentials.registry_token}", _LONGEST_LIFETIME)
         elif challenge.scheme == "basic":
@@ -111,15 +116,20 @@ class Authorizer:
             url = httpx.URL(realm)
         except httpx.InvalidURL as error:
             raise AuthenticationError(f"{self._host} names a token server that is no URL") from error
-        check_target(url, self._registry, "the realm of its challenge")
+        check_target(url, self.client.root, "the realm of its challenge")
         service = challenge.parameters.get("service", "")
-        scope = self._scope or challenge.parameters.get("scope", "")
-        patience = self._transport.patience()
+        scope = self._scope_for(challenge.parameters.get("scope", ""))
+        patience = self.client.patience()
         while True:
             try:
                 return self._ask(url, service, scope, credentials)
             except RetryableError as error:
                 patience.wait(error)
+
+    def _scope_for(self, demanded: str) -> str:
+        """What to ask for: the right that we need, unless the registry knows the repository by another name."""
+        resource = self._scope.rpartition(":")[0]
+        return self._scope if not demanded or f"{resource}:" in demanded else demanded
 
     def _ask(self, url: httpx.URL, service: str, scope: str, credentials: Credentials | None) -> tuple[str, float]:
         self.exchanges += 1
@@ -132,12 +142,12 @@ class Authorizer:
                 "refresh_token": credentials.identity_token,
             }
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-            sent = self._transport.send("POST", url, headers, str(httpx.QueryParams(fields)).encode())
+            sent = self.client.send("POST", url, headers, str(httpx.QueryParams(fields)).encode())
         else:
             if credentials is not None and credentials.username:
                 headers["Authorization"] = _basic(credentials)
                 fields["account"] = credentials.username
-            sent = self._transport.send("GET", url.copy_merge_params(fields), headers)
+            sent = self.client.send("GET", url.copy_merge_params(fields), headers)
         with sent as response:
             if response.status_code in (400, 401, 403):
                 whose = f"the credentials from {credentials.source}" if credentials else "a request without credentials"
@@ -152,6 +162,12 @@ class Authorizer:
             answer = msgspec.json.decode(body, type=_TokenAnswer)
         except msgspec.DecodeError:
             raise UnavailableError(f"the token server of {self._host} sent something that is no token") from None
+        step(
+            "the token server {url} gave a token for {scope}, asked {how}",
+            url=shown(url),
+            scope=scope,
+            how="with credentials" if credentials is not None else "anonymously",
+        )
         token = answer.token or answer.access_token
         if not token or any(character < "!" or character > "~" for character in token):
             raise UnavailableError(f"the token server of {self._host} sent no token")

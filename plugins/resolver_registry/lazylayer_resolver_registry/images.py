@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import httpx
 
 from lazylayer.errors import FormatError, VerificationError
@@ -22,6 +24,7 @@ from lazylayer.oci import (
     sha256_digest,
 )
 from lazylayer_resolver_registry.repository import Repository
+from lazylayer_resolver_registry.route import Route
 
 __all__ = ["resolve_image"]
 
@@ -30,29 +33,49 @@ _MAX_DEPTH = 4
 _ACCEPT = {"Accept": ", ".join((*MediaType.MANIFESTS, *MediaType.INDEXES))}
 
 
-def resolve_image(repository: Repository, reference: Reference, platform: Platform) -> ResolvedImage:
+def resolve_image(route: Route, reference: Reference, platform: Platform) -> ResolvedImage:
     """The image that `reference` names, for `platform`. Raises ResolveError, FormatError or VerificationError."""
     name, promised = reference.digest or reference.tag, reference.digest
     for _ in range(_MAX_DEPTH):
-        data, headers = repository.get(f"manifests/{name}", _ACCEPT, MAX_MANIFEST_SIZE, str(reference))
-        digest = _verify(data, promised or headers.get("Docker-Content-Digest", ""), str(reference))
-        found = decode_manifest_or_index(data, str(reference))
-        if isinstance(found, Index):
-            name = promised = choose_manifest(found, platform, str(reference)).digest
+        found = _manifest(route, name, promised, str(reference))
+        if isinstance(found.content, Index):
+            name = promised = choose_manifest(found.content, platform, str(reference)).digest
             continue
-        config, config_bytes = _config(repository, found, reference)
-        media_type = found.media_type or _media_type(headers)
-        return ResolvedImage(reference, digest, media_type, found, config, data, config_bytes)
+        config, config_bytes = _config(route, found.content, f"{reference}, its config")
+        return ResolvedImage(reference, found.digest, found.media_type, found.content, config, found.data, config_bytes)
     raise FormatError(f"{reference}: indexes lie in indexes, more than {_MAX_DEPTH} deep")
 
 
-def _config(repository: Repository, manifest: Manifest, reference: Reference) -> tuple[ImageConfig, bytes]:
+class _Found(NamedTuple):
+    content: Manifest | Index
+    digest: Digest
+    media_type: str
+    data: bytes
+
+
+def _manifest(route: Route, name: str, promised: str, what: str) -> _Found:
+    """The manifest or index of a tag, or of the digest `promised`, for which less trust is needed."""
+
+    def ask(repository: Repository) -> _Found:
+        data, headers = repository.get(f"manifests/{name}", _ACCEPT, MAX_MANIFEST_SIZE, what)
+        digest = _verify(data, promised or headers.get("Docker-Content-Digest", ""), what)
+        content = decode_manifest_or_index(data, what)
+        return _Found(content, digest, content.media_type or _media_type(headers), data)
+
+    return route.first("pull" if promised else "resolve", name, ask)
+
+
+def _config(route: Route, manifest: Manifest, what: str) -> tuple[ImageConfig, bytes]:
     descriptor: Descriptor = manifest.config
-    what = f"{reference}, its config"
     if descriptor.size > MAX_MANIFEST_SIZE:
         raise FormatError(f"{what} has {descriptor.size} bytes; at most {MAX_MANIFEST_SIZE} are believed")
-    data, _ = repository.get(f"blobs/{descriptor.digest}", {}, MAX_MANIFEST_SIZE, what)
-    _verify(data, descriptor.digest, what)
+
+    def ask(repository: Repository) -> bytes:
+        data, _ = repository.get(f"blobs/{descriptor.digest}", {}, MAX_MANIFEST_SIZE, what)
+        _verify(data, descriptor.digest, what)
+        return data
+
+    data = route.first("pull", descriptor.digest, ask)
     return decode_config(data, what), data
 
 

@@ -10,34 +10,45 @@ from lazylayer.building import ImageStore
 from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.settings import Settings
 from lazylayer.source import BlobSource, Keychain
-from lazylayer_resolver_registry.options import NAME, Options
+from lazylayer_resolver_registry.options import NAME, Options, ResolverOptions
 
 if TYPE_CHECKING:
+    import click
+
     from lazylayer_resolver_registry.authorization import Authorizer
-    from lazylayer_resolver_registry.repository import Repository
+    from lazylayer_resolver_registry.endpoints import Endpoint
+    from lazylayer_resolver_registry.hosts import Hosts
+    from lazylayer_resolver_registry.route import Resting, Route
     from lazylayer_resolver_registry.transport import Transport
 
 __all__ = ["ResolverRegistry"]
+
+_MOST_AUTHORIZERS = 1000
 
 
 class ResolverRegistry:
     """Images and blobs in registries. One instance per program, which shares connections and tokens.
 
-    Its lock guards the two memories; nothing is requested while it is held.
+    Its lock guards the transport and the tokens; nothing is requested while it is held.
     """
 
     def __init__(self) -> None:
         self._options = Options()
-        self._plain_http: frozenset[str] = frozenset()
+        self._resolver = ResolverOptions()
+        self._plain_http: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._transport: Transport | None = None
-        self._authorizers: dict[tuple[str, str, str], Authorizer] = {}
+        self._resting: Resting | None = None
+        self._authorizers: dict[tuple[Endpoint, str, str], Authorizer] = {}
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.resolver_registry]` and `resolve.plain_http`."""
+        """Takes `[plugin.resolver_registry]`, `[resolver]` and `resolve.plain_http`."""
         self._options = settings.plugin_options(NAME, Options)
-        self._plain_http = frozenset(settings.resolve.plain_http)
+        self._resolver = settings.resolver_options(ResolverOptions)
+        self._plain_http = settings.resolve.plain_http
+        if self._resolver.hosts:
+            self._hosts()  # so that mistakes are told at start-up
 
     @hookimpl
     def lazylayer_resolve_image(
@@ -48,7 +59,7 @@ class ResolverRegistry:
             return None
         from lazylayer_resolver_registry.images import resolve_image
 
-        return resolve_image(self._repository(reference, keychain, "pull"), reference, platform)
+        return resolve_image(self._route(reference, keychain, "pull"), reference, platform)
 
     @hookimpl
     def lazylayer_resolve_blob(
@@ -57,18 +68,28 @@ class ResolverRegistry:
         """The blob, if the reference is one of a registry. Asks it nothing unless the size is unknown."""
         if reference.scheme:
             return None
+        from lazylayer_resolver_registry.mirrored import MirroredBlob
         from lazylayer_resolver_registry.source import RegistryBlob
 
-        return RegistryBlob(self._repository(reference, keychain, "pull"), descriptor)
+        route = self._route(reference, keychain, "pull")
+        places = route.places("pull")
+        return RegistryBlob(places[0], descriptor) if len(places) == 1 else MirroredBlob(route, descriptor)
 
     @hookimpl
     def lazylayer_open_store(self, reference: Reference, keychain: Keychain) -> ImageStore | None:
-        """The repository to write to, if the reference is one of a registry."""
+        """The repository to write to, if the reference is one of a registry: at the registry itself, if it may."""
         if reference.scheme:
             return None
         from lazylayer_resolver_registry.store import RegistryStore
 
-        return RegistryStore(self._repository(reference, keychain, "pull,push"))
+        return RegistryStore(self._route(reference, keychain, "pull,push").places("push")[-1])
+
+    @hookimpl
+    def lazylayer_add_commands(self, cli: click.Group) -> None:
+        """Adds `login-check`."""
+        from lazylayer_resolver_registry.logincheck import login_check
+
+        cli.add_command(login_check)
 
     @hookimpl
     def lazylayer_close(self) -> None:
@@ -78,20 +99,44 @@ class ResolverRegistry:
         if transport is not None:
             transport.close()
 
-    def _repository(self, reference: Reference, keychain: Keychain, actions: str) -> Repository:
-        from lazylayer_resolver_registry.authorization import Authorizer
-        from lazylayer_resolver_registry.repository import Repository
-        from lazylayer_resolver_registry.transport import Transport
-        from lazylayer_resolver_registry.urls import base_url
+    def _hosts(self) -> Hosts:
+        from lazylayer_resolver_registry.hosts import Hosts
 
-        registry = base_url(reference.host, reference.host in self._plain_http)
-        scope = f"repository:{reference.repository}:{actions}"
+        return Hosts(self._resolver, self._plain_http)
+
+    def _route(self, reference: Reference, keychain: Keychain, actions: str) -> Route:
+        """The ways to a repository, as they are configured now."""
+        from lazylayer_resolver_registry.repository import Repository
+        from lazylayer_resolver_registry.route import Resting, Route
+        from lazylayer_resolver_registry.trail import step
+        from lazylayer_resolver_registry.transport import Transport
+
+        endpoints = self._hosts().endpoints(reference.host)
+        step(
+            "{host} is served by {endpoints}",
+            host=reference.host,
+            endpoints=", then ".join(each.describe() for each in endpoints),
+        )
         with self._lock:
             if self._transport is None:
                 self._transport = Transport(self._options)
-            key = (str(registry), reference.host, scope)
-            authorizer = self._authorizers.get(key)
-            if authorizer is None:
-                authorizer = Authorizer(self._transport, registry, reference.host, scope)
-                self._authorizers[key] = authorizer
-            return Repository(self._transport, registry, reference.repository, authorizer, keychain)
+            if self._resting is None:
+                self._resting = Resting(self._options.mirror_rest)
+            authorizers = [self._authorizer(self._transport, each, reference, actions) for each in endpoints]
+        name = reference.repository
+        return Route([Repository(each.client, name, each, keychain) for each in authorizers], self._resting)
+
+    def _authorizer(self, transport: Transport, endpoint: Endpoint, reference: Reference, actions: str) -> Authorizer:
+        """The one that everything in an image shares; another image has its own credentials, and its own token."""
+        from lazylayer_resolver_registry.authorization import Authorizer
+        from lazylayer_resolver_registry.client import EndpointClient
+
+        key = (endpoint, str(reference), actions)
+        found = self._authorizers.pop(key, None)
+        if found is None:
+            scope = f"repository:{reference.repository}:{actions}"
+            found = Authorizer(EndpointClient(transport, endpoint), scope)
+            while len(self._authorizers) >= _MOST_AUTHORIZERS:
+                del self._authorizers[next(iter(self._authorizers))]
+        self._authorizers[key] = found
+        return found

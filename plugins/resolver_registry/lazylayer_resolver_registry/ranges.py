@@ -13,7 +13,7 @@ import httpx
 from lazylayer.extents import Extent
 from lazylayer_resolver_registry.transport import RetryableError
 
-__all__ = ["MisplacedBytesError", "parts", "range_header", "total_size", "wanted"]
+__all__ = ["MisplacedBytesError", "after", "parts", "range_header", "total_size", "wanted"]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
@@ -80,6 +80,11 @@ def wanted(arriving: Iterator[tuple[int, bytes]], extents: Sequence[Extent]) -> 
                 if not pending:
                     return
                 at = pending[-1].start
+
+
+def after(extents: Sequence[Extent], done: int) -> list[Extent]:
+    """What of `extents` lies behind byte `done`."""
+    return [Extent(max(start, done), end) for start, end in extents if end > done]
 
 
 def _placed(pieces: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""One repository of one registry: requests that are authorised, and answers that are small and whole."""
+"""One repository at one endpoint: requests that are authorised, and answers that are small and whole."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import httpx
 from lazylayer.errors import AuthenticationError, UnavailableError
 from lazylayer.source import Keychain
 from lazylayer_resolver_registry.authorization import Authorizer
-from lazylayer_resolver_registry.transport import RetryableError, Transport, check_status, read_bounded
-from lazylayer_resolver_registry.urls import check_target, same_origin
+from lazylayer_resolver_registry.client import EndpointClient
+from lazylayer_resolver_registry.transport import RetryableError, check_status, read_bounded
+from lazylayer_resolver_registry.urls import authority, check_target
 
 __all__ = ["Repository", "redirect_target"]
 
@@ -25,43 +26,43 @@ _NAME = re.compile(r"[a-z0-9._/-]+")
 class Repository:
     """Requests to one repository. Safe to use from any thread."""
 
-    def __init__(
-        self, transport: Transport, registry: httpx.URL, name: str, authorizer: Authorizer, keychain: Keychain
-    ) -> None:
+    def __init__(self, client: EndpointClient, name: str, authorizer: Authorizer, keychain: Keychain) -> None:
         if not _NAME.fullmatch(name):
-            raise UnavailableError(f"{registry.host}: {name!r} is no repository name")
-        self.transport = transport
-        self.registry = registry
+            raise UnavailableError(f"{client.endpoint.login}: {name!r} is no repository name")
+        self.client = client
+        self.endpoint = client.endpoint
+        self.root = client.root
         self.name = name
         self.authorizer = authorizer
         self._keychain = keychain
 
+    def __str__(self) -> str:
+        """For messages: the endpoint's host and the name."""
+        return f"{authority(self.root)}/{self.name}"
+
     def url(self, path: str) -> httpx.URL:
         """The address of something in the repository, `blobs/sha256:…` for one."""
-        return self.registry.copy_with(path=f"/v2/{self.name}/{path}")
+        return self.client.url(f"{self.name}/{path}")
 
     @contextmanager
     def send(
         self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None = None
     ) -> Iterator[httpx.Response]:
-        """The answer to a request, authorised if `url` is of the registry itself, and only then.
+        """The answer to a request, authorised if `url` is of the endpoint itself, and only then.
 
         When the registry refuses, credentials are asked for again, once. The answer may be anything
         else but a refusal; raises AuthenticationError for that, and RetryableError for what may pass.
         """
-        ours = same_origin(url, self.registry)
+        ours = self.client.owns(url)
         for last in (False, True):
             authorization = self.authorizer.header(self._keychain) if ours else ""
             merged = {**headers, "Authorization": authorization} if authorization else headers
-            with self.transport.send(method, url, merged, content) as response:
+            with self.client.send(method, url, merged, content) as response:
                 if not ours or response.status_code not in _REFUSALS:
                     yield response
                     return
                 if last:
-                    raise AuthenticationError(
-                        f"{self.registry.host} answered {response.status_code} for {self.name}, "
-                        "also with new credentials"
-                    )
+                    raise AuthenticationError(f"{self} answered {response.status_code}, also with new credentials")
                 self.authorizer.refused(response, authorization, self._keychain)
 
     def get(self, path: str, headers: Mapping[str, str], limit: int, what: str) -> tuple[bytes, httpx.Headers]:
@@ -70,7 +71,7 @@ class Repository:
         Redirects are followed. Tries again what may pass. Raises NotFoundError, AuthenticationError
         or UnavailableError.
         """
-        patience = self.transport.patience()
+        patience = self.client.patience()
         while True:
             try:
                 return self._get(self.url(path), headers, limit, what)
@@ -80,12 +81,12 @@ class Repository:
     def _get(self, url: httpx.URL, headers: Mapping[str, str], limit: int, what: str) -> tuple[bytes, httpx.Headers]:
         for _ in range(_MAX_REDIRECTS):
             with self.send("GET", url, headers) as response:
-                target = redirect_target(response, self.registry)
+                target = redirect_target(response, self.root)
                 if target is None:
                     check_status(response, what)
                     return read_bounded(response, limit, what), response.headers
                 url = target
-        raise UnavailableError(f"{what}: {self.registry.host} sends us around in circles")
+        raise UnavailableError(f"{what}: {self} sends us around in circles")
 
 
 def redirect_target(response: httpx.Response, registry: httpx.URL) -> httpx.URL | None:

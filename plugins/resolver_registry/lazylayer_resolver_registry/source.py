@@ -11,7 +11,7 @@ it is held.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import httpx
 from loguru import logger
@@ -20,9 +20,11 @@ from lazylayer.errors import UnavailableError
 from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor
 from lazylayer.source import BlobSource
-from lazylayer_resolver_registry.ranges import MisplacedBytesError, parts, range_header, total_size, wanted
+from lazylayer_resolver_registry.ranges import MisplacedBytesError, after, parts, range_header, total_size, wanted
 from lazylayer_resolver_registry.repository import Repository, redirect_target
+from lazylayer_resolver_registry.trail import step
 from lazylayer_resolver_registry.transport import Patience, RetryableError, check_status
+from lazylayer_resolver_registry.urls import shown
 
 __all__ = ["RegistryBlob"]
 
@@ -39,37 +41,39 @@ class RegistryBlob(BlobSource):
 
     def __init__(self, repository: Repository, descriptor: Descriptor) -> None:
         self._repository = repository
-        self._transport = repository.transport
+        self._client = repository.client
         self._digest = descriptor.digest
         self._lock = threading.Lock()
         self._location: httpx.URL | None = None
         self._told_whole = False
         self.size = descriptor.size or self._find_size()
 
-    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, extents: Sequence[Extent]) -> Generator[tuple[int, bytes], None, None]:
         """See `BlobSource.fetch`. What fails in the middle is asked for again from there on."""
-        return self._fetch(list(extents), self._transport.patience())
+        return self._fetch(list(extents), self._client.patience())
 
     def check(self) -> None:
         """See `BlobSource.check`: one byte is read, by the remembered URL or a new one."""
-        for _ in self._fetch([Extent(0, min(1, self.size))], self._transport.patience(attempts=1)):
+        for _ in self._fetch([Extent(0, min(1, self.size))], self._client.patience(attempts=1)):
             pass
 
     def describe(self) -> str:
         """The registry, and the storage that it sent us to."""
         with self._lock:
             location = self._location
-        here = f"{self._repository.registry.host}/{self._repository.name}"
+        here = str(self._repository)
+        if self._client.endpoint.namespace:
+            here += f" for {self._client.endpoint.namespace}"
         return f"{here} (by way of {location.host})" if location is not None else here
 
-    def _fetch(self, remaining: list[Extent], patience: Patience) -> Iterator[tuple[int, bytes]]:
+    def _fetch(self, remaining: list[Extent], patience: Patience) -> Generator[tuple[int, bytes], None, None]:
         while remaining:
             asked = remaining[: 1 if self._must_ask_singly() else _MAX_RANGES]
             done = asked[0].start
             try:
                 for offset, piece in self._request(asked):
                     done = offset + len(piece)
-                    patience.reset()
+                    patience.progress(len(piece))
                     yield offset, piece
                 if done != asked[-1].end and any(done == extent.end for extent in asked):
                     raise MisplacedBytesError(f"{self._what()}: answered some of several ranges")
@@ -80,7 +84,7 @@ class RegistryBlob(BlobSource):
                 patience.wait(error)
             except RetryableError as error:
                 patience.wait(error)
-            remaining = _after(remaining, done)
+            remaining = after(remaining, done)
 
     def _request(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
         """One request, redirects included. Raises RetryableError when it is worth another."""
@@ -94,12 +98,13 @@ class RegistryBlob(BlobSource):
                     self._forget_location(remembered)
                     url = self._blob_url()
                     continue
-                target = redirect_target(response, self._repository.registry)
+                target = redirect_target(response, self._repository.root)
                 if target is None:
                     yield from self._body(response, extents)
                     return
                 with self._lock:
                     self._location = url = target
+                step("{what} is at {url}", what=self._what(), url=shown(url))
         raise UnavailableError(f"{self._what()}: the registry sends us around in circles")
 
     def _body(self, response: httpx.Response, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
@@ -120,7 +125,7 @@ class RegistryBlob(BlobSource):
 
     def _find_size(self) -> int:
         """The blob's size, for a caller that knows only the digest."""
-        patience = self._transport.patience()
+        patience = self._client.patience()
         while True:
             try:
                 size = self._ask_size()
@@ -135,7 +140,7 @@ class RegistryBlob(BlobSource):
         url = self._blob_url()
         for _ in range(_MAX_HOPS):
             with self._repository.send("GET", url, {"Range": "bytes=0-0"}) as response:
-                target = redirect_target(response, self._repository.registry)
+                target = redirect_target(response, self._repository.root)
                 if target is None:
                     check_status(response, self._what())
                     return total_size(response)
@@ -152,14 +157,14 @@ class RegistryBlob(BlobSource):
                 self._location = None
 
     def _must_ask_singly(self) -> bool:
-        options, hosts = self._transport.options, self._transport.single_range_hosts
-        return not options.multi_range or self._repository.registry.host in hosts
+        transport = self._client.transport
+        return not transport.options.multi_range or self._client.endpoint.url in transport.single_range_hosts
 
     def _ask_singly(self, why: str, ranges: int) -> None:
-        host = self._repository.registry.host
-        if ranges > 1 and host not in self._transport.single_range_hosts:
-            self._transport.single_range_hosts.add(host)
-            logger.info("{host} is asked for one range at a time from now on: {why}", host=host, why=why)
+        url, known = self._client.endpoint.url, self._client.transport.single_range_hosts
+        if ranges > 1 and url not in known:
+            known.add(url)
+            logger.info("{url} is asked for one range at a time from now on: {why}", url=url, why=why)
 
     def _tell_whole(self) -> None:
         if not self._told_whole:
@@ -169,9 +174,4 @@ class RegistryBlob(BlobSource):
             )
 
     def _what(self) -> str:
-        return f"blob {self._digest} of {self._repository.registry.host}/{self._repository.name}"
-
-
-def _after(extents: list[Extent], done: int) -> list[Extent]:
-    """What of `extents` lies behind byte `done`."""
-    return [Extent(max(start, done), end) for start, end in extents if end > done]
+        return f"blob {self._digest} of {self._repository}"

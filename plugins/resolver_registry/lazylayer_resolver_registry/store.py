@@ -33,7 +33,7 @@ class RegistryStore(ImageStore):
 
     def has_blob(self, digest: Digest, size: int) -> bool:
         """See `ImageStore.has_blob`."""
-        patience = self._repository.transport.patience()
+        patience = self._repository.client.patience()
         while True:
             try:
                 with self._repository.send("HEAD", self._repository.url(f"blobs/{digest}"), {}) as response:
@@ -64,7 +64,7 @@ class RegistryStore(ImageStore):
         """See `ImageStore.put_manifest`."""
         digest = sha256_digest(data)
         url = self._repository.url(f"manifests/{reference.digest or reference.tag}")
-        patience = self._repository.transport.patience()
+        patience = self._repository.client.patience()
         while True:
             try:
                 with self._repository.send("PUT", url, {"Content-Type": media_type}, data) as response:
@@ -84,7 +84,7 @@ class _Upload:
 
     def append(self, offset: int, chunk: bytes) -> None:
         """Sends the bytes from `offset` on; again, from where the registry is, when that fails."""
-        patience = self._repository.transport.patience()
+        patience = self._repository.client.patience()
         end = offset + len(chunk)
         at = offset
         while at < end:
@@ -99,7 +99,7 @@ class _Upload:
 
     def finish(self) -> None:
         """Makes the blob visible."""
-        patience = self._repository.transport.patience()
+        patience = self._repository.client.patience()
         while True:
             url = self._start().copy_merge_params({"digest": self._digest})
             try:
@@ -136,7 +136,7 @@ class _Upload:
 
     def _start(self) -> httpx.URL:
         """Where to send the next chunk; opens the upload the first time."""
-        patience = self._repository.transport.patience()
+        patience = self._repository.client.patience()
         while self._url is None:
             try:
                 with self._repository.send(
@@ -152,10 +152,10 @@ class _Upload:
         location = response.headers.get("Location", "")
         if location:
             url = response.url.join(location)
-            check_target(url, self._repository.registry, "an upload")
+            check_target(url, self._repository.root, "an upload")
             self._url = url
         elif self._url is None:
             raise UnavailableError(f"{self._what()}: the registry does not say where to send it")
 
     def _what(self) -> str:
-        return f"{self._repository.registry.host}/{self._repository.name}: uploading {self._digest}"
+        return f"{self._repository}: uploading {self._digest}"

@@ -10,18 +10,21 @@ import email.utils
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import httpx
-from loguru import logger
 
-from lazylayer import __version__
 from lazylayer.errors import NotFoundError, UnavailableError
+from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
+from lazylayer_resolver_registry.trail import step
+from lazylayer_resolver_registry.urls import is_loopback, shown
 
 __all__ = ["Patience", "RetryableError", "Transport", "check_status", "read_bounded"]
 
+_PROGRESS = 256 * 1024
+"""Bytes after which earlier failures are forgotten."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
@@ -38,16 +41,22 @@ class RetryableError(UnavailableError):
 
 
 class Patience:
-    """How often a request is tried again: `attempts` times without progress. Used by one thread."""
+    """How often a request is tried again: `attempts` times without progress. Used by one thread.
+
+    A server that sends a little and stops, again and again, makes no progress.
+    """
 
     def __init__(self, transport: Transport, attempts: int) -> None:
         self._transport = transport
         self._attempts = attempts
         self._failures = 0
+        self._received = 0
 
-    def reset(self) -> None:
-        """There was progress."""
-        self._failures = 0
+    def progress(self, size: int) -> None:
+        """So many bytes came."""
+        self._received += size
+        if self._received >= _PROGRESS:
+            self._failures = self._received = 0
 
     def wait(self, error: RetryableError) -> None:
         """Waits before the next attempt, exponentially longer, with jitter. Raises UnavailableError after the last."""
@@ -57,7 +66,7 @@ class Patience:
             raise UnavailableError(str(error)) from error
         pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
         pause *= 0.5 + random.random()  # noqa: S311 - spreads clients, hides nothing
-        logger.debug("{error}; trying again", error=str(error))
+        step("{error}; trying again", error=str(error))
         self._transport.pause(max(pause, error.after))
 
 
@@ -67,32 +76,38 @@ class Transport:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.single_range_hosts: set[str] = set()
-        """Hosts that were seen to answer several ranges wrongly."""
+        """Registries whose answers to several ranges were seen to be wrong."""
         self._lock = threading.Lock()
-        self._clients: dict[bool, httpx.Client] = {}
+        self._clients: dict[tuple[bool, bool, ConnectionOptions], httpx.Client] = {}
         self._closing = threading.Event()
 
     @contextmanager
     def send(
-        self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None = None
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]],
+        content: bytes | None = None,
+        connection: ConnectionOptions = UNCONFIGURED,
     ) -> Iterator[httpx.Response]:
         """The answer, its body not read yet; closed at the end.
 
-        Raises RetryableError for what goes wrong on the way, also while the body is read inside.
+        Raises RetryableError for what goes wrong on the way, also while the body is read inside;
+        ConfigurationError for certificates that cannot be used.
         """
-        client = self._client(url)
+        client = self._client(url, connection)
         try:
-            request = client.build_request(method, url, headers=dict(headers), content=content)
+            request = client.build_request(method, url, headers=httpx.Headers(headers), content=content)
             response = client.send(request, stream=True)
             try:
+                step("{method} {url}: {status}", method=method, url=shown(url), status=response.status_code)
                 yield response
             finally:
                 response.close()
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise RetryableError(f"{method} {_shown(url)}: {reason}") from error
+            raise _explained(f"{method} {shown(url)}", error) from error
         except httpx.InvalidURL as error:
-            raise UnavailableError(f"{method} {_shown(url)}: {error}") from error
+            raise UnavailableError(f"{method} {shown(url)}: {error}") from error
 
     def patience(self, attempts: int = 0) -> Patience:
         """A new count of attempts, by default as many as the options say."""
@@ -111,22 +126,26 @@ class Transport:
         for client in clients:
             client.close()
 
-    def _client(self, url: httpx.URL) -> httpx.Client:
-        """The client for a scheme: certificates are only loaded when something needs them."""
-        secure = url.scheme == "https"
+    def _client(self, url: httpx.URL, connection: ConnectionOptions) -> httpx.Client:
+        """The client for a kind of host: certificates are only loaded when something needs them."""
+        key = (url.scheme == "https", is_loopback(url), connection)
         with self._lock:
             if self._closing.is_set():
                 raise UnavailableError("lazylayer is ending")
-            client = self._clients.get(secure)
+            client = self._clients.get(key)
             if client is None:
-                client = self._clients[secure] = httpx.Client(
-                    verify=secure,
-                    follow_redirects=False,
-                    headers={"User-Agent": f"lazylayer/{__version__}", "Accept-Encoding": "identity"},
-                    timeout=httpx.Timeout(self.options.idle_timeout, connect=self.options.connect_timeout, pool=None),
-                    limits=httpx.Limits(max_connections=self.options.connections, max_keepalive_connections=32),
-                )
+                client = self._clients[key] = make_client(*key, self.options)
             return client
+
+
+def _explained(request: str, error: httpx.HTTPError) -> UnavailableError:
+    reason = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return UnavailableError(
+            f"{request}: its certificate is not trusted: {reason}; name its authority with `ca` in [[resolver.hosts]] "
+            "or hosts.toml"
+        )
+    return RetryableError(f"{request}: {reason}")
 
 
 def check_status(response: httpx.Response, what: str) -> None:
@@ -134,7 +153,7 @@ def check_status(response: httpx.Response, what: str) -> None:
     status = response.status_code
     if status < 300:
         return
-    said = f"{what}: {_shown(response.url)} answered {status}{_error_text(response)}"
+    said = f"{what}: {shown(response.url)} answered {status}{_error_text(response)}"
     if status in (404, 410):
         raise NotFoundError(said)
     if status in _TRIED_AGAIN:
@@ -148,13 +167,8 @@ def read_bounded(response: httpx.Response, limit: int, what: str) -> bytes:
     for piece in response.iter_raw():
         body += piece
         if len(body) > limit:
-            raise UnavailableError(f"{what}: {_shown(response.url)} sent more than {limit} bytes")
+            raise UnavailableError(f"{what}: {shown(response.url)} sent more than {limit} bytes")
     return bytes(body)
-
-
-def _shown(url: httpx.URL) -> str:
-    """A URL for messages: without the query, which holds signatures, and without a name and password."""
-    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}{url.path}"
 
 
 def _error_text(response: httpx.Response) -> str:

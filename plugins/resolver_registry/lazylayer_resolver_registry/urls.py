@@ -15,9 +15,10 @@ import httpx
 from lazylayer.errors import UnavailableError
 from lazylayer.oci import DEFAULT_REGISTRY
 
-__all__ = ["base_url", "check_target", "is_loopback", "same_origin"]
+__all__ = ["HUB", "authority", "base_url", "check_target", "is_loopback", "same_origin", "shown"]
 
-_HUB = "registry-1.docker.io"
+HUB = "registry-1.docker.io"
+"""Where the images of docker.io are."""
 
 
 def base_url(host: str, plain_http: bool) -> httpx.URL:
@@ -26,11 +27,16 @@ def base_url(host: str, plain_http: bool) -> httpx.URL:
     Registries on this machine are spoken to in plain HTTP unless their port is 443, the default, as
     containerd and Docker do.
     """
-    host = _HUB if host == DEFAULT_REGISTRY else host
+    host = HUB if host == DEFAULT_REGISTRY else host
     https = httpx.URL(f"https://{host}")
     if plain_http or (is_loopback(https) and https.port is not None):
         return httpx.URL(f"http://{host}")
     return https
+
+
+def authority(url: httpx.URL) -> str:
+    """Host and port of `url` as references and keychains name them, an IPv6 address in brackets."""
+    return url.netloc.decode("ascii").rpartition("@")[2]
 
 
 def is_loopback(url: httpx.URL) -> bool:
@@ -48,8 +54,6 @@ def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
         raise UnavailableError(f"{registry.host}: {what} leads to {scheme} without a host, which is refused")
     if target.scheme != "https" and not (target.scheme == "http" and registry.scheme == "http"):
         raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme or 'no'}://, which is refused")
-    if not target.host:
-        raise UnavailableError(f"{registry.host}: {what} leads nowhere")
     address = _address(target)
     if is_loopback(registry):
         return
@@ -60,6 +64,11 @@ def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     """Whether both are the same scheme, host and port, so that credentials for one are for the other."""
     return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+
+
+def shown(url: httpx.URL) -> str:
+    """A URL for messages: without the query, which holds signatures, and without a name and password."""
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}{url.path}"
 
 
 def _port(url: httpx.URL) -> int:
