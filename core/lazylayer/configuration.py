@@ -74,7 +74,7 @@ class Configuration:
     def values(self) -> Iterator[tuple[KeyPath, Any, str]]:
         """Every key, in parts, with its value and origin: the core's, then those of plugins' tables."""
         for path, value in leaves(msgspec.to_builtins(self.settings)):
-            if path != ("plugin",):
+            if path not in (("plugin",), ("resolver",)):
                 yield path, value, self._origin(path)
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
@@ -220,6 +220,8 @@ def _problem(setting: Setting) -> str:
     if setting.path[0] == "plugin":
         if len(setting.path) < 3 and not (len(setting.path) == 2 and isinstance(setting.value, Mapping)):
             return f"{key}: expected a table, [plugin.NAME]"
+        return ""
+    if setting.path[0] == "resolver" and len(setting.path) > 1:
         return ""
     expected = _expected(setting.path)
     if expected is None:

@@ -176,6 +176,8 @@ class Settings(_Table, frozen=True):
     log: LogSettings = LogSettings()
     plugin: dict[str, dict[str, Any]] = {}
     """`[plugin.NAME]`: the options of each plugin, checked by the plugin."""
+    resolver: dict[str, Any] = {}
+    """`[resolver]`: where registries and their mirrors are, checked by the plugin that speaks to registries."""
 
     def plugin_options(self, name: str, options: type[Options]) -> Options:
         """The table `[plugin.NAME]` as `options`, a frozen struct with defaults.
@@ -183,16 +185,23 @@ class Settings(_Table, frozen=True):
         Unknown keys are errors when the struct says `forbid_unknown_fields=True`, as it should.
         Raises ConfigurationError, which names the key.
         """
-        try:
-            return msgspec.convert(self.plugin.get(name, {}), options, strict=True)
-        except msgspec.ValidationError as error:
-            raise _explained(name, options, error) from error
+        return _convert(self.plugin.get(name, {}), options, f"plugin.{name}")
+
+    def resolver_options(self, options: type[Options]) -> Options:
+        """The table `[resolver]`, likewise."""
+        return _convert(self.resolver, options, "resolver")
 
 
-def _explained(plugin: str, options: type[msgspec.Struct], error: msgspec.ValidationError) -> ConfigurationError:
+def _convert(table: dict[str, Any], options: type[Options], name: str) -> Options:
+    try:
+        return msgspec.convert(table, options, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explained(name, options, error) from error
+
+
+def _explained(table: str, options: type[msgspec.Struct], error: msgspec.ValidationError) -> ConfigurationError:
     """What msgspec says against a plugin's table, with the key in our words and the nearest known one."""
     said, _, place = str(error).partition(" - at ")
-    table = f"plugin.{plugin}"
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
     # A path like $.hosts[...][0]: what is behind the first part is not a key that anybody wrote.
     path, inner, _ = place.strip("`").removeprefix("$").removeprefix(".").partition("[")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor, Platform, ResolvedImage, parse_reference
@@ -21,11 +21,15 @@ PLATFORM = Platform("amd64", "linux")
 class Client:
     """The plugin, configured for one registry, with credentials that a test may change."""
 
-    def __init__(self, registry: ScriptedRegistry, **options: object) -> None:
+    def __init__(
+        self, registry: ScriptedRegistry, resolver: Mapping[str, object] | None = None, **options: object
+    ) -> None:
         self.registry = registry
         self.plugin = ResolverRegistry()
         settings = Settings(
-            resolve=ResolveSettings(plain_http=(registry.host,)), plugin={"resolver_registry": dict(options)}
+            resolve=ResolveSettings(plain_http=(registry.host,)),
+            plugin={"resolver_registry": dict(options)},
+            resolver=dict(resolver or {}),
         )
         self.plugin.lazylayer_configure(settings)
         self.credentials: Credentials | None = None

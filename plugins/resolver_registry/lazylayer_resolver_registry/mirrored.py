@@ -1,0 +1,66 @@
+"""A blob that several places serve: reads go on with the next one when one fails in the middle."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
+
+from lazylayer.extents import Extent
+from lazylayer.oci import Descriptor
+from lazylayer.source import BlobSource
+from lazylayer_resolver_registry.ranges import after
+from lazylayer_resolver_registry.repository import Repository
+from lazylayer_resolver_registry.route import PASSED_OVER, Failures, Route
+from lazylayer_resolver_registry.source import RegistryBlob
+
+__all__ = ["MirroredBlob"]
+
+
+class MirroredBlob(BlobSource):
+    """One blob by a route. Its lock guards the sources, one for each place that was asked."""
+
+    def __init__(self, route: Route, descriptor: Descriptor) -> None:
+        self._route = route
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._sources: dict[str, RegistryBlob] = {}
+        self._served_by: RegistryBlob | None = None
+        self.size = descriptor.size or self._find_size()
+
+    def fetch(self, extents: Sequence[Extent]) -> Generator[tuple[int, bytes], None, None]:
+        """See `BlobSource.fetch`."""
+        failures, done = Failures(), extents[0].start
+        for repository in self._route.places("pull", self._descriptor.digest):
+            try:
+                source = self._source(repository)
+                with closing(source.fetch(after(extents, done))) as pieces:
+                    for offset, piece in pieces:
+                        done = offset + len(piece)
+                        self._served_by = source
+                        yield offset, piece
+                return
+            except PASSED_OVER as error:
+                self._route.failed(repository, self._descriptor.digest, error)
+                failures.add(repository, error)
+        raise failures.last()
+
+    def check(self) -> None:
+        """See `BlobSource.check`."""
+        self._route.first("pull", self._descriptor.digest, lambda repository: self._source(repository).check())
+
+    def describe(self) -> str:
+        """The place that served last, or the registry itself while none has."""
+        return self._served_by.describe() if self._served_by is not None else str(self._route)
+
+    def _find_size(self) -> int:
+        return self._route.first("pull", self._descriptor.digest, lambda repository: self._source(repository).size)
+
+    def _source(self, repository: Repository) -> RegistryBlob:
+        with self._lock:
+            source = self._sources.get(repository.endpoint.url)
+        if source is None:
+            source = RegistryBlob(repository, self._descriptor)
+            with self._lock:
+                source = self._sources.setdefault(repository.endpoint.url, source)
+        return source

@@ -1,0 +1,110 @@
+"""From how a place is configured, in our own tables or in hosts.toml, to an endpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lazylayer.errors import ConfigurationError
+from lazylayer_resolver_registry.connections import ConnectionOptions
+from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint, make_endpoint
+from lazylayer_resolver_registry.options import Headers, PlaceOptions
+
+__all__ = ["place"]
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_RESERVED = frozenset({"host", "range", "content-length", "transfer-encoding", "connection"})
+
+
+def place(
+    server: str,
+    registry: str,
+    options: PlaceOptions,
+    where: str,
+    *,
+    default: Iterable[str],
+    directory: Path = Path(),
+    plain_http: bool = False,
+    mirror: bool = False,
+) -> Endpoint:
+    """The endpoint at `server` for the images of `registry`.
+
+    :param where: names the table or file, in errors.
+    :param default: the capabilities, where none are given.
+    :param directory: from where relative file names start.
+
+    Raises ConfigurationError.
+    """
+    try:
+        return make_endpoint(
+            server,
+            registry,
+            plain_http=plain_http,
+            override_path=options.override_path,
+            capabilities=_capabilities(options.capabilities or default),
+            headers=_headers(options.header),
+            connection=_connection(options, directory),
+            mirror=mirror,
+        )
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}", key="resolver.hosts") from error
+
+
+def _connection(options: PlaceOptions, directory: Path) -> ConnectionOptions:
+    ca = [options.ca] if isinstance(options.ca, str) else options.ca or []
+    client = [options.client] if isinstance(options.client, str) else options.client or []
+    return ConnectionOptions(
+        ca=tuple(str(directory / file) for file in ca),
+        client=tuple(_pair(each, directory) for each in client),
+        skip_verify=options.skip_verify,
+        connect_timeout=_seconds(options.dial_timeout),
+        idle_timeout=options.idle_timeout,
+        proxy=_proxy(options.proxy),
+    ).stamped()
+
+
+def _pair(files: str | list[str], directory: Path) -> tuple[str, str]:
+    """A certificate and its key; the key is empty where it is in the certificate's file."""
+    if isinstance(files, str):
+        return str(directory / files), ""
+    if len(files) != 2:
+        raise ConfigurationError(f"client: {files} is not a pair of a certificate and its key")
+    return str(directory / files[0]), str(directory / files[1]) if files[1] else ""
+
+
+def _capabilities(names: Iterable[str]) -> frozenset[str]:
+    found = frozenset(each.lower() for each in names)
+    if unknown := found - set(CAPABILITIES):
+        raise ConfigurationError(f"unknown capability {min(unknown)}; there are {', '.join(CAPABILITIES)}")
+    return found
+
+
+def _headers(table: Headers) -> tuple[tuple[str, str], ...]:
+    headers = [
+        (name, value) for name, values in table.items() for value in ([values] if isinstance(values, str) else values)
+    ]
+    for name, value in headers:
+        if not _HEADER_NAME.fullmatch(name) or not value.isprintable() or not value.isascii():
+            raise ConfigurationError(f"header {name!r} cannot be sent: its name or value has odd characters")
+        if name.lower() in _RESERVED:
+            raise ConfigurationError(f"header {name} cannot be configured")
+    return tuple(headers)
+
+
+def _seconds(duration: str | float | None) -> float | None:
+    """Seconds from a number, or from a duration as Go writes it: `1m30s`."""
+    if not isinstance(duration, str):
+        return duration
+    if not _DURATION.fullmatch(duration):
+        raise ConfigurationError(f"dial_timeout: {duration!r} is not a duration, as in 10s")
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(duration))
+
+
+def _proxy(url: str) -> str:
+    if url and not re.fullmatch(r"(?:https?|socks5h?)://[^/?#]+/?", url):
+        raise ConfigurationError("proxy: expected http://host:port, https:// or socks5://, without a path")
+    return url

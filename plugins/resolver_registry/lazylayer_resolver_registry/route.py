@@ -1,0 +1,131 @@
+"""The ways to one repository: its mirrors in order, then the registry itself.
+
+A place that fails is passed over for a while. One that cannot be reached is passed over for everything;
+one that lacks something, or refuses us, only for that. When all have failed, all are asked again.
+
+The lock of this module is `Resting._lock`; nothing is requested while it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from lazylayer.errors import LayerError, LazylayerError, ResolveError, UnavailableError
+from lazylayer_resolver_registry.endpoints import Capability
+from lazylayer_resolver_registry.repository import Repository
+from lazylayer_resolver_registry.trail import step
+
+__all__ = ["PASSED_OVER", "Failures", "Resting", "Route"]
+
+Answer = TypeVar("Answer")
+
+PASSED_OVER = (ResolveError, LayerError)
+"""Failures of one place after which the next one is asked. Others, of keychains for one, are told at once."""
+_MOST_KEPT = 10_000
+
+
+class Resting:
+    """What failed lately, and until when it is passed over. Safe to use from any thread."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def rest(self, key: str) -> None:
+        """Passes `key` over from now on for a while."""
+        now = time.monotonic()
+        with self._lock:
+            if len(self._until) >= _MOST_KEPT:
+                self._until = {key: until for key, until in self._until.items() if until > now}
+            self._until[key] = now + self.seconds
+
+    def rests(self, key: str) -> bool:
+        """Whether `key` is passed over now."""
+        if not self._until:  # the rule, and this is asked for every request
+            return False
+        with self._lock:
+            return self._until.get(key, 0.0) > time.monotonic()
+
+
+class Failures:
+    """What went wrong on the way, so that the last error can tell of all. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[Repository, LazylayerError]] = []
+
+    def add(self, repository: Repository, error: LazylayerError) -> None:
+        """Remembers an error."""
+        self._found.append((repository, error))
+
+    def last(self) -> LazylayerError:
+        """The error to raise: that of the registry itself, or of the last place, with the others told."""
+        decisive = next((each for each in self._found if not each[0].endpoint.mirror), self._found[-1])
+        others = [f"{repository}: {error}" for repository, error in self._found if repository is not decisive[0]]
+        if not others:
+            return decisive[1]
+        told = f"{decisive[1]}; before that, {'; '.join(others)}"
+        error = type(decisive[1])(told) if isinstance(decisive[1], PASSED_OVER) else UnavailableError(told)
+        error.__cause__ = decisive[1]
+        return error
+
+
+class Route:
+    """All places that serve one repository. Safe to use from any thread."""
+
+    def __init__(self, repositories: Sequence[Repository], resting: Resting) -> None:
+        self._repositories = repositories
+        self._resting = resting
+
+    def __str__(self) -> str:
+        """For messages: the registry itself."""
+        return str(self._repositories[-1])
+
+    def places(self, capability: Capability, subject: str = "") -> list[Repository]:
+        """Those that may be asked, the ones to be asked first at the start.
+
+        :param subject: what it is about, a digest for one. Raises UnavailableError if there are none.
+        """
+        able = [each for each in self._repositories if capability in each.endpoint.capabilities]
+        if not able:
+            raise UnavailableError(
+                f"{self}: neither it nor a mirror may be asked to {capability}; see [[resolver.hosts]]"
+            )
+        if len(able) == 1:
+            return able
+        return sorted(able, key=lambda each: self._rests(each, subject))
+
+    def first(self, capability: Capability, subject: str, ask: Callable[[Repository], Answer]) -> Answer:
+        """The answer of the first place that has one. Raises what the registry itself, or the last, raised."""
+        failures = Failures()
+        for repository in self.places(capability, subject):
+            try:
+                return ask(repository)
+            except PASSED_OVER as error:
+                self.failed(repository, subject, error)
+                failures.add(repository, error)
+        raise failures.last()
+
+    def failed(self, repository: Repository, subject: str, error: LazylayerError) -> None:
+        """Notes that a place failed, so that others are asked first for a while."""
+        if len(self._repositories) == 1:
+            return
+        everything = isinstance(error, UnavailableError)
+        self._resting.rest(repository.endpoint.url if everything else _key(repository, subject))
+        step(
+            "{place} is passed over for {seconds:g} s, for {what}: {error}",
+            place=repository.endpoint.describe(),
+            seconds=self._resting.seconds,
+            what="everything" if everything else subject,
+            error=str(error),
+        )
+
+    def _rests(self, repository: Repository, subject: str) -> bool:
+        return self._resting.rests(repository.endpoint.url) or self._resting.rests(_key(repository, subject))
+
+
+def _key(repository: Repository, subject: str) -> str:
+    return f"{repository.endpoint.url} {repository.name} {subject}"
