@@ -21,7 +21,8 @@ class LayerState(msgspec.Struct, frozen=True):
 
     `fetched` counts every byte of the blob at most once, and those found in a cache too. `error` is
     the last failure of a read, or empty. `requests` and `network_bytes` count what this process
-    asked of the source and got from it, tables of contents and repetitions included.
+    asked of the source and got from it, tables of contents and repetitions included. `source` says
+    for people where the bytes come from, a mirror for one; it is empty while nothing was asked.
     """
 
     digest: Digest
@@ -30,6 +31,7 @@ class LayerState(msgspec.Struct, frozen=True):
     error: str = ""
     requests: int = 0
     network_bytes: int = 0
+    source: str = ""
 
     @property
     def percent(self) -> float:

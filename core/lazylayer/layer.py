@@ -123,7 +123,9 @@ class Layer:
     def state(self) -> LayerState:
         """How much of the layer is here, and its last error."""
         blob = self.blob
-        return LayerState(self.digest, blob.size, blob.fetched, self._error, blob.requests, blob.network_bytes)
+        return LayerState(
+            self.digest, blob.size, blob.fetched, self._error, blob.requests, blob.network_bytes, blob.describe()
+        )
 
     def held_bytes(self) -> int:
         """Bytes of chunks, inflated, that were seen in the cache or fetched into it."""

@@ -52,6 +52,7 @@ def _mount_fields(mount: MountState) -> dict[str, object]:
             "percent": round(layer.percent, 2),
             "requests": layer.requests,
             "network_bytes": layer.network_bytes,
+            "source": layer.source,
             "error": layer.error,
         }
         for layer in mount.layers
@@ -85,4 +86,5 @@ def _mount_lines(mount: MountState) -> str:
 def _layer_line(layer: LayerState) -> str:
     here = f"{layer.fetched / 1e6:9.1f} of {layer.size / 1e6:.1f} MB"
     line = f"{layer.digest[7:19]}  {layer.percent:5.1f} %  {here}, {layer.requests} requests"
+    line += f"  from {layer.source}" if layer.source else ""
     return f"{line}  error: {layer.error}" if layer.error else line

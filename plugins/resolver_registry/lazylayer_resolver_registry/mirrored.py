@@ -47,7 +47,7 @@ class MirroredBlob(BlobSource):
 
     def check(self) -> None:
         """See `BlobSource.check`."""
-        self._route.first("pull", self._descriptor.digest, lambda repository: self._source(repository).check())
+        self._served_by = self._route.first("pull", self._descriptor.digest, self._checked)
 
     def describe(self) -> str:
         """The place that served last, or the registry itself while none has."""
@@ -55,6 +55,11 @@ class MirroredBlob(BlobSource):
 
     def _find_size(self) -> int:
         return self._route.first("pull", self._descriptor.digest, lambda repository: self._source(repository).size)
+
+    def _checked(self, repository: Repository) -> RegistryBlob:
+        source = self._source(repository)
+        source.check()
+        return source
 
     def _source(self, repository: Repository) -> RegistryBlob:
         with self._lock:

@@ -100,7 +100,7 @@ class Transport:
             request = client.build_request(method, url, headers=httpx.Headers(headers), content=content)
             response = client.send(request, stream=True)
             try:
-                step("{method} {url}: {status}", method=method, url=shown(url), status=response.status_code)
+                step("{method} {url} answered {status}", method=method, url=shown(url), status=response.status_code)
                 yield response
             finally:
                 response.close()
