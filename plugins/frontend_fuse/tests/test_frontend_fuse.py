@@ -338,7 +338,8 @@ def test_ordinary_user_mounts_with_fusermount(tmp_path: Path) -> None:
         f'mount --bind {tmp_path}/fuse /dev/fuse && exec "$@"'
     )
     code = (
-        "import os, sys, tempfile\n"
+        "import faulthandler, os, sys, tempfile\n"
+        "faulthandler.dump_traceback_later(120, exit=True)  # a hang shows where\n"
         "from lazylayer.mounting import MountOptions\n"
         "from lazylayer.testing.frontend_facts import differences\n"
         "from lazylayer.testing.frontend_tree import access_tree\n"
