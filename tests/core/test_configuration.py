@@ -365,7 +365,10 @@ class TestDirectories:
 def test_values_and_origins_cover_every_key() -> None:
     shown = {dotted(path): (value, origin) for path, value, origin in load(None, "plugin.x.y=1").values()}
     assert shown["plugin.x.y"] == (1, "--set plugin.x.y")
-    assert {key for key in shown if not key.startswith("plugin.")} == set(configuration._known_keys()) - {"plugin", "resolver"}
+    assert {key for key in shown if not key.startswith("plugin.")} == set(configuration._known_keys()) - {
+        "plugin",
+        "resolver",
+    }
 
 
 @pytest.mark.seed(1)
