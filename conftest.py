@@ -15,3 +15,6 @@ settings.register_profile(
     derandomize="CI" in os.environ,
 )
 settings.load_profile("lazylayer")
+
+# It is not installed here. tests/integration/test_third_party_cache.py builds it and runs its tests.
+collect_ignore = ["plugins/_template"]
