@@ -32,7 +32,7 @@ def show(context: click.Context, origin: bool, as_json: bool) -> None:
     from lazylayer.configuration_layers import dotted
 
     configuration = context.ensure_object(Invocation).configuration()
-    values = [(path, _without_secrets(path[-1], value), where) for path, value, where in configuration.values()]
+    values = [(path, _shown(path, value), where) for path, value, where in configuration.values()]
     if as_json:
         fields = {dotted(path): {"value": value, "origin": where} if origin else value for path, value, where in values}
         click.echo(json.dumps(fields, indent=2))
@@ -77,11 +77,20 @@ def _show_and_exit(context: click.Context, problems: Iterable[LazylayerError]) -
     context.exit(78)
 
 
+# Tables of headers for registries and mirrors, which carry tokens under any name.
+_HEADERS = frozenset({"header", "headers"})
+
+
+def _shown(path: tuple[str, ...], value: Any) -> Any:
+    return _without_secrets("secret" if _HEADERS & set(path[:-1]) else path[-1], value)
+
+
 def _without_secrets(name: str, value: Any) -> Any:
     from lazylayer.log import is_secret_name
 
     if isinstance(value, dict):
-        return {key: _without_secrets(key, each) for key, each in value.items()}
+        secret = name in _HEADERS
+        return {key: _without_secrets("secret" if secret else key, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_secrets(name, each) for each in value]
     return "***" if value and is_secret_name(name) else value

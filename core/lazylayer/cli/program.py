@@ -31,10 +31,18 @@ def load_program(context: click.Context, overrides: Sequence[str] = ()) -> Itera
     """
     from lazylayer.program import Program
 
+    _forbid_core_files()
     invocation = context.ensure_object(Invocation)
     configuration = invocation.configuration(overrides)
     with Program(configuration, invocation.plugins(configuration.settings.plugins)) as program:
         yield program
+
+
+def _forbid_core_files() -> None:
+    """A core file would hold the credentials that this process learns, and what its readers read."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def load_settings(context: click.Context, overrides: Sequence[str] = ()) -> Settings:
