@@ -15,4 +15,5 @@ pytest.register_assert_rewrite(
     "lazylayer.testing.frontend_serving",
     "lazylayer.testing.frontend_showing",
     "lazylayer.testing.keychain",
+    "lazylayer.testing.resolver",
 )

@@ -24,6 +24,7 @@ KITS: Mapping[str, str] = {
     "lazylayer_open_cache": "check_cache.py",
     "lazylayer_mount_tree": "check_frontend.py",
     "lazylayer_get_credentials": "check_keychain.py",
+    "lazylayer_resolve_blob": "check_resolver.py",
 }
 """The test module that checks the implementation of a hook, for the hooks that have a kit."""
 
