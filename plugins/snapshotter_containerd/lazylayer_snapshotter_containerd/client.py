@@ -1,0 +1,206 @@
+"""A client of containerd's own gRPC API, for one namespace."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from lazylayer.errors import LazylayerError
+from lazylayer_snapshotter_containerd.api import containerd as api
+from lazylayer_snapshotter_containerd.api import snapshots
+from lazylayer_snapshotter_containerd.api.types import Descriptor, Empty, FieldMask, Mount
+from lazylayer_snapshotter_containerd.api.wire import Message
+
+__all__ = ["Containerd", "ContainerdError"]
+
+Answer = TypeVar("Answer", bound=Message)
+
+_LEASE_TIME = timedelta(hours=24)
+_CONNECT_SECONDS = 10.0
+_MAX_MESSAGE = 64 * 1024 * 1024
+
+
+class ContainerdError(LazylayerError):
+    """containerd refused a call. `status` is the name of its gRPC status, as in `NOT_FOUND`."""
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Containerd:
+    """containerd at a unix socket. A context manager. What it makes it makes under its lease, if it has one."""
+
+    def __init__(self, socket: str, namespace: str) -> None:
+        self._socket = socket
+        self._namespace = namespace
+        self._lease = ""
+        options = [("grpc.max_receive_message_length", _MAX_MESSAGE)]
+        self._channel = grpc.insecure_channel(f"unix:{socket}", options=options)
+
+    def __enter__(self) -> Self:
+        try:
+            grpc.channel_ready_future(self._channel).result(_CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            self._channel.close()
+            message = f"containerd does not answer at {self._socket}; start it, or name its socket with --containerd"
+            raise ContainerdError(message, "UNAVAILABLE") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """What is made inside the block is not collected before it ends (or a day has passed)."""
+        identity = f"lazylayer-pull-{secrets.token_hex(8)}"
+        expiry = (datetime.now(UTC) + _LEASE_TIME).strftime("%Y-%m-%dT%H:%M:%SZ")
+        request = api.CreateLeaseRequest(identity, {"containerd.io/gc.expire": expiry})
+        self._call(api.LEASES, "Create", request, api.CreateLeaseResponse)
+        self._lease = identity
+        try:
+            yield
+        finally:
+            self._lease = ""
+            self._call(api.LEASES, "Delete", api.DeleteLeaseRequest(identity), Empty)
+
+    def ensure_namespace(self) -> None:
+        """Makes the namespace if it is not there."""
+        request = api.CreateNamespaceRequest(api.Namespace(self._namespace))
+        try:
+            self._call(api.NAMESPACES, "Create", request, api.NamespaceResponse)
+        except ContainerdError as error:
+            if error.status != "ALREADY_EXISTS":
+                raise
+
+    # --- content -----------------------------------------------------------------------------------
+
+    def write_content(self, descriptor: Descriptor, pieces: Iterable[bytes], labels: Mapping[str, str]) -> bool:
+        """Puts a blob into the content store, which verifies its digest; False if it was there.
+
+        The labels are set on a blob that was there, too.
+        """
+        try:
+            self._write_content(descriptor, pieces, labels)
+        except ContainerdError as error:
+            if error.status != "ALREADY_EXISTS":
+                raise
+            self.label_content(descriptor.digest, labels)
+            return False
+        return True
+
+    def label_content(self, digest: str, labels: Mapping[str, str]) -> None:
+        """Sets labels of a blob; the others stay."""
+        mask = FieldMask([f"labels.{name}" for name in labels])
+        request = api.UpdateContentRequest(api.ContentInfo(digest, 0, dict(labels)), mask)
+        self._call(api.CONTENT, "Update", request, api.ContentInfoResponse)
+
+    def _write_content(self, descriptor: Descriptor, pieces: Iterable[bytes], labels: Mapping[str, str]) -> None:
+        ref = f"lazylayer-{descriptor.digest}"
+        requests: queue.SimpleQueue[api.WriteContentRequest | None] = queue.SimpleQueue()
+        call = self._channel.stream_stream(
+            f"/{api.CONTENT}/Write",
+            request_serializer=lambda message: message.encode(),
+            response_deserializer=api.WriteContentResponse.decode,
+        )
+        answers = call(iter(requests.get, None), metadata=self._metadata())
+
+        def ask(request: api.WriteContentRequest) -> api.WriteContentResponse:
+            requests.put(request)
+            answer: api.WriteContentResponse = next(answers)
+            return answer
+
+        action = api.WriteAction
+        try:
+            start = ask(api.WriteContentRequest(action.STAT, ref, descriptor.size, descriptor.digest)).offset
+            offset = 0
+            for piece in pieces:
+                # What an earlier attempt has written is not written again.
+                if offset + len(piece) > start:
+                    skip = max(start - offset, 0)
+                    ask(api.WriteContentRequest(action.WRITE, ref, 0, "", offset + skip, piece[skip:]))
+                offset += len(piece)
+            commit = api.WriteContentRequest(
+                action.COMMIT, ref, descriptor.size, descriptor.digest, offset, b"", dict(labels)
+            )
+            ask(commit)
+        except grpc.RpcError as error:
+            raise _explain("Content.Write", error) from None
+        finally:
+            requests.put(None)
+            answers.cancel()
+
+    # --- images, layers ----------------------------------------------------------------------------
+
+    def set_image(self, name: str, target: Descriptor) -> None:
+        """Names an image, or gives the name to another."""
+        request = api.ImageRequest(api.Image(name, {}, target))
+        try:
+            self._call(api.IMAGES, "Create", request, api.ImageResponse)
+        except ContainerdError as error:
+            if error.status != "ALREADY_EXISTS":
+                raise
+            self._call(api.IMAGES, "Update", request, api.ImageResponse)
+
+    def apply(self, layer: Descriptor, mounts: list[Mount]) -> str:
+        """Unpacks a layer of the content store into mounts; the digest of what was unpacked."""
+        answer = self._call(api.DIFF, "Apply", api.ApplyRequest(layer, mounts), api.ApplyResponse)
+        return answer.applied.digest if answer.applied is not None else ""
+
+    # --- snapshots ---------------------------------------------------------------------------------
+
+    def prepare(self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
+        """Makes an active snapshot; ContainerdError with ALREADY_EXISTS when its target is there."""
+        request = snapshots.PrepareSnapshotRequest(snapshotter, key, parent, dict(labels))
+        return self._call(snapshots.SERVICE, "Prepare", request, snapshots.MountsResponse).mounts
+
+    def commit(self, snapshotter: str, key: str, name: str, labels: Mapping[str, str]) -> None:
+        """Makes an active snapshot the committed snapshot `name`."""
+        request = snapshots.CommitSnapshotRequest(snapshotter, name, key, dict(labels))
+        self._call(snapshots.SERVICE, "Commit", request, Empty)
+
+    def remove_snapshot(self, snapshotter: str, key: str) -> None:
+        """Removes a snapshot."""
+        self._call(snapshots.SERVICE, "Remove", snapshots.RemoveSnapshotRequest(snapshotter, key), Empty)
+
+    def snapshot_labels(self, snapshotter: str, key: str) -> dict[str, str] | None:
+        """The labels of a snapshot; None if it is not there."""
+        request = snapshots.StatSnapshotRequest(snapshotter, key)
+        try:
+            answer = self._call(snapshots.SERVICE, "Stat", request, snapshots.StatSnapshotResponse)
+        except ContainerdError as error:
+            if error.status == "NOT_FOUND":
+                return None
+            raise
+        return answer.info.labels if answer.info is not None else {}
+
+    # --- calling -----------------------------------------------------------------------------------
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        lease = [("containerd-lease", self._lease)] if self._lease else []
+        return [("containerd-namespace", self._namespace), *lease]
+
+    def _call(self, service: str, method: str, request: Message, answer: type[Answer]) -> Answer:
+        call: Any = self._channel.unary_unary(
+            f"/{service}/{method}",
+            request_serializer=lambda message: message.encode(),
+            response_deserializer=answer.decode,
+        )
+        try:
+            result: Answer = call(request, metadata=self._metadata())
+        except grpc.RpcError as error:
+            raise _explain(f"{service.rpartition('.')[2]}.{method}", error) from None
+        return result
+
+
+def _explain(what: str, error: Any) -> ContainerdError:
+    return ContainerdError(f"containerd, {what}: {error.details()}", error.code().name)

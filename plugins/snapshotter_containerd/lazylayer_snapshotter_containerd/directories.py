@@ -1,0 +1,148 @@
+"""The directories of snapshots, and the mounts that show them to containerd.
+
+    ROOT/snapshots/ID/fs      what the snapshot changes, or where its layer is mounted
+    ROOT/snapshots/ID/work    for overlayfs; active snapshots only
+
+The paths are short and share a long beginning, so that containerd can shorten them further where an
+image of 100 layers would not fit into the page that mount(2) has for its options.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lazylayer import kernelmounts
+from lazylayer_snapshotter_containerd.api.types import Mount
+from lazylayer_snapshotter_containerd.store import Kind, Snapshot
+
+__all__ = ["Directories", "measure", "mounts_below"]
+
+_TEMPORARY = "new-"
+_BLOCK = 512
+
+
+class Directories:
+    """The directories below `root`, an absolute path. Safe to use from any thread, one per snapshot."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "snapshots"
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        self._options = _overlay_options()
+
+    def upper(self, number: int) -> str:
+        """Where the files of snapshot `number` are, or its layer is mounted."""
+        return str(self.path / str(number) / "fs")
+
+    def create(self, snapshot: Snapshot, parent: int | None) -> None:
+        """Makes the directories of a new snapshot, owned as those of its parent are, at once or not at all."""
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.path))
+        try:
+            upper = temporary / "fs"
+            upper.mkdir()
+            upper.chmod(0o755)
+            if snapshot.kind == Kind.ACTIVE:
+                (temporary / "work").mkdir()
+                (temporary / "work").chmod(0o711)
+            if parent is not None:
+                owner = Path(self.upper(parent)).stat()
+                os.chown(upper, owner.st_uid, owner.st_gid)
+            place = self.path / str(snapshot.id)
+            shutil.rmtree(place, ignore_errors=True)  # of a transaction that never ended, with this number
+            temporary.rename(place)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def ensure(self, number: int) -> str:
+        """The mountpoint of a remote snapshot, made again if it is gone. It must not be mounted."""
+        Path(self.upper(number)).mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self.upper(number)
+
+    def names(self) -> list[str]:
+        """What there is: numbers of snapshots, and what was left over while one was made."""
+        return os.listdir(self.path)  # noqa: PTH208 - names are what is wanted
+
+    def remove(self, name: str) -> None:
+        """Removes a directory; whatever is still mounted in it is unmounted first. Raises OSError."""
+        directory = self.path / name
+        for mountpoint in mounts_below(str(directory)):
+            kernelmounts.unmount(mountpoint, force=True)
+        shutil.rmtree(directory)
+
+    def mounts(self, snapshot: Snapshot, parents: Sequence[int]) -> list[Mount]:
+        """How to mount a view or an active snapshot; `parents` are its parent, that one's, and so on."""
+        if not parents:
+            access = "ro" if snapshot.kind == Kind.VIEW else "rw"
+            return [Mount("bind", self.upper(snapshot.id), "", [access, "rbind"])]
+        if snapshot.kind == Kind.VIEW and len(parents) == 1:
+            return [Mount("bind", self.upper(parents[0]), "", ["ro", "rbind"])]
+        options = []
+        if snapshot.kind == Kind.ACTIVE:
+            options = [f"workdir={self.path / str(snapshot.id) / 'work'}", f"upperdir={self.upper(snapshot.id)}"]
+        options.append("lowerdir=" + ":".join(self.upper(each) for each in parents))
+        return [Mount("overlay", "overlay", "", options + self._options)]
+
+
+def mounts_below(directory: str) -> list[str]:
+    """What is mounted in a directory, the last mounted first."""
+    prefix = os.fsencode(directory) + b"/"
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        # Spaces and the like are octal escapes there.
+        mountpoint = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+        if mountpoint.startswith(prefix):
+            found.append(os.fsdecode(mountpoint))
+    return found[::-1]
+
+
+def measure(directory: str) -> tuple[int, int]:
+    """Bytes on disk, and inodes, of a directory tree, hard links counted once; it may change meanwhile."""
+    size, inodes = 0, set()
+    for each in _walk(directory):
+        if (each.st_dev, each.st_ino) not in inodes:
+            inodes.add((each.st_dev, each.st_ino))
+            size += each.st_blocks * _BLOCK
+    return size, len(inodes)
+
+
+def _walk(directory: str) -> Iterator[os.stat_result]:
+    top = os.lstat(directory)
+    yield top
+    pending = [directory]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue
+                    yield status
+                    if stat.S_ISDIR(status.st_mode) and status.st_dev == top.st_dev:
+                        pending.append(entry.path)
+        except FileNotFoundError:
+            continue
+
+
+def _overlay_options() -> list[str]:
+    """What overlayfs needs here: xattrs of users in a user namespace, and no index, which would pin layers."""
+    options = []
+    if _in_user_namespace():
+        options.append("userxattr")
+    if Path("/sys/module/overlay/parameters/index").exists():
+        options.append("index=off")
+    return options
+
+
+def _in_user_namespace() -> bool:
+    """Whether ids are mapped: the first user namespace maps all of them to themselves."""
+    try:
+        return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,198 @@
+"""Lazy pull: an image becomes known to containerd, and its layers are mounted instead of unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from lazylayer.errors import FormatError, VerificationError
+from lazylayer.extents import Extent
+from lazylayer.image import resolve_image
+from lazylayer.labels import LAYER_SIZE, layer_source_labels
+from lazylayer.oci import Descriptor, Digest, Reference, ResolvedImage
+from lazylayer.program import Program
+from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescriptor
+from lazylayer_snapshotter_containerd.api.types import Mount
+from lazylayer_snapshotter_containerd.client import Containerd, ContainerdError
+from lazylayer_snapshotter_containerd.remote import REMOTE_LABEL
+from lazylayer_snapshotter_containerd.snapshotter import FALLBACK_LABEL, TARGET_LABEL
+
+__all__ = ["PulledImage", "PulledLayer", "as_text", "chain_ids", "pull_image"]
+
+_PASSED_ON = "containerd.io/snapshot/"
+"""containerd hands labels with this prefix to snapshotters."""
+
+_GC = "containerd.io/gc.ref"
+"""Labels with this prefix tell containerd's garbage collector what a blob needs."""
+
+_PIECE = 1024 * 1024
+
+
+class PulledLayer(msgspec.Struct, frozen=True):
+    """What became of one layer. `size` in bytes, compressed; `reason` says why it is not lazy."""
+
+    digest: Digest
+    size: int
+    lazy: bool
+    reason: str = ""
+
+
+class PulledImage(msgspec.Struct, frozen=True):
+    """What a pull did; layers lowest first."""
+
+    name: str
+    digest: Digest
+    layers: list[PulledLayer]
+
+
+def pull_image(
+    program: Program, containerd: Containerd, reference: Reference, snapshotter: str, progress: Callable[[str], None]
+) -> PulledImage:
+    """Pulls an image into a namespace of containerd.
+
+    Manifest and config go into the content store, each layer becomes a snapshot of `snapshotter`, and
+    the image gets its name last, when everything is there. A lease keeps containerd from collecting
+    anything half-way. `progress` gets a line for each step.
+
+    Raises LazylayerError; what was made then is collected by containerd.
+    """
+    resolved = resolve_image(program.hooks, program.settings, reference)
+    diff_ids, layers = resolved.config.rootfs.diff_ids, resolved.manifest.layers
+    if len(diff_ids) != len(layers):
+        raise FormatError(f"{reference}: the config names {len(diff_ids)} layers and the manifest {len(layers)}")
+    progress(f"{resolved.digest[:19]}  manifest of {reference}")
+    containerd.ensure_namespace()
+    with containerd.lease():
+        pull = _Pull(program, containerd, resolved, snapshotter, progress)
+        pull.write_config()
+        pulled = pull.prepare_layers()
+        pull.write_manifest()
+        target = ApiDescriptor(resolved.media_type, resolved.digest, len(resolved.manifest_bytes))
+        containerd.set_image(str(reference), target)
+    return PulledImage(str(reference), resolved.digest, pulled)
+
+
+def chain_ids(diff_ids: list[Digest]) -> list[str]:
+    """The name of each layer together with all below it (OCI image specification, "Layer ChainID")."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        if chains:
+            chains.append("sha256:" + hashlib.sha256(f"{chains[-1]} {diff_id}".encode()).hexdigest())
+        else:
+            chains.append(diff_id)
+    return chains
+
+
+def as_text(image: PulledImage) -> str:
+    """One line that says for each layer whether it is lazy and, if not, why."""
+    lazy = sum(layer.lazy for layer in image.layers)
+    others = [
+        f"{number} {layer.digest[7:19]}: {layer.reason}" for number, layer in enumerate(image.layers) if not layer.lazy
+    ]
+    line = f"{image.name}: {lazy} of {len(image.layers)} layers are lazy"
+    return "; ".join([line, *others])
+
+
+class _Pull:
+    """One pull, under a lease."""
+
+    def __init__(
+        self,
+        program: Program,
+        containerd: Containerd,
+        resolved: ResolvedImage,
+        snapshotter: str,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._program = program
+        self._containerd = containerd
+        self._image = resolved
+        self._snapshotter = snapshotter
+        self._progress = progress
+        self._chains = chain_ids(resolved.config.rootfs.diff_ids)
+
+    def write_config(self) -> None:
+        """Stores the config; its label keeps the topmost snapshot, and that one those below it."""
+        config = self._image.manifest.config
+        labels = self._source_labels()
+        if self._chains:
+            labels[f"{_GC}.snapshot.{self._snapshotter}"] = self._chains[-1]
+        descriptor = ApiDescriptor(config.media_type, config.digest, len(self._image.config_bytes))
+        self._containerd.write_content(descriptor, [self._image.config_bytes], labels)
+
+    def write_manifest(self) -> None:
+        """Stores the manifest; its labels keep the config, and layers that had to be fetched."""
+        manifest = self._image.manifest
+        labels = {**self._source_labels(), f"{_GC}.content.config": manifest.config.digest}
+        labels |= {f"{_GC}.content.l.{number}": layer.digest for number, layer in enumerate(manifest.layers)}
+        data = self._image.manifest_bytes
+        descriptor = ApiDescriptor(self._image.media_type, self._image.digest, len(data))
+        self._containerd.write_content(descriptor, [data], labels)
+
+    def prepare_layers(self) -> list[PulledLayer]:
+        """Makes a snapshot of every layer, lowest first."""
+        pulled = []
+        for number, layer in enumerate(self._image.manifest.layers):
+            pulled.append(self._prepare_layer(number, layer))
+            what = "lazy" if pulled[-1].lazy else pulled[-1].reason
+            self._progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  {what}")
+        return pulled
+
+    def _prepare_layer(self, number: int, layer: Descriptor) -> PulledLayer:
+        chain, parent = self._chains[number], self._chains[number - 1] if number else ""
+        key = f"lazylayer-pull-{secrets.token_hex(8)} {chain}"
+        try:
+            mounts = self._containerd.prepare(self._snapshotter, key, parent, self._layer_labels(number, layer))
+        except ContainerdError as error:
+            if error.status != "ALREADY_EXISTS":
+                raise
+            labels = self._containerd.snapshot_labels(self._snapshotter, chain) or {}
+            lazy = REMOTE_LABEL in labels
+            return PulledLayer(layer.digest, layer.size, lazy, "" if lazy else "it is unpacked already")
+        labels = self._containerd.snapshot_labels(self._snapshotter, key) or {}
+        reason = labels.get(FALLBACK_LABEL, f"the snapshotter {self._snapshotter} did not mount it")
+        try:
+            self._unpack(number, layer, key, mounts)
+        except BaseException:
+            self._containerd.remove_snapshot(self._snapshotter, key)
+            raise
+        return PulledLayer(layer.digest, layer.size, False, reason)
+
+    def _unpack(self, number: int, layer: Descriptor, key: str, mounts: list[Mount]) -> None:
+        self._progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  fetching and unpacking it")
+        descriptor = ApiDescriptor(layer.media_type, layer.digest, layer.size)
+        self._containerd.write_content(descriptor, self._fetch(layer), self._source_labels())
+        unpacked = self._containerd.apply(descriptor, mounts)
+        promised = self._image.config.rootfs.diff_ids[number]
+        if unpacked != promised:
+            raise VerificationError(f"layer {layer.digest}: unpacked it is {unpacked}; the config says {promised}")
+        chain = self._chains[number]
+        self._containerd.commit(self._snapshotter, key, chain, {TARGET_LABEL: chain})
+
+    def _fetch(self, layer: Descriptor) -> Iterator[bytes]:
+        source = self._program.hooks.resolve_blob(self._image.reference, layer)
+        try:
+            pieces = source.fetch([Extent(0, layer.size)]) if layer.size else iter(())
+            for _, data in pieces:
+                for start in range(0, len(data), _PIECE):
+                    yield data[start : start + _PIECE]
+        finally:
+            source.close()
+
+    def _layer_labels(self, number: int, layer: Descriptor) -> dict[str, str]:
+        layers = [each.digest for each in self._image.manifest.layers[number:]]
+        passed_on = {key: value for key, value in layer.annotations.items() if key.startswith(_PASSED_ON)}
+        return {
+            **passed_on,
+            **layer_source_labels(self._image.reference, layer.digest, layers),
+            LAYER_SIZE: str(layer.size),
+            TARGET_LABEL: self._chains[number],
+        }
+
+    def _source_labels(self) -> dict[str, str]:
+        """Where containerd can fetch a blob again."""
+        reference = self._image.reference
+        return {f"containerd.io/distribution.source.{reference.host}": reference.repository} if reference.host else {}

@@ -1,0 +1,153 @@
+"""The layers of remote snapshots: mounted, checked, mounted again after a restart, and unmounted.
+
+One snapshot's layer is mounted by one thread at a time; different ones at the same time. The locks are
+`RemoteLayers._lock`, held for moments only, and one for each snapshot that is being mounted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Protocol
+
+from loguru import logger
+
+from lazylayer import kernelmounts
+from lazylayer.errors import LazylayerError, MountError, NotMountedError
+from lazylayer_snapshotter_containerd.directories import Directories
+from lazylayer_snapshotter_containerd.problems import UnavailableError
+from lazylayer_snapshotter_containerd.store import Snapshot
+
+__all__ = ["REMOTE_LABEL", "LayerFilesystem", "RemoteLayers", "is_remote"]
+
+REMOTE_LABEL = "containerd.io/snapshot/remote"
+"""What we set on a committed snapshot whose layer we mounted; its value says nothing more."""
+
+_CHECKS_AT_ONCE = 32
+
+
+class LayerFilesystem(Protocol):
+    """What we need of `lazylayer.filesystem.Filesystem`, whose methods explain themselves."""
+
+    def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
+        """Mounts the layer that the labels name."""
+
+    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None) -> None:
+        """Returns if the mount can be used now."""
+
+    def unmount(self, mountpoint: str, *, force: bool = False) -> None:
+        """Unmounts."""
+
+    def disk_usage(self, mountpoint: str) -> int:
+        """Bytes on disk that belong to the mounted layer."""
+
+    def close(self, *, leave: bool = False) -> None:
+        """Unmounts everything; with `leave`, but for what can outlive the process."""
+
+
+def is_remote(snapshot: Snapshot) -> bool:
+    """Whether the snapshot is a layer that we mounted."""
+    return REMOTE_LABEL in snapshot.labels
+
+
+class RemoteLayers:
+    """Safe to use from any thread."""
+
+    def __init__(self, filesystem: LayerFilesystem, directories: Directories) -> None:
+        self._filesystem = filesystem
+        self._directories = directories
+        self._lock = threading.Lock()
+        self._busy: dict[int, tuple[threading.Lock, int]] = {}
+
+    def mount(self, number: int, labels: Mapping[str, str]) -> None:
+        """Mounts the layer of a new snapshot. Raises LazylayerError and OSError; nothing is mounted then."""
+        with self._alone(number):
+            self._filesystem.mount(self._directories.upper(number), labels)
+
+    def restore(self, snapshot: Snapshot, *, check: bool) -> None:
+        """Mounts the layer of a remote snapshot again, if it is not mounted now.
+
+        A mount that outlived the process that made it is taken up by the frontend; one whose server
+        is gone is taken away. With `check`, the layer's source must answer. Raises LazylayerError
+        and OSError.
+        """
+        with self._alone(snapshot.id):
+            if self._is_mounted(snapshot.id):
+                return
+            mountpoint = self._directories.upper(snapshot.id)
+            left = kernelmounts.mount_at(mountpoint)
+            if left is not None and left.kind != "erofs":
+                kernelmounts.unmount(mountpoint, force=True)
+            if left is None:
+                self._directories.ensure(snapshot.id)
+            self._filesystem.mount(mountpoint, snapshot.labels, check=check)
+
+    def check(self, snapshots: Sequence[Snapshot]) -> None:
+        """Returns if every remote layer among these can be used now; those that are not mounted are mounted.
+
+        All are checked at the same time, and the first that fails ends it. Raises UnavailableError,
+        which says which layer and why.
+        """
+        remote = [each for each in snapshots if is_remote(each)]
+        if len(remote) <= 1:
+            for snapshot in remote:
+                self._check(snapshot)
+            return
+        threads = ThreadPoolExecutor(min(len(remote), _CHECKS_AT_ONCE), "lazylayer-check")
+        try:
+            done, _ = wait([threads.submit(self._check, each) for each in remote], return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def disk_usage(self, snapshot: Snapshot) -> int | None:
+        """Bytes on disk of the snapshot's layer; None if it is not mounted."""
+        try:
+            return self._filesystem.disk_usage(self._directories.upper(snapshot.id))
+        except NotMountedError:
+            return None
+
+    def unmount(self, number: int) -> None:
+        """Unmounts the layer of a snapshot that is gone, if there is one. Raises MountError."""
+        mountpoint = self._directories.upper(number)
+        try:
+            self._filesystem.unmount(mountpoint)
+        except NotMountedError:
+            return
+        except MountError as error:
+            logger.debug("{error}; unmounting it by force", error=error)
+            self._filesystem.unmount(mountpoint, force=True)
+
+    def _check(self, snapshot: Snapshot) -> None:
+        try:
+            try:
+                self._filesystem.check(self._directories.upper(snapshot.id), snapshot.labels)
+            except NotMountedError:
+                self.restore(snapshot, check=True)
+        except (LazylayerError, OSError) as error:
+            logger.warning("snapshot {name} is unavailable: {error}", name=snapshot.name, error=error)
+            raise UnavailableError(f"layer {snapshot.id} ({snapshot.name}) is unavailable: {error}") from error
+
+    def _is_mounted(self, number: int) -> bool:
+        try:
+            self._filesystem.disk_usage(self._directories.upper(number))
+        except NotMountedError:
+            return False
+        return True
+
+    @contextmanager
+    def _alone(self, number: int) -> Iterator[None]:
+        with self._lock:
+            lock, users = self._busy.get(number, (threading.Lock(), 0))
+            self._busy[number] = (lock, users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock, users = self._busy.pop(number)
+                if users > 1:
+                    self._busy[number] = (lock, users - 1)

@@ -1,0 +1,141 @@
+"""`containerd.services.snapshots.v1.Snapshots` over gRPC, in front of a `Snapshotter`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+from loguru import logger
+
+from lazylayer_snapshotter_containerd.api import snapshots as api
+from lazylayer_snapshotter_containerd.api.types import Empty, Timestamp
+from lazylayer_snapshotter_containerd.api.wire import Message
+from lazylayer_snapshotter_containerd.problems import SnapshotError
+from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
+from lazylayer_snapshotter_containerd.store import Snapshot
+
+__all__ = ["make_server"]
+
+Request = TypeVar("Request", bound=Message)
+
+_LISTED_AT_ONCE = 100
+_MAX_MESSAGE = 16 * 1024 * 1024
+
+
+def make_server(snapshotter: Snapshotter, threads: int) -> grpc.Server:
+    """A server for the snapshotter, bound to no address yet; `threads` calls are answered at once."""
+    server = grpc.server(
+        ThreadPoolExecutor(threads, "lazylayer-snapshots"),
+        options=[("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", _MAX_MESSAGE)],
+    )
+    service = _Service(snapshotter)
+    handlers = {
+        "Prepare": _unary(api.PrepareSnapshotRequest, service.prepare),
+        "View": _unary(api.PrepareSnapshotRequest, service.view),
+        "Mounts": _unary(api.MountsRequest, service.mounts),
+        "Commit": _unary(api.CommitSnapshotRequest, service.commit),
+        "Remove": _unary(api.RemoveSnapshotRequest, service.remove),
+        "Stat": _unary(api.StatSnapshotRequest, service.stat),
+        "Update": _unary(api.UpdateSnapshotRequest, service.update),
+        "Usage": _unary(api.UsageRequest, service.usage),
+        "Cleanup": _unary(api.CleanupRequest, service.cleanup),
+        "List": grpc.unary_stream_rpc_method_handler(
+            _list_answered(service.list), api.ListSnapshotsRequest.decode, _encode
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(api.SERVICE, handlers),))
+    return server
+
+
+class _Service:
+    """One method for each of containerd's: a request becomes a call, and its result an answer."""
+
+    def __init__(self, snapshotter: Snapshotter) -> None:
+        self._snapshotter = snapshotter
+        self._cleaning = threading.Lock()
+
+    def prepare(self, request: api.PrepareSnapshotRequest) -> api.MountsResponse:
+        return api.MountsResponse(self._snapshotter.prepare(request.key, request.parent, request.labels))
+
+    def view(self, request: api.PrepareSnapshotRequest) -> api.MountsResponse:
+        return api.MountsResponse(self._snapshotter.view(request.key, request.parent, request.labels))
+
+    def mounts(self, request: api.MountsRequest) -> api.MountsResponse:
+        return api.MountsResponse(self._snapshotter.mounts(request.key))
+
+    def commit(self, request: api.CommitSnapshotRequest) -> Empty:
+        self._snapshotter.commit(request.key, request.name, request.labels, request.parent)
+        return Empty()
+
+    def remove(self, request: api.RemoveSnapshotRequest) -> Empty:
+        self._snapshotter.remove(request.key)
+        return Empty()
+
+    def stat(self, request: api.StatSnapshotRequest) -> api.StatSnapshotResponse:
+        return api.StatSnapshotResponse(_info(self._snapshotter.stat(request.key)))
+
+    def update(self, request: api.UpdateSnapshotRequest) -> api.StatSnapshotResponse:
+        info = request.info or api.Info()
+        paths = request.update_mask.paths if request.update_mask is not None else []
+        return api.StatSnapshotResponse(_info(self._snapshotter.update(info.name, info.labels, paths)))
+
+    def list(self, request: api.ListSnapshotsRequest) -> Iterator[api.ListSnapshotsResponse]:
+        infos = [_info(each) for each in self._snapshotter.find(request.filters)]
+        for start in range(0, len(infos), _LISTED_AT_ONCE):
+            yield api.ListSnapshotsResponse(infos[start : start + _LISTED_AT_ONCE])
+
+    def usage(self, request: api.UsageRequest) -> api.UsageResponse:
+        return api.UsageResponse(*self._snapshotter.usage(request.key))
+
+    def cleanup(self, request: api.CleanupRequest) -> Empty:
+        del request
+        with self._cleaning:
+            self._snapshotter.cleanup()
+        return Empty()
+
+
+def _info(snapshot: Snapshot) -> api.Info:
+    created, updated = Timestamp.of(snapshot.created), Timestamp.of(snapshot.updated)
+    return api.Info(snapshot.name, snapshot.parent, int(snapshot.kind), created, updated, snapshot.labels)
+
+
+def _encode(message: Message) -> bytes:
+    return message.encode()
+
+
+def _unary(request: type[Request], method: Callable[[Request], Message]) -> Any:
+    def answer(asked: Request, context: Any) -> Message:
+        try:
+            return method(asked)
+        except Exception as error:  # noqa: BLE001 - every failure becomes a status
+            return _abort(context, method, error)
+
+    return grpc.unary_unary_rpc_method_handler(answer, request.decode, _encode)
+
+
+def _list_answered(
+    method: Callable[[api.ListSnapshotsRequest], Iterator[api.ListSnapshotsResponse]],
+) -> Callable[[api.ListSnapshotsRequest, Any], Iterator[Message]]:
+    def answer(asked: api.ListSnapshotsRequest, context: Any) -> Iterator[Message]:
+        try:
+            answers: Sequence[Message] = list(method(asked))
+        except Exception as error:
+            _abort(context, method, error)
+            raise
+        yield from answers
+
+    return answer
+
+
+def _abort(context: Any, method: Callable[..., Any], error: Exception) -> Message:
+    """Ends the call with the status of the error. Never returns; gRPC unwinds the call by an exception."""
+    if isinstance(error, SnapshotError):
+        status = error.status
+    else:
+        status = "INTERNAL"
+        logger.opt(exception=error).error("{method} failed", method=method.__name__)
+    context.abort(grpc.StatusCode[status], str(error))
+    raise error

@@ -1,0 +1,129 @@
+"""`lazylayer serve`: the daemon, from its lock to its end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import stat
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from lazylayer.control import ControlServer, process_directory
+from lazylayer.errors import LazylayerError
+from lazylayer.filesystem import Filesystem
+from lazylayer.program import Program
+from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
+from lazylayer_snapshotter_containerd.service import make_server
+from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
+
+__all__ = ["Options", "serve"]
+
+_GRACE = 5.0
+"""Seconds that calls under way have to end when the daemon does."""
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.snapshotter_containerd]`."""
+
+    address: str = ""
+    """The socket; empty for `snapshotter.sock` in the run directory."""
+    threads: int = 256
+    """How many calls are answered at once; threads are made when needed."""
+
+
+def serve(program: Program, address: str = "") -> None:
+    """Serves snapshots until SIGTERM or SIGINT.
+
+    After SIGTERM, mounts that can outlive the process are left for its successor; after SIGINT
+    everything is unmounted. Snapshots stay either way, and the next daemon mounts them again.
+
+    :param address: the socket; empty for that of the settings.
+
+    Raises LazylayerError if another daemon has the root, or the socket cannot be had.
+    """
+    settings = program.settings
+    options = settings.plugin_options("snapshotter_containerd", Options)
+    listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
+    root = Path(settings.root).absolute() / "snapshotter"
+    ended = threading.Event()
+    received: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        received.append(number)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    with ExitStack() as stack:
+        stack.callback(os.close, _lock(root))
+        filesystem = Filesystem(program)
+        stack.callback(lambda: filesystem.close(leave=signal.SIGINT not in received))
+        snapshotter = Snapshotter(root, filesystem)
+        stack.callback(snapshotter.close)
+        remote = reconcile(snapshotter)
+        control = ControlServer(process_directory(Path(settings.run)), filesystem)
+        stack.callback(control.close)
+        server = make_server(snapshotter, options.threads)
+        _listen(server, listen)
+        stack.callback(listen.unlink, missing_ok=True)
+        server.start()
+        restorer = Restorer(snapshotter, remote)
+        logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
+        notify("READY=1")
+        ended.wait()
+        notify("STOPPING=1")
+        restorer.close()
+        server.stop(_GRACE).wait()
+
+
+def _lock(root: Path) -> int:
+    """Takes the lock of the root directory, so that two daemons do not share one."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise LazylayerError(f"another `lazylayer serve` uses {root}; end it first, or choose another --root") from None
+    return lock
+
+
+def _listen(server: object, listen: Path) -> None:
+    """Binds the server to a socket for root alone; one that a killed predecessor left is taken away."""
+    listen.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if listen.exists() or listen.is_symlink():
+        if not stat.S_ISSOCK(listen.lstat().st_mode):
+            raise LazylayerError(f"{listen} is there and is no socket; remove it, or choose another --address")
+        if _answers(listen):
+            raise LazylayerError(f"another process serves {listen}; end it first, or choose another --address")
+        listen.unlink()
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{listen}")  # type: ignore[attr-defined]
+    except RuntimeError as error:
+        raise LazylayerError(f"cannot listen on {listen}: {error}") from error
+    finally:
+        os.umask(mask)
+
+
+def _answers(listen: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(os.fspath(listen)) == 0
+
+
+def notify(state: str) -> None:
+    """Tells systemd, if it wants to know (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            logger.warning("systemd was not told {state}: {error}", state=state, error=error)
