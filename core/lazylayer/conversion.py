@@ -8,18 +8,19 @@ destination sees the image only when all of it is there.
 from __future__ import annotations
 
 import io
-import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
-from lazylayer.errors import BuildError, FormatError, LayerError
-from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS, TOC_DIGEST, ZSTD_TOC_CHECKSUM
-from lazylayer.layerstreams import BlobStream, PlainLayer
+from lazylayer.building import BuildOptions, ImageStore
+from lazylayer.errors import FormatError
+from lazylayer.labels import TOC_DIGEST, ZSTD_TOC_CHECKSUM
+from lazylayer.layerconversion import ConvertedLayer, LayerConverter
 from lazylayer.oci import (
     Descriptor,
     Digest,
@@ -39,6 +40,9 @@ __all__ = ["Conversion", "ConversionOptions", "ConversionReport", "LayerReport"]
 
 
 _LAZY = {TOC_DIGEST, ZSTD_TOC_CHECKSUM}
+
+LAYERS_AT_ONCE = 2
+"""One is read while another is written; compression has all cores anyway."""
 
 
 class ConversionOptions(msgspec.Struct, frozen=True):
@@ -73,7 +77,7 @@ class ConversionReport(msgspec.Struct, frozen=True):
 class Conversion:
     """Converts one image for one destination. Used by one thread.
 
-    `advance` is told how many bytes of the source were read, each time.
+    `advance` is told, from any thread, how many bytes of the source were read, each time.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class Conversion:
         self._destination = destination
         self._options = options
         self._advance = advance
-        self._known: dict[tuple[Digest, BuildOptions], tuple[LayerReport, Digest]] = {}
+        self._converter = LayerConverter(hooks, options.format, advance)
 
     def convert_image(self, image: ResolvedImage) -> ConversionReport:
         """Converts an image that was resolved. Raises ResolveError, LayerError or BuildError."""
@@ -96,10 +100,7 @@ class Conversion:
         if len(diff_ids) != len(layers):
             raise FormatError(f"{image.reference}: {len(layers)} layers, but the config lists {len(diff_ids)}")
         with closing(self._hooks.open_store(self._destination)) as store:
-            done = [
-                self._convert_layer(image.reference, number, layer, diff_id, store)
-                for number, (layer, diff_id) in enumerate(zip(layers, diff_ids, strict=True))
-            ]
+            done = self._convert_layers(image, store)
             config = msgspec.json.decode(image.config_bytes)
             config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": [diff_id for _, diff_id in done]}
             return self._write_image(store, config, [report for report, _ in done], image.manifest.annotations)
@@ -108,40 +109,65 @@ class Conversion:
         """Makes an image of one layer out of a directory tree on this machine. Raises BuildError."""
         from lazylayer.directorytar import DirectoryArchive
 
-        with closing(self._hooks.open_store(self._destination)) as store, tempfile.TemporaryFile() as spool:
-            archive = _Counting(DirectoryArchive(directory), self._advance)
-            built = self._build(archive, spool, str(directory), self._build_options(0))
-            self._put(store, built.descriptor, spool)
+        archive = _Counting(DirectoryArchive(directory), self._advance)
+        with closing(self._hooks.open_store(self._destination)) as store:
+            with closing(self._converter.build(archive, self._build_options(0))) as layer:
+                layer.put(store)
             config = {
                 "architecture": platform.architecture,
                 "os": platform.os,
                 **({"variant": platform.variant} if platform.variant else {}),
                 "config": {},
-                "rootfs": {"type": "layers", "diff_ids": [built.diff_id]},
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
                 "history": [{"created_by": "lazylayer convert"}],
             }
-            report = LayerReport(str(directory), archive.size, built.descriptor, reused=False)
+            report = LayerReport(str(directory), archive.size, layer.descriptor, reused=False)
             return self._write_image(store, config, [report], {})
 
     # --- layers ------------------------------------------------------------------------------------
 
-    def _convert_layer(
-        self, reference: Reference, number: int, layer: Descriptor, diff_id: Digest, store: ImageStore
-    ) -> tuple[LayerReport, Digest]:
-        build = self._build_options(number)
-        known = self._known.get((layer.digest, build))
-        if known is not None:
-            self._advance(layer.size)
-            return known
-        with closing(self._hooks.resolve_blob(reference, layer)) as source:
-            stream = BlobStream(source, layer, self._advance)
-            with closing(stream):
-                if self._options.reuse and not _LAZY.isdisjoint(layer.annotations):
-                    result = self._reuse(stream, layer, store), diff_id
+    def _convert_layers(self, image: ResolvedImage, store: ImageStore) -> list[tuple[LayerReport, Digest]]:
+        """Converts all layers and writes them in order; a layer that occurs twice is converted once."""
+        wanted = [(layer.digest, self._build_options(number)) for number, layer in enumerate(image.manifest.layers)]
+        results: dict[tuple[Digest, BuildOptions], tuple[LayerReport, Digest]] = {}
+        with closing(self._convert_ahead(image, sorted({wanted.index(each) for each in wanted}))) as conversions:
+            for number, conversion in conversions:
+                layer = image.manifest.layers[number]
+                if conversion is None:
+                    self._converter.reuse(image.reference, layer, store)
+                    result, diff_id = layer, image.config.rootfs.diff_ids[number]
                 else:
-                    result = self._rebuild(stream, layer, diff_id, store, build)
-        self._known[layer.digest, build] = result
-        return result
+                    with closing(conversion.result()) as converted:
+                        converted.put(store)
+                    result, diff_id = converted.descriptor, converted.diff_id
+                report = LayerReport(layer.digest, layer.size, result, reused=conversion is None)
+                results[wanted[number]] = report, diff_id
+        return [results[each] for each in wanted]
+
+    def _convert_ahead(
+        self, image: ResolvedImage, numbers: Iterable[int]
+    ) -> Generator[tuple[int, Future[ConvertedLayer] | None], None, None]:
+        """Yields each layer's conversion in order, None for one to be reused; the next are under way by then."""
+        waiting: deque[tuple[int, Future[ConvertedLayer] | None]] = deque()
+        with ThreadPoolExecutor(LAYERS_AT_ONCE, "lazylayer-convert") as threads:
+            try:
+                for number in numbers:
+                    waiting.append((number, self._submit(threads, image, number)))
+                    if len(waiting) > LAYERS_AT_ONCE:
+                        yield waiting.popleft()
+                while waiting:
+                    yield waiting.popleft()
+            finally:
+                threads.shutdown(cancel_futures=True)
+                for _, work in waiting:
+                    if work is not None and not work.cancelled() and work.exception() is None:
+                        work.result().close()
+
+    def _submit(self, threads: ThreadPoolExecutor, image: ResolvedImage, number: int) -> Future[ConvertedLayer] | None:
+        layer, diff_id = image.manifest.layers[number], image.config.rootfs.diff_ids[number]
+        if self._options.reuse and not _LAZY.isdisjoint(layer.annotations):
+            return None
+        return threads.submit(self._converter.convert, image.reference, layer, diff_id, self._build_options(number))
 
     def _build_options(self, number: int) -> BuildOptions:
         """How to build layer `number`, with what the profile says of it."""
@@ -149,40 +175,6 @@ class Conversion:
         listed = [entry.path for entry in profile if entry.layer is None or entry.layer == number]
         prefetch = tuple(dict.fromkeys([*listed, *build.prefetch]))
         return msgspec.structs.replace(build, prefetch=prefetch, prefetch_globs=tuple(build.prefetch_globs))
-
-    def _reuse(self, stream: BlobStream, layer: Descriptor, store: ImageStore) -> LayerReport:
-        if store.has_blob(layer.digest, layer.size):
-            self._advance(layer.size)
-        else:
-            store.put_blob(layer, stream)  # type: ignore[arg-type] # it has the one method that is needed
-        return LayerReport(layer.digest, layer.size, layer, reused=True)
-
-    def _rebuild(
-        self, stream: BlobStream, layer: Descriptor, diff_id: Digest, store: ImageStore, build: BuildOptions
-    ) -> tuple[LayerReport, Digest]:
-        with tempfile.TemporaryFile() as spool, closing(PlainLayer(stream, diff_id)) as plain:
-            try:
-                built = self._build(plain, spool, layer.digest, build)
-                plain.finish()
-            except (LayerError, BuildError) as error:
-                raise type(error)(f"layer {layer.digest}: {error}") from error
-            kept = {key: value for key, value in layer.annotations.items() if key not in LAYER_FORMAT_ANNOTATIONS}
-            descriptor = msgspec.structs.replace(built.descriptor, annotations={**kept, **built.descriptor.annotations})
-            self._put(store, descriptor, spool)
-        return LayerReport(layer.digest, layer.size, descriptor, reused=False), built.diff_id
-
-    def _build(self, source: Any, spool: IO[bytes], what: str, build: BuildOptions) -> BuiltLayer:
-        try:
-            return self._hooks.build_layer(self._options.format, source, spool, build)
-        except OSError as error:
-            raise BuildError(f"{what}: the layer cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
-                             "set TMPDIR to a place with more room") from error  # fmt: skip
-
-    @staticmethod
-    def _put(store: ImageStore, descriptor: Descriptor, spool: IO[bytes]) -> None:
-        if not store.has_blob(descriptor.digest, descriptor.size):
-            spool.seek(0)
-            store.put_blob(descriptor, spool)
 
     # --- the image ---------------------------------------------------------------------------------
 

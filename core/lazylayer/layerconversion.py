@@ -1,0 +1,102 @@
+"""Builds one layer anew: from its source, through a decompressor and a format plugin, into a temporary file.
+
+What is read is verified: the blob against its digest, the archive against the diff ID of the image
+config. `LayerConverter` may be used by several threads at once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from typing import IO, TYPE_CHECKING, cast
+
+import msgspec
+
+from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
+from lazylayer.errors import BuildError, LayerError
+from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS
+from lazylayer.layerstreams import BlobStream, PlainLayer
+from lazylayer.oci import Descriptor, Digest, Reference
+from lazylayer.tararchive import Readable
+
+if TYPE_CHECKING:
+    from lazylayer.hooks import Hooks
+
+__all__ = ["ConvertedLayer", "LayerConverter"]
+
+
+class ConvertedLayer:
+    """A layer that was built, in a temporary file: close it to remove that."""
+
+    def __init__(self, built: BuiltLayer, spool: IO[bytes]) -> None:
+        self.descriptor = built.descriptor
+        self.diff_id = built.diff_id
+        self._spool = spool
+
+    def put(self, store: ImageStore) -> None:
+        """Writes the layer to `store`, unless it is there. Raises BuildError."""
+        if not store.has_blob(self.descriptor.digest, self.descriptor.size):
+            self._spool.seek(0)
+            store.put_blob(self.descriptor, self._spool)
+
+    def close(self) -> None:
+        """Removes the temporary file."""
+        self._spool.close()
+
+
+class LayerConverter:
+    """Converts layers to `format`. `advance` is told, from any thread, how many bytes of a source were read."""
+
+    def __init__(self, hooks: Hooks, format: str, advance: Callable[[int], None]) -> None:
+        self._hooks = hooks
+        self._format = format
+        self._advance = advance
+
+    def convert(self, reference: Reference, layer: Descriptor, diff_id: Digest, build: BuildOptions) -> ConvertedLayer:
+        """Converts a layer of an image. Raises ResolveError, LayerError or BuildError; the last two name it."""
+        with (
+            closing(self._hooks.resolve_blob(reference, layer)) as source,
+            closing(BlobStream(source, layer, self._advance)) as stream,
+            closing(PlainLayer(stream, diff_id)) as plain,
+        ):
+            try:
+                converted = self.build(cast("IO[bytes]", plain), build)
+                try:
+                    plain.finish()
+                except BaseException:
+                    converted.close()
+                    raise
+            except (LayerError, BuildError) as error:
+                raise type(error)(f"layer {layer.digest}: {error}") from error
+        kept = {key: value for key, value in layer.annotations.items() if key not in LAYER_FORMAT_ANNOTATIONS}
+        annotations = {**kept, **converted.descriptor.annotations}
+        converted.descriptor = msgspec.structs.replace(converted.descriptor, annotations=annotations)
+        return converted
+
+    def build(self, archive: Readable, build: BuildOptions) -> ConvertedLayer:
+        """Builds a layer of a plain archive. Raises LayerError or BuildError."""
+        spool = tempfile.TemporaryFile()  # noqa: SIM115 - it is the result's
+        try:
+            built = self._hooks.build_layer(self._format, cast("IO[bytes]", archive), spool, build)
+        except OSError as error:
+            spool.close()
+            raise BuildError(
+                f"the layer cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
+                "set TMPDIR to a place with more room"
+            ) from error
+        except BaseException:
+            spool.close()
+            raise
+        return ConvertedLayer(built, spool)
+
+    def reuse(self, reference: Reference, layer: Descriptor, store: ImageStore) -> None:
+        """Copies a layer as it is. Raises ResolveError, VerificationError or BuildError."""
+        if store.has_blob(layer.digest, layer.size):
+            self._advance(layer.size)
+            return
+        with (
+            closing(self._hooks.resolve_blob(reference, layer)) as source,
+            closing(BlobStream(source, layer, self._advance)) as stream,
+        ):
+            store.put_blob(layer, cast("IO[bytes]", stream))
