@@ -2,7 +2,8 @@
 
 Chunks lie in the cache under their digest. What comes back from the cache is verified again, once
 per opening, unless this process put it there. Opened chunks are kept in a small set, so that the
-reads of one large chunk neither open nor verify it again.
+reads of one large chunk neither open nor verify it again. A chunk without a digest cannot be
+verified: only what this process put there is believed, whatever others left in the cache.
 
 Its lock is `ChunkStore._lock`; nothing is read, written or hashed while it is held.
 """
@@ -22,6 +23,8 @@ __all__ = ["ChunkStore"]
 OPEN_CHUNKS = 128
 HOMELESS_BYTES = 64 * 1024 * 1024
 """Bytes of chunks that are kept open although the cache did not take them."""
+WRITTEN_CHUNKS = 65_536
+"""How many chunks are remembered as put by this process, 80 bytes of memory each; others are verified."""
 
 
 class _OpenChunk:
@@ -46,7 +49,7 @@ class ChunkStore:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _OpenChunk] = OrderedDict()
         self._homeless = 0
-        self._written: set[str] = set()
+        self._written: set[int] = set()  # of the hashes of keys
 
     def read(self, key: str, digest: bytes, offset: int, size: int) -> bytes | None:
         """The bytes of a chunk from `offset`, at most `size`, verified; None if it is not here."""
@@ -68,29 +71,31 @@ class ChunkStore:
         finally:
             self._release(chunk)
 
-    def has(self, key: str) -> bool:
+    def has(self, key: str, digest: bytes) -> bool:
         """Whether the chunk is here, as far as can be told without reading it."""
-        return key in self._open or self._in_cache(key)
+        return key in self._open or (self._can_believe(key, digest) and self._in_cache(key))
 
     def keep(self, key: str, data: bytes) -> None:
         """Keeps a chunk that was just fetched and verified by the caller."""
+        if self._in_cache(key):
+            self._remove(key)  # who knows what it is; a cache may leave it as it is when asked to put again
         try:
             self._cache.put(key, data)
         except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
             logger.warning("the cache did not take chunk {key}: {error!r}", key=key, error=error)
-        with self._lock:
-            self._written.add(key)
         if not self._in_cache(key):
             self._insert(key, _OpenChunk(ValueInMemory(data), len(data)))
+            return
+        with self._lock:
+            if len(self._written) >= WRITTEN_CHUNKS:
+                self._written.pop()
+            self._written.add(hash(key))
 
     def forget(self, key: str) -> None:
         """Drops a chunk that proved bad, here and in the cache."""
-        try:
-            self._cache.remove(key)
-        except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
-            logger.warning("the cache could not remove chunk {key}: {error!r}", key=key, error=error)
+        self._remove(key)
         with self._lock:
-            self._written.discard(key)
+            self._written.discard(hash(key))
             chunk = self._open.pop(key, None)
             if chunk is not None:
                 self._retire(chunk)
@@ -103,15 +108,22 @@ class ChunkStore:
         return statistics is None or not statistics.limit or size <= statistics.limit
 
     def close(self) -> None:
-        """Closes every open chunk and the cache."""
+        """Closes every open chunk, those that are being read when that is done, and the cache."""
         with self._lock:
             chunks = list(self._open.values())
             self._open.clear()
+            for chunk in chunks:
+                self._retire(chunk)
         for chunk in chunks:
-            chunk.value.close()
+            self._close_if_idle(chunk)
         self._cache.close()
 
+    def _can_believe(self, key: str, digest: bytes) -> bool:
+        return bool(digest) or hash(key) in self._written
+
     def _open_verified(self, key: str, digest: bytes) -> _OpenChunk | None:
+        if not self._can_believe(key, digest):
+            return None
         try:
             value = self._cache.open(key)
         except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
@@ -119,7 +131,7 @@ class ChunkStore:
             return None
         if value is None:
             return None
-        if key not in self._written and not self._verify(value, digest):
+        if hash(key) not in self._written and not self._verify(value, digest):
             value.close()
             logger.warning("cached chunk {key} is damaged and is fetched again", key=key)
             self.forget(key)
@@ -133,10 +145,16 @@ class ChunkStore:
             logger.warning("the cache could not look for chunk {key}: {error!r}", key=key, error=error)
             return False
 
+    def _remove(self, key: str) -> None:
+        try:
+            self._cache.remove(key)
+        except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
+            logger.warning("the cache could not remove chunk {key}: {error!r}", key=key, error=error)
+
     @staticmethod
     def _verify(value: CachedValue, digest: bytes) -> bool:
         try:
-            return bool(digest) and hashlib.sha256(value.read(0, value.size)).digest() == digest
+            return hashlib.sha256(value.read(0, value.size)).digest() == digest
         except OSError:
             return False
 
@@ -167,7 +185,9 @@ class ChunkStore:
     def _release(self, chunk: _OpenChunk) -> None:
         with self._lock:
             chunk.users -= 1
-        self._close_if_idle(chunk)
+            closing = chunk.retired and chunk.users == 0
+        if closing:
+            chunk.value.close()
 
     def _close_if_idle(self, chunk: _OpenChunk) -> None:
         with self._lock:

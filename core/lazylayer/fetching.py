@@ -258,7 +258,8 @@ class Fetcher:
     def _is_here(self, member: int) -> bool:
         if self._held[member]:
             return True
-        if not all(self._store.has(self.key(chunk)) for chunk in self._table.chunks_of(member)):
+        digest = self._table.digest
+        if not all(self._store.has(self.key(chunk), digest(chunk)) for chunk in self._table.chunks_of(member)):
             return False
         self._blob.mark_present(*self._table.member_extent(member))
         with self._lock:
