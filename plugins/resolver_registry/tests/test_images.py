@@ -79,6 +79,14 @@ def test_what_may_pass_is_tried_again(client: Client, registry: ScriptedRegistry
     assert [request.status for request in registry.requests_of("manifest")] == [status, status, 200]
 
 
+def test_the_fourth_attempt_may_be_the_one(client: Client, registry: ScriptedRegistry) -> None:
+    client.add_image()
+    for skipped, fault in enumerate((Fault(reset_after=-1), Fault(status=429), Fault(status=503))):
+        registry.script(fault, path="*/manifests/*", skip=skipped)
+    assert client.image()
+    assert [request.status for request in registry.requests_of("manifest")] == [0, 429, 503, 200]
+
+
 def test_patience_ends(registry: ScriptedRegistry) -> None:
     client = Client(registry, attempts=2)
     client.add_image()

@@ -113,6 +113,20 @@ def test_a_blob_that_is_gone_is_not_found(client: Client, registry: ScriptedRegi
         source.check()
 
 
+@pytest.mark.seed(9)
+def test_a_check_fails_while_the_blob_cannot_be_read_and_passes_again(
+    client: Client, registry: ScriptedRegistry
+) -> None:
+    source = client.source()
+    source.check()
+    registry.script(Fault(status=503), path="*/blobs/*")
+    with pytest.raises(UnavailableError, match="503"):
+        source.check()
+    source.check()
+    assert len(registry.requests) == 3, "a check is one request, whatever comes of it"
+    assert [request.extents for request in registry.requests] == [[(0, 1)]] * 3
+
+
 # --- redirects -----------------------------------------------------------------------------------
 
 
