@@ -17,7 +17,7 @@ from lazylayer.dockerconfig import AuthEntry
 from lazylayer.errors import FormatError, InvalidReferenceError
 from lazylayer.oci import parse_reference
 from lazylayer_keychain_cri.messages import Auth, DecodeError, decode_image, decode_image_ref, decode_pull
-from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials, StoreError
+from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials, StoreError, reference_key
 
 __all__ = ["SERVICE", "ImageServiceProxy"]
 
@@ -199,7 +199,7 @@ def _entry_of(image: str, auth: Auth) -> Remembered | None:
     if found is None:
         return None
     return Remembered(
-        reference=str(parse_reference(image)),
+        reference=reference_key(parse_reference(image)),
         username=found.username,
         password=found.password,
         identity_token=found.identity_token,
@@ -211,7 +211,7 @@ def _entry_of(image: str, auth: Auth) -> Remembered | None:
 def _canonical(image: str) -> str:
     """The reference in full, or an empty string where `image` is none, but an ID."""
     try:
-        return str(parse_reference(image))
+        return reference_key(parse_reference(image))
     except InvalidReferenceError:
         return ""
 

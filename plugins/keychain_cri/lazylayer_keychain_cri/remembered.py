@@ -22,7 +22,7 @@ from lazylayer.dockerconfig import canonical_host, host_of_key
 from lazylayer.oci import Reference
 from lazylayer.source import Credentials
 
-__all__ = ["Remembered", "RememberedCredentials", "StoreError"]
+__all__ = ["Remembered", "RememberedCredentials", "StoreError", "reference_key"]
 
 _MAX_FILE_SIZE = 1024 * 1024
 _SUFFIX = ".json"
@@ -30,6 +30,14 @@ _SUFFIX = ".json"
 
 class StoreError(Exception):
     """A file is there and cannot be read; the message names it."""
+
+
+def reference_key(reference: Reference) -> str:
+    """What is remembered by: the reference in full, and without its tag where it has a digest.
+
+    containerd drops such a tag when it tells snapshotters which image a layer is of.
+    """
+    return str(msgspec.structs.replace(reference, tag="") if reference.digest else reference)
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -65,7 +73,7 @@ class RememberedCredentials:
 
     def find(self, host: str, reference: Reference) -> Credentials | None:
         """The credentials with which `reference` was pulled, if they are for `host`. Raises StoreError."""
-        found = self.get(str(reference))
+        found = self.get(reference_key(reference))
         if found is None or canonical_host(host) != (host_of_key(found.server or reference.host)):
             return None
         return found.credentials("a pull through the CRI")

@@ -209,6 +209,15 @@ class TestRemembering:
         assert node.password("docker.io/library/debian:latest", "registry-1.docker.io") == SECRET
         assert node.password("docker.io/library/debian:12") == ""
 
+    def test_tag_beside_a_digest_does_not_count(self, node: Node) -> None:
+        digest = "sha256:" + "b" * 64
+        node.call("PullImage", pull_request(f"{REFERENCE}@{digest}", username="ann", password=SECRET))
+        assert node.password(f"registry.example.com/team/app@{digest}") == SECRET
+        assert node.password(f"{REFERENCE}@{digest}") == SECRET
+        assert node.password() == ""
+        node.call("RemoveImage", image_request(f"registry.example.com/team/app@{digest}"))
+        assert node.password(f"{REFERENCE}@{digest}") == ""
+
     def test_only_for_its_host(self, node: Node) -> None:
         node.call("PullImage", pull_request(username="ann", password=SECRET))
         assert node.password(host="mirror.example.com") == ""

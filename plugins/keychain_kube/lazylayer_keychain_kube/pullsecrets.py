@@ -63,6 +63,7 @@ class PullSecrets:
 
     def remove(self, kind: SecretType, secret: Secret) -> None:
         """Forgets a secret."""
+        self._reported.pop(secret.name, None)
         with self._lock:
             self._tables.pop((kind, secret.name), None)
 
