@@ -19,12 +19,16 @@ import lazylayer_resolver_layout
 from images.gnu_tar import extract_for_overlay
 from images.go_image import GoImages
 from images.layer_facts import layer_facts
+from images.oci_layout import write_layout
 from images.tree_facts import TreeFacts, differences, snapshot_tree
 from lazylayer.building import BuildOptions
 from lazylayer.contents import LayerContents
+from lazylayer.conversion import Conversion, ConversionOptions
 from lazylayer.hooks import Hooks
+from lazylayer.labels import TOC_DIGEST
 from lazylayer.oci import Descriptor, Platform, parse_reference
 from lazylayer.plugins import make_manager
+from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 from synthetic import make_blob
 
@@ -163,3 +167,33 @@ def test_toc_is_as_the_go_tools_write_it(hooks: Hooks, odd_layers: list[Path]) -
     assert all(entry["chunkDigest"] for entry in by_type["chunk"])
     assert len([each for each in toc["entries"] if each["name"] == ".no.prefetch.landmark"]) == 1
     assert contents.tree.inodes > 5000
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("form", ["estargz", "zstdchunked"])
+def test_go_tools_read_our_layers(
+    hooks: Hooks,
+    odd_layers: list[Path],
+    containerd: Containerd,
+    docker_registry: DockerRegistry,
+    server_directory: Path,
+    form: str,
+) -> None:
+    """Their reader finds our footer, and in it the table of contents with the digest that we promise."""
+    plain, ours = server_directory / "plain-layout", server_directory / "our-layout"
+    try:
+        write_layout(plain, odd_layers, "plain")
+        image = hooks.resolve_image(parse_reference(f"oci:{plain}:plain"), Platform.of_this_machine())
+        options = ConversionOptions(format=form, build=BuildOptions(chunk_size=1_000_000))
+        report = Conversion(hooks, parse_reference(f"oci:{ours}:ours"), options).convert_image(image)
+        reference = docker_registry.push_layout(ours, "ours", f"ours-{form}:v")
+        containerd.ctr("content", "fetch", "--plain-http", reference)
+        for layer in report.layers:
+            command = ["images", "get-toc-digest", *(["--zstdchunked"] if form == "zstdchunked" else [])]
+            found = containerd.ctr_remote(*command, layer.result.digest)
+            assert found.strip() == layer.result.annotations[TOC_DIGEST]
+            dumped = json.loads(containerd.ctr_remote(*command, "--dump-toc", layer.result.digest))
+            assert dumped["version"] == 1 and dumped["entries"]
+    finally:
+        shutil.rmtree(plain, ignore_errors=True)
+        shutil.rmtree(ours, ignore_errors=True)
