@@ -52,7 +52,7 @@ _NO_FAULT = Fault()
 
 
 class ScriptedRegistry:
-    """A registry on a free port of `address`, from `__enter__` to `__exit__`.
+    """A registry on a free port of `address`, which may be `::1`, from `__enter__` to `__exit__`.
 
     `content` may be shared with another registry. `authentication` is asked before everything but
     `/token` and redirected blobs; it may be replaced at any time. All methods may be called from
@@ -75,7 +75,7 @@ class ScriptedRegistry:
         self._storage: tuple[RegistryContent, UrlSigner] | None = None
         self._redirect: tuple[str, UrlSigner, int] | None = None
         self._server = Server(address, self)
-        self.host = f"{address}:{self._server.server_address[1]}"
+        self.host = f"{f'[{address}]' if ':' in address else address}:{self._server.server_address[1]}"
         self.url = f"http://{self.host}"
 
     def __enter__(self) -> ScriptedRegistry:

@@ -55,6 +55,7 @@ class Server(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         self._to_reset: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         super().__init__((address, 0), _Handler)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="scripted-registry", daemon=True)
 
