@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lazylayer.errors import BuildError
-from lazylayer.tararchive import BLOCK, MemberKind, TarMember, make_header, padding
+from lazylayer.tararchive import BLOCK, MemberKind, TarMember, padding
+from lazylayer.tarheaders import make_header
 
 __all__ = ["DirectoryArchive"]
 

@@ -18,7 +18,8 @@ from lazylayer.building import BuildOptions
 from lazylayer.chunks import MAX_CHUNK_SIZE
 from lazylayer.errors import BuildError
 from lazylayer.memberwriting import Member, MemberWriter
-from lazylayer.tararchive import BLOCK, TarMember, TarReader, make_header, padding
+from lazylayer.tararchive import BLOCK, TarMember, TarReader, padding
+from lazylayer.tarheaders import make_header
 from lazylayer.toc import TOC_NAME, TocEntry
 from lazylayer.tocbuilder import TocBuilder
 from lazylayer.tree import LANDMARKS, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, clean_path

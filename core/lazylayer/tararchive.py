@@ -1,9 +1,9 @@
-"""Reading tar archives as a stream, and writing their headers.
+"""Reading tar archives as a stream.
 
 `TarReader` understands what layers are made of: v7, USTAR, PAX, GNU tar's own and star's formats,
 with long names, large numbers, extended attributes and sparse files in all four forms. It keeps the
 header blocks as they are, so that whoever copies an archive can copy them byte for byte.
-`make_header` writes PAX headers, the only ones that can hold everything.
+`tarheaders` writes headers.
 
 Sources: POSIX.1-2001 `pax`, "Extended Header" and "ustar Interchange Format"; GNU tar's manual,
 "Basic Tar Format" and "Storing Sparse Files"; the `SCHILY.xattr.` keywords of star.
@@ -20,13 +20,16 @@ import msgspec
 
 from lazylayer.errors import BuildError, FormatError
 
-__all__ = ["BLOCK", "MAX_SPARSE_SIZE", "MemberKind", "Readable", "TarMember", "TarReader", "make_header", "padding"]
+__all__ = ["BLOCK", "MAX_SPARSE_SIZE", "XATTR", "MemberKind", "Readable", "TarMember", "TarReader", "padding"]
 
 BLOCK = 512
 """Bytes. Headers and contents begin at multiples of it."""
 
 MAX_SPARSE_SIZE = 64 * 1024 * 1024 * 1024
 """Bytes. A sparse file that is larger is refused, since its holes would be written out."""
+
+XATTR = b"SCHILY.xattr."
+"""What the PAX keyword of an extended attribute begins with."""
 
 MemberKind = Literal["reg", "dir", "symlink", "hardlink", "char", "block", "fifo"]
 
@@ -46,17 +49,7 @@ _KINDS: dict[bytes, MemberKind] = {
     b"5": "dir",
     b"6": "fifo",
 }
-_TYPES: dict[MemberKind, bytes] = {
-    "reg": b"0",
-    "hardlink": b"1",
-    "symlink": b"2",
-    "char": b"3",
-    "block": b"4",
-    "dir": b"5",
-    "fifo": b"6",
-}
 _EXTENDED_TYPES = (b"x", b"g", b"L", b"K", b"X")
-_XATTR = b"SCHILY.xattr."
 
 
 class TarMember(msgspec.Struct, gc=False):
@@ -370,8 +363,8 @@ def _extend(member: TarMember, records: dict[bytes, bytes], size: int, at: int) 
     """Applies extended records to a member; returns its size. An empty value means: as in the header."""
     xattrs: dict[bytes, bytes] = {}
     for key, value in records.items():
-        if key.startswith(_XATTR):
-            xattrs[key[len(_XATTR) :]] = value
+        if key.startswith(XATTR):
+            xattrs[key[len(XATTR) :]] = value
         elif not value:
             continue
         elif key == b"path":
@@ -442,98 +435,3 @@ def _check_sparse(member: TarMember, numbers: list[int]) -> list[tuple[int, int]
 
 def _refuse_sparse(member: TarMember) -> NoReturn:
     raise FormatError(f"{member.name!r}: its map of holes does not fit its size")
-
-
-# --- writing ---------------------------------------------------------------------------------------
-
-
-def make_header(member: TarMember) -> bytes:
-    """The header blocks of a member whose whole content follows, in the PAX format.
-
-    `raw` and `sparse` are not looked at. The same member always gives the same bytes. Raises
-    BuildError for device numbers that no header can hold.
-    """
-    if not 0 <= member.dev_major < 8**7 or not 0 <= member.dev_minor < 8**7:
-        raise BuildError(f"{member.name!r}: the device {member.dev_major}:{member.dev_minor} cannot be")
-    records: list[tuple[bytes, bytes]] = []
-    name = _fit(member.name, 100, b"path", records)
-    link = _fit(member.link_name, 100, b"linkpath", records)
-    user = _fit(member.user_name, 32, b"uname", records)
-    group = _fit(member.group_name, 32, b"gname", records)
-    seconds, nanoseconds = divmod(member.mtime, 1_000_000_000)
-    if nanoseconds or not 0 <= seconds < 1 << 33:
-        records.append((b"mtime", _decimal_time(member.mtime)))
-    numbers = {
-        key: _fit_number(value, width, key, records)
-        for key, value, width in (
-            (b"uid", member.uid, 8),
-            (b"gid", member.gid, 8),
-            (b"size", member.size, 12),
-        )
-    }
-    records += [(_XATTR + key, value) for key, value in sorted((member.xattrs or {}).items())]
-    time = seconds if 0 <= seconds < 1 << 33 else 0
-    header = _ustar(member, name, link, user, group, numbers, time, _TYPES[member.kind])
-    if not records:
-        return header
-    body = b"".join(_record(key, value) for key, value in records)
-    extended = TarMember(b"PaxHeaders/" + name.rpartition(b"/")[2][:80], "reg", mode=0o644)
-    numbers = {b"uid": 0, b"gid": 0, b"size": len(body)}
-    return _ustar(extended, extended.name, b"", b"", b"", numbers, 0, b"x") + body + bytes(padding(len(body))) + header
-
-
-def _fit(text: bytes, width: int, key: bytes, records: list[tuple[bytes, bytes]]) -> bytes:
-    if len(text) <= width and text.isascii():
-        return text
-    records.append((key, text))
-    return bytes(byte if byte < 128 else 95 for byte in text[:width])
-
-
-def _fit_number(value: int, width: int, key: bytes, records: list[tuple[bytes, bytes]]) -> int:
-    if 0 <= value < 8 ** (width - 1):
-        return value
-    records.append((key, b"%d" % value))
-    return 0
-
-
-def _decimal_time(mtime: int) -> bytes:
-    seconds, nanoseconds = divmod(abs(mtime), 1_000_000_000)
-    fraction = b".%09d" % nanoseconds if nanoseconds else b""
-    return (b"-" if mtime < 0 else b"") + b"%d" % seconds + fraction.rstrip(b"0")
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    size = len(key) + len(value) + 3
-    length = size + len(str(size))
-    if len(str(length)) > len(str(size)):
-        length = size + len(str(length))
-    return b"%d %s=%s\n" % (length, key, value)
-
-
-def _ustar(
-    member: TarMember,
-    name: bytes,
-    link: bytes,
-    user: bytes,
-    group: bytes,
-    numbers: dict[bytes, int],
-    mtime: int,
-    kind: bytes,
-) -> bytes:
-    header = bytearray(BLOCK)
-    header[0 : len(name)] = name
-    header[100:108] = b"%07o\0" % (member.mode & 0o7777)
-    header[108:116] = b"%07o\0" % numbers[b"uid"]
-    header[116:124] = b"%07o\0" % numbers[b"gid"]
-    header[124:136] = b"%011o\0" % numbers[b"size"]
-    header[136:148] = b"%011o\0" % mtime
-    header[148:156] = b" " * 8
-    header[156:157] = kind
-    header[157 : 157 + len(link)] = link
-    header[257:265] = b"ustar\x0000"
-    header[265 : 265 + len(user)] = user
-    header[297 : 297 + len(group)] = group
-    header[329:337] = b"%07o\0" % member.dev_major
-    header[337:345] = b"%07o\0" % member.dev_minor
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazylayer.errors import BuildError, FormatError, LazylayerError
-from lazylayer.tararchive import MemberKind, TarMember, TarReader, make_header, padding
+from lazylayer.tararchive import MemberKind, TarMember, TarReader, padding
+from lazylayer.tarheaders import make_header
 
 
 class Trickle(io.BytesIO):

@@ -10,7 +10,8 @@ from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE
 from lazylayer.memberwriting import Member, MemberWriter
 from lazylayer.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.packing import END_OF_ARCHIVE, pack_archive
-from lazylayer.tararchive import TarMember, make_header, padding
+from lazylayer.tararchive import TarMember, padding
+from lazylayer.tarheaders import make_header
 from lazylayer.toc import TOC_NAME, encode_toc, read_toc
 from lazylayer_format_estargz.compression import gzip_compressor
 from lazylayer_format_estargz.footer import make_footer

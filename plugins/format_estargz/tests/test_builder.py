@@ -20,7 +20,8 @@ from lazylayer.contents import LayerContents
 from lazylayer.errors import BuildError, FormatError, LazylayerError
 from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE
 from lazylayer.oci import sha256_digest
-from lazylayer.tararchive import MemberKind, TarMember, make_header, padding
+from lazylayer.tararchive import MemberKind, TarMember, padding
+from lazylayer.tarheaders import make_header
 from lazylayer.tree import clean_path
 from lazylayer_format_estargz.compression import gzip_compressor
 from synthetic import make_blob
