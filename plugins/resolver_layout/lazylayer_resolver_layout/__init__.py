@@ -10,15 +10,20 @@ from lazylayer.errors import BuildError
 from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.source import BlobSource
 
-_SCHEMES = ("oci", "oci-archive")
+_SCHEMES = ("oci", "oci-archive", "docker-archive")
 
 
 @hookimpl
 def lazylayer_resolve_image(reference: Reference, platform: Platform) -> ResolvedImage | None:
-    """Finds images in `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`."""
+    """Finds images in `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` and `docker-archive:FILE[:TAG]`."""
     if reference.scheme not in _SCHEMES:
         return None
     from lazylayer_resolver_layout.files import open_layout
+
+    if reference.scheme == "docker-archive":
+        from lazylayer_resolver_layout.docker_archive import find_docker_image
+
+        return find_docker_image(open_layout(reference), reference)
     from lazylayer_resolver_layout.images import find_image
 
     return find_image(open_layout(reference), reference, platform)
@@ -29,10 +34,15 @@ def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor) -> Blob
     """Opens blobs of such images; in an archive they are read where they lie."""
     if reference.scheme not in _SCHEMES:
         return None
-    from lazylayer_resolver_layout.files import open_layout
+    from lazylayer_resolver_layout.files import blob_name, open_layout
     from lazylayer_resolver_layout.source import FileSource
 
-    return FileSource(open_layout(reference), descriptor)
+    files, name = open_layout(reference), blob_name(descriptor.digest)
+    if reference.scheme == "docker-archive":
+        from lazylayer_resolver_layout.docker_archive import layer_files
+
+        name = layer_files(files, reference).get(descriptor.digest, name)
+    return FileSource(files, descriptor, name)
 
 
 @hookimpl

@@ -65,7 +65,7 @@ class LayoutFiles:
 
 
 def open_layout(reference: Reference) -> LayoutFiles:
-    """The files of the layout that a reference with the scheme `oci` or `oci-archive` names.
+    """The files that a reference with the scheme `oci`, `oci-archive` or `docker-archive` names.
 
     Raises NotFoundError, UnavailableError, or FormatError for a file that is no tar archive.
     """
@@ -95,6 +95,7 @@ def _index_archive(path: Path) -> dict[str, tuple[int, int]]:
     import tarfile
 
     members: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
     try:
         with _opened(path) as descriptor, os.fdopen(os.dup(descriptor), "rb") as file:
             end = os.fstat(descriptor).st_size
@@ -104,8 +105,13 @@ def _index_archive(path: Path) -> dict[str, tuple[int, int]]:
                         raise FormatError(f"{path}: more than {_MAX_MEMBERS} files for one image")
                     if member.isreg() and member.offset_data + member.size <= end:
                         members[os.path.normpath(member.name)] = (member.offset_data, member.size)
+                    elif member.issym() or member.islnk():
+                        # `docker save` once wrote equal layers as links to the first of them.
+                        base = os.path.dirname(member.name) if member.issym() else ""  # noqa: PTH120 - not a path here
+                        links[os.path.normpath(member.name)] = os.path.normpath(f"{base or '.'}/{member.linkname}")
     except (tarfile.TarError, EOFError) as error:
         raise FormatError(f"{path}: not an uncompressed tar archive: {error}") from error
+    members.update({name: members[target] for name, target in links.items() if target in members})
     return members
 
 

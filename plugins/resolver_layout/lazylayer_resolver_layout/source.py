@@ -10,7 +10,7 @@ from lazylayer.errors import UnavailableError
 from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor
 from lazylayer.source import BlobSource
-from lazylayer_resolver_layout.files import LayoutFiles, blob_name
+from lazylayer_resolver_layout.files import LayoutFiles
 
 __all__ = ["FileSource"]
 
@@ -18,14 +18,14 @@ _PIECE = 1024 * 1024
 
 
 class FileSource(BlobSource):
-    """One blob of a layout. The file stays open, so that it may be replaced or removed meanwhile.
+    """One blob of a layout, in the file `name` of it. The file stays open, so that it may be replaced meanwhile.
 
     `FileSource._lock` guards that the file is not closed while it is read.
     """
 
-    def __init__(self, files: LayoutFiles, descriptor: Descriptor) -> None:
-        self._name = f"{files.path}/{blob_name(descriptor.digest)}"
-        self._part = files.open(blob_name(descriptor.digest))
+    def __init__(self, files: LayoutFiles, descriptor: Descriptor, name: str) -> None:
+        self._name = f"{files.path}/{name}"
+        self._part = files.open(name)
         self._lock = threading.Condition()
         self._readers = 0
         self._closed = False

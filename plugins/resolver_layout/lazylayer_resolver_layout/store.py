@@ -25,6 +25,7 @@ from lazylayer.oci import (
     Descriptor,
     Digest,
     Index,
+    Manifest,
     MediaType,
     Reference,
     decode_manifest_or_index,
@@ -65,6 +66,14 @@ def _add_to_index(index: dict[str, Any], entry: Descriptor) -> bytes:
     tag = entry.annotations.get(REFERENCE_NAME, "")
     others = [each for each in index["manifests"] if (each.get("annotations") or {}).get(REFERENCE_NAME, "") != tag]
     return msgspec.json.encode({**index, "manifests": [*others, entry]})
+
+
+def _docker_manifest(data: bytes) -> bytes:
+    manifest = decode_manifest_or_index(data, "the manifest to be written")
+    if not isinstance(manifest, Manifest):
+        return b"[]"
+    layers = [blob_name(layer.digest) for layer in manifest.layers]
+    return msgspec.json.encode([{"Config": blob_name(manifest.config.digest), "RepoTags": None, "Layers": layers}])
 
 
 def _new_index() -> dict[str, Any]:
@@ -143,7 +152,10 @@ class DirectoryStore(ImageStore):
 
 
 class ArchiveStore(ImageStore):
-    """A new tar archive with one image; it takes the place of a file of that name."""
+    """A new tar archive with one image; it takes the place of a file of that name.
+
+    `docker load` understands it too: beside `index.json` it has the `manifest.json` that Docker looks for.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -174,6 +186,8 @@ class ArchiveStore(ImageStore):
         if reference.digest:
             return entry
         index = _add_to_index(_new_index(), entry)
+        docker = _docker_manifest(data)
+        self._add("manifest.json", len(docker), lambda write: write(docker))
         self._add("index.json", len(index), lambda write: write(index))
         self._add("oci-layout", len(_LAYOUT), lambda write: write(_LAYOUT))
         try:
