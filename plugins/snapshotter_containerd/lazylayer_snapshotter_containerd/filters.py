@@ -23,7 +23,7 @@ _MAX_LENGTH = 64 * 1024
 _QUOTED = r'"(?:[^"\\\n]|\\.)*"'
 _FIELD = re.compile(rf"\s*(?:({_QUOTED})|([A-Za-z0-9_]+))")
 _OPERATOR = re.compile(r"\s*(==|!=|~=)")
-_VALUE = re.compile(rf"\s*(?:({_QUOTED})|([^\s,]+))")
+_VALUE = re.compile(rf"\s*(?:({_QUOTED})|([^\s,\"][^\s,]*))")
 _EXPRESSION = re.compile(rf"\s*(?:({_QUOTED})|/((?:[^/\\\n]|\\.)*)/|\|((?:[^|\\\n]|\\.)*)\||([^\s,]+))")
 _COMMA = re.compile(r"\s*(,|$)")
 
