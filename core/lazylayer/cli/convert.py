@@ -63,8 +63,9 @@ def convert(
 ) -> None:
     """Convert the image SRC and write it to DST.
 
-    SRC and DST are in a registry, oci:DIR[:TAG] or oci-archive:FILE[:TAG]; SRC may also be dir:PATH, a
-    directory on this machine, which becomes an image of one layer. DST appears when it is whole.
+    SRC and DST are in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE; SRC may
+    also be dir:PATH, a directory on this machine, which becomes an image of one layer. DST appears
+    when it is whole.
     """
     from lazylayer.building import BuildOptions
     from lazylayer.cli.program import load_program
