@@ -20,7 +20,7 @@ from lazylayer.program import Program
 from lazylayer.testing.registry import ImageLayer, ScriptedRegistry, TokenAuthentication
 from servers.containerd import Containerd
 from servers.image_service import image_request, pull_request
-from servers.process import ServerProcess, wait_until
+from servers.process import ServerError, ServerProcess, wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 
@@ -83,6 +83,13 @@ class Node:
         answer: bytes = remote(request, timeout=100, wait_for_ready=True)
         return answer
 
+    def containerd_knows_us(self) -> bool:
+        try:
+            self.containerd.ctr("snapshots", "--snapshotter", "lazylayer", "list", namespace="k8s.io", seconds=10)
+        except ServerError:
+            return False
+        return True
+
     def mountpoints(self) -> list[Path]:
         return [Path(each["mountpoint"]) for each in self.shell.status()]
 
@@ -96,6 +103,8 @@ def node(as_root: None) -> Iterator[Node]:
         node = Node(Path(directory), stack)
         node.publish()
         yield node
+        for mountpoint in node.mountpoints():  # where a test failed
+            node.shell.run("umount", "--force", mountpoint)
 
 
 def test_private_image_is_mounted_and_survives_a_restart(node: Node) -> None:
@@ -115,6 +124,8 @@ def test_private_image_is_mounted_and_survives_a_restart(node: Node) -> None:
     assert (mountpoint / "file").read_bytes() == CONTENT
 
     assert list((node.shell.root / "keychain_cri").iterdir())
+    # containerd dials again only after a while, and its garbage collection does not try again by itself.
+    wait_until(node.containerd_knows_us, "containerd has found the new daemon")
     node.call("RemoveImage", image_request(answer[2:].decode()))
     assert list((node.shell.root / "keychain_cri").iterdir()) == []
     wait_until(lambda: node.mountpoints() == [], "the mount is gone with its image")
