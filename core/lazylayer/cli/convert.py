@@ -12,8 +12,9 @@ from lazylayer.cli.progress import ProgressBar
 from lazylayer.cli.references import IMAGE, plain_http_overrides
 
 if TYPE_CHECKING:
-    from lazylayer.conversion import Conversion, ConversionReport
+    from lazylayer.conversion import ConversionOptions, ConversionReport
     from lazylayer.oci import Platform, Reference
+    from lazylayer.profiles import ProfileEntry
     from lazylayer.program import Program
 
 _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual size fastest."
@@ -36,6 +37,20 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
     metavar="FILE",
     help="A record of the files that a workload reads, to be fetched before the first use.",
 )
+@click.option(
+    "--record",
+    metavar="COMMAND",
+    help="Run COMMAND in a container of SRC and fetch what it reads before the first use; '' runs the image's own.",
+)
+@click.option(
+    "--record-seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="End COMMAND then."
+)
+@click.option(
+    "--record-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep the record, as a profile.",
+)
 @click.option("--reuse", is_flag=True, help="Take over layers that can be fetched lazily already.")
 @click.option(
     "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
@@ -56,6 +71,9 @@ def convert(
     jobs: int | None,
     prefetch: tuple[str, ...],
     profile: Path | None,
+    record: str | None,
+    record_seconds: float,
+    record_out: Path | None,
     reuse: bool,
     platform_name: str | None,
     plain_http: bool,
@@ -69,9 +87,9 @@ def convert(
     """
     from lazylayer.building import BuildOptions
     from lazylayer.cli.program import load_program
-    from lazylayer.conversion import Conversion, ConversionOptions
+    from lazylayer.conversion import ConversionOptions
     from lazylayer.oci import Platform
-    from lazylayer.profiles import read_profile
+    from lazylayer.profiles import read_profile, write_profile
 
     if destination.scheme == "dir":
         raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
@@ -82,24 +100,36 @@ def convert(
         prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
         jobs=jobs or 0,
     )
+    if record is not None and profile is not None:
+        raise click.UsageError("--record makes a profile, so that --profile has no place beside it")
     listed = tuple(read_profile(profile)) if profile is not None else ()
-    options = ConversionOptions(format=format_name, build=build, reuse=reuse, profile=listed)
+    platform = Platform.parse(platform_name) if platform_name else None
     with (
         load_program(context, plain_http_overrides([source, destination], plain_http)) as program,
         ProgressBar() as progress,
     ):
-        conversion = Conversion(program.hooks, destination, options, progress.advance)
-        platform = Platform.parse(platform_name) if platform_name else None
-        report = _convert(program, conversion, source, platform, progress)
+        if record is not None:
+            listed = _record(program, source, platform, record, record_seconds, progress)
+            if record_out is not None:
+                write_profile(record_out, listed)
+        options = ConversionOptions(format=format_name, build=build, reuse=reuse, profile=listed)
+        report = _convert(program, source, destination, options, platform, progress)
     click.echo(_as_json(report) if as_json else _as_text(report, destination))
 
 
 def _convert(
-    program: Program, conversion: Conversion, source: Reference, platform: Platform | None, progress: ProgressBar
+    program: Program,
+    source: Reference,
+    destination: Reference,
+    options: ConversionOptions,
+    platform: Platform | None,
+    progress: ProgressBar,
 ) -> ConversionReport:
+    from lazylayer.conversion import Conversion
     from lazylayer.image import resolve_image
     from lazylayer.oci import Platform
 
+    conversion = Conversion(program.hooks, destination, options, progress.advance)
     if source.scheme == "dir":
         progress.begin(source.repository, None)
         return conversion.convert_directory(Path(source.repository), platform or Platform.of_this_machine())
@@ -109,6 +139,30 @@ def _convert(
         image = resolve_image(program.hooks, program.settings, source)
     progress.begin(str(source), sum(layer.size for layer in image.manifest.layers))
     return conversion.convert_image(image)
+
+
+def _record(
+    program: Program,
+    source: Reference,
+    platform: Platform | None,
+    command: str,
+    seconds: float,
+    progress: ProgressBar,
+) -> tuple[ProfileEntry, ...]:
+    """What the workload reads of SRC, which is converted quickly for it, since only a lazy image can tell."""
+    import tempfile
+
+    from lazylayer.building import BuildOptions
+    from lazylayer.conversion import ConversionOptions
+    from lazylayer.oci import Reference
+    from lazylayer.recording import record_workload
+
+    with tempfile.TemporaryDirectory(prefix="lazylayer-record-", dir="/var/tmp") as scratch:
+        lazy = Reference(scheme="oci", repository=f"{scratch}/image", tag="record")
+        quickly = ConversionOptions(build=BuildOptions(level=1), reuse=True)
+        _convert(program, source, lazy, quickly, platform, progress)
+        progress.begin("recording", None)
+        return tuple(record_workload(program, lazy, command, seconds))
 
 
 def _as_text(report: ConversionReport, destination: Reference) -> str:
