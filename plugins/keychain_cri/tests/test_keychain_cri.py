@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -364,6 +365,18 @@ class TestCommand:
         assert second.returncode == 0
         assert not bare_node.listen.exists()
         assert SECRET not in said
+
+    def test_tells_systemd_when_it_serves(self, bare_node: Node, backend: ImageService) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            address = bare_node.directory / "notify"
+            systemd.bind(str(address))
+            systemd.settimeout(60)
+            process = self.start(bare_node, NOTIFY_SOCKET=str(address))
+            try:
+                assert systemd.recv(100) == b"READY=1"
+                bare_node.call("ListImages")
+            finally:
+                self.end(process)
 
     def test_second_proxy_does_not_take_the_socket(self, bare_node: Node, backend: ImageService) -> None:
         first = self.start(bare_node)
