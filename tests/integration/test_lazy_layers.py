@@ -197,3 +197,34 @@ def test_go_tools_read_our_layers(
     finally:
         shutil.rmtree(plain, ignore_errors=True)
         shutil.rmtree(ours, ignore_errors=True)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("form", ["estargz", "zstdchunked"])
+def test_containerd_unpacks_our_images(
+    hooks: Hooks, containerd: Containerd, docker_registry: DockerRegistry, server_directory: Path, form: str
+) -> None:
+    """As it unpacks any image, onto overlayfs, knowing nothing of us."""
+    tree, layout, shown = (server_directory / name for name in ("unpack-tree", "unpack-layout", "unpack-shown"))
+    (tree / "d").mkdir(parents=True)
+    shown.mkdir()
+    (tree / "d" / "file").write_bytes(b"content" * 1_000_000)
+    (tree / "d" / "file").chmod(0o4755)
+    (tree / "link").symlink_to("d/file")
+    (tree / "hard").hardlink_to(tree / "d" / "file")
+    reference = parse_reference(f"oci:{layout}:v")
+    try:
+        Conversion(hooks, reference, ConversionOptions(format=form)).convert_directory(tree, Platform.of_this_machine())
+        name = docker_registry.push_layout(layout, "v", f"unpack-{form}:v")
+        containerd.ctr("images", "pull", "--plain-http", name)
+        containerd.ctr("images", "mount", name, shown)
+        try:
+            found = snapshot_tree(shown, unknown_mtimes=[b"."])
+        finally:
+            containerd.ctr("images", "unmount", "--rm", shown)
+        for ours in found.keys() & {b"stargz.index.json", b".no.prefetch.landmark"}:
+            del found[ours]
+        assert differences(snapshot_tree(tree, unknown_mtimes=[b"."]), found) == []
+    finally:
+        for directory in (tree, layout, shown):
+            shutil.rmtree(directory, ignore_errors=True)

@@ -4,9 +4,11 @@ import gzip
 import hashlib
 import io
 import stat
+import subprocess
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,6 +231,31 @@ def test_global_headers_are_written_out() -> None:
         for name in (b"a", b"b"):
             entry = built.contents.tree.lookup(name)
             assert entry is not None and entry.xattrs == {b"user.all": b"same"}
+
+
+SPARSE_FORMS = ["--format=gnu", "--sparse-version=0.0", "--sparse-version=0.1", "--sparse-version=1.0"]
+
+
+@pytest.mark.parametrize("form", SPARSE_FORMS)
+def test_sparse_file_is_written_out(tmp_path: Path, form: str) -> None:
+    content = bytes(300_000) + b"middle" * 1000 + bytes(300_000) + b"end"
+    with (tmp_path / "sparse").open("wb") as file:
+        file.seek(300_000)
+        file.write(b"middle" * 1000)
+        file.seek(300_000, 1)
+        file.write(b"end")
+    (tmp_path / "after").write_bytes(b"after")
+    options = [form] if form.startswith("--format") else ["--format=pax", form]
+    command = ["tar", "--create", "--sparse", "--directory", str(tmp_path), *options, "sparse", "after"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    assert len(data) < 100_000
+    for wanted in ([], [b"after"]):
+        built = build(data, chunk_size=100_000, prefetch=wanted)
+        assert built.read(b"sparse") == content
+        assert built.read(b"after") == b"after"
+        with tarfile.open(fileobj=io.BytesIO(built.plain)) as tar:
+            extracted = tar.extractfile("sparse")
+            assert extracted is not None and extracted.read() == content
 
 
 # --- prefetch --------------------------------------------------------------------------------------
