@@ -38,12 +38,13 @@ def total_size(response: httpx.Response) -> int | None:
     return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
 
 
-def parts(response: httpx.Response) -> Iterator[tuple[int, bytes]]:
+def parts(response: httpx.Response, pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     """The pieces of a body with status 200 or 206, each with its offset, as they arrive.
+
+    :param pieces: the body, `response.iter_raw()`; it is left open, so that it can be read to its end.
 
     Raises MisplacedBytesError for a body whose place cannot be told.
     """
-    pieces = response.iter_raw()
     if response.status_code == 200:
         yield from _placed(pieces, 0)
         return

@@ -63,7 +63,8 @@ class Repository:
                     return
                 if last:
                     raise AuthenticationError(f"{self} answered {response.status_code}, also with new credentials")
-                self.authorizer.refused(response, authorization, self._keychain)
+            # The answer is done with by now, so that its connection can carry what follows.
+            self.authorizer.refused(response, authorization, self._keychain)
 
     def get(self, path: str, headers: Mapping[str, str], limit: int, what: str) -> tuple[bytes, httpx.Headers]:
         """The body, at most `limit` bytes, and the headers of something small; `what` names it in errors.

@@ -23,7 +23,7 @@ from lazylayer.source import BlobSource
 from lazylayer_resolver_registry.ranges import MisplacedBytesError, after, parts, range_header, total_size, wanted
 from lazylayer_resolver_registry.repository import Repository, redirect_target
 from lazylayer_resolver_registry.trail import step
-from lazylayer_resolver_registry.transport import Patience, RetryableError, check_status
+from lazylayer_resolver_registry.transport import Patience, RetryableError, check_status, finish
 from lazylayer_resolver_registry.urls import shown
 
 __all__ = ["RegistryBlob"]
@@ -121,7 +121,9 @@ class RegistryBlob(BlobSource):
         size = total_size(response)
         if size is not None and size != self.size:
             raise UnavailableError(f"{self._what()} has {size} bytes there, {self.size} were promised")
-        yield from wanted(parts(response), extents)
+        pieces = response.iter_raw()
+        yield from wanted(parts(response, pieces), extents)
+        finish(response, pieces)
 
     def _find_size(self) -> int:
         """The blob's size, for a caller that knows only the digest."""

@@ -21,7 +21,7 @@ from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.trail import step
 from lazylayer_resolver_registry.urls import is_loopback, shown
 
-__all__ = ["Patience", "RetryableError", "Transport", "check_status", "read_bounded"]
+__all__ = ["Patience", "RetryableError", "Transport", "check_status", "finish", "read_bounded"]
 
 _PROGRESS = 256 * 1024
 """Bytes after which earlier failures are forgotten."""
@@ -30,6 +30,7 @@ _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
 _TRIED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_ERROR_BODY = 2048
+_MAX_REST = 16 * 1024
 
 
 class RetryableError(UnavailableError):
@@ -102,6 +103,8 @@ class Transport:
             try:
                 step("{method} {url} answered {status}", method=method, url=shown(url), status=response.status_code)
                 yield response
+                if not response.is_stream_consumed:
+                    finish(response, response.iter_raw())
             finally:
                 response.close()
         except httpx.HTTPError as error:
@@ -159,6 +162,21 @@ def check_status(response: httpx.Response, what: str) -> None:
     if status in _TRIED_AGAIN:
         raise RetryableError(said, _retry_after(response))
     raise UnavailableError(said)
+
+
+def finish(response: httpx.Response, pieces: Iterator[bytes]) -> None:
+    """Reads a body to its end if little is missing: only then can its connection be used again.
+
+    :param pieces: what is left of `response.iter_raw()`.
+    """
+    length = response.headers.get("Content-Length", "")
+    missing = int(length) - response.num_bytes_downloaded if length.isdigit() and len(length) < 19 else 0
+    if response.request.method == "HEAD" or missing <= _MAX_REST:
+        seen = 0
+        for piece in pieces:
+            seen += len(piece)
+            if seen > _MAX_REST:
+                return
 
 
 def read_bounded(response: httpx.Response, limit: int, what: str) -> bytes:

@@ -12,7 +12,7 @@ from lazylayer.errors import ConfigurationError, UnavailableError
 from lazylayer.extents import Extent
 from lazylayer.oci import parse_reference
 from lazylayer.settings import ResolveSettings, Settings
-from lazylayer.testing.registry import Fault, ScriptedRegistry
+from lazylayer.testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthentication
 from lazylayer_resolver_registry import ResolverRegistry
 from lazylayer_resolver_registry.connections import ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
@@ -131,3 +131,29 @@ def test_a_plain_answer_of_a_tls_port_is_explained(registry: ScriptedRegistry) -
     with pytest.raises(UnavailableError, match="https://"):
         client.image()
     client.plugin.lazylayer_close()
+
+
+def test_one_connection_is_used_again_and_again(
+    client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry
+) -> None:
+    registry.authentication = TokenAuthentication(announced_lifetime=0)
+    client.add_image()
+    source = client.source()
+    for number in range(5):
+        assert client.image()
+        assert client.read(source, (number, number + 10))
+        assert client.read(source, (number, number + 10), (50_000, 60_000))
+        source.check()
+    registry.script(Fault(status=503), path="*/blobs/*")
+    assert client.read(source, (0, 10))
+    registry.redirect_blobs(storage)
+    for _ in range(3):
+        assert client.read(client.source(), (0, 300_000))
+    assert registry.connections == 1
+    assert storage.connections == 1
+
+
+def test_a_whole_blob_is_not_read_for_the_sake_of_a_connection(client: Client, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(ignore_range=True, stall_after=100_000, stall_until=(gate := Gate())), path="*/blobs/*")
+    assert client.read(client.source(), (0, 1000))
+    gate.release()
