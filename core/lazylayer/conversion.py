@@ -24,11 +24,13 @@ from lazylayer.layerconversion import ConvertedLayer, LayerConverter
 from lazylayer.oci import (
     Descriptor,
     Digest,
+    Index,
     Manifest,
     MediaType,
     Platform,
     Reference,
     ResolvedImage,
+    images_of,
     sha256_digest,
 )
 from lazylayer.profiles import ProfileEntry
@@ -75,7 +77,7 @@ class ConversionReport(msgspec.Struct, frozen=True):
 
 
 class Conversion:
-    """Converts one image for one destination. Used by one thread.
+    """Converts an image, or those of several platforms, for one destination. Used by one thread.
 
     `advance` is told, from any thread, how many bytes of the source were read, each time.
     """
@@ -95,15 +97,41 @@ class Conversion:
 
     def convert_image(self, image: ResolvedImage) -> ConversionReport:
         """Converts an image that was resolved. Raises ResolveError, LayerError or BuildError."""
+        with closing(self._hooks.open_store(self._destination)) as store:
+            return self._convert_into(store, image, self._destination)
+
+    def convert_platforms(self, reference: Reference) -> list[ConversionReport]:
+        """Converts the images of all platforms, and writes an index of them; reports each image, then the index.
+
+        An image that is in no index is converted by itself. Raises as `convert_image`.
+        """
+        first = self._hooks.resolve_image(reference, Platform())
+        if first.index is None:
+            return [self.convert_image(first)]
+        reports: list[ConversionReport] = []
+        entries: list[Descriptor] = []
+        with closing(self._hooks.open_store(self._destination)) as store:
+            for entry in images_of(first.index):
+                named = msgspec.structs.replace(reference, tag="", digest=entry.digest)
+                image = self._hooks.resolve_image(named, entry.platform or Platform())
+                reports.append(self._convert_into(store, image, None))
+                manifest = reports[-1].manifest
+                entries.append(msgspec.structs.replace(manifest, annotations={}, platform=_platform(entry, image)))
+            index = Index(entries, 2, MediaType.OCI_INDEX, first.index.annotations)
+            descriptor = store.put_manifest(self._destination, MediaType.OCI_INDEX, msgspec.json.encode(index))
+        return [*reports, ConversionReport(descriptor, ())]
+
+    def _convert_into(self, store: ImageStore, image: ResolvedImage, destination: Reference | None) -> ConversionReport:
+        """Converts an image and names it `destination`; None if it gets no name of its own."""
         diff_ids = image.config.rootfs.diff_ids
         layers = image.manifest.layers
         if len(diff_ids) != len(layers):
             raise FormatError(f"{image.reference}: {len(layers)} layers, but the config lists {len(diff_ids)}")
-        with closing(self._hooks.open_store(self._destination)) as store:
-            done = self._convert_layers(image, store)
-            config = msgspec.json.decode(image.config_bytes)
-            config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": [diff_id for _, diff_id in done]}
-            return self._write_image(store, config, [report for report, _ in done], image.manifest.annotations)
+        done = self._convert_layers(image, store)
+        config = msgspec.json.decode(image.config_bytes)
+        config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": [diff_id for _, diff_id in done]}
+        layers_done = [report for report, _ in done]
+        return self._write_image(store, destination, config, layers_done, image.manifest.annotations)
 
     def convert_directory(self, directory: Path, platform: Platform) -> ConversionReport:
         """Makes an image of one layer out of a directory tree on this machine. Raises BuildError."""
@@ -122,7 +150,7 @@ class Conversion:
                 "history": [{"created_by": "lazylayer convert"}],
             }
             report = LayerReport(str(directory), archive.size, layer.descriptor, reused=False)
-            return self._write_image(store, config, [report], {})
+            return self._write_image(store, self._destination, config, [report], {})
 
     # --- layers ------------------------------------------------------------------------------------
 
@@ -179,7 +207,12 @@ class Conversion:
     # --- the image ---------------------------------------------------------------------------------
 
     def _write_image(
-        self, store: ImageStore, config: dict[str, Any], layers: list[LayerReport], annotations: dict[str, str]
+        self,
+        store: ImageStore,
+        destination: Reference | None,
+        config: dict[str, Any],
+        layers: list[LayerReport],
+        annotations: dict[str, str],
     ) -> ConversionReport:
         config_bytes = msgspec.json.encode(config)
         config_descriptor = Descriptor(MediaType.OCI_CONFIG, sha256_digest(config_bytes), len(config_bytes))
@@ -193,8 +226,15 @@ class Conversion:
             annotations=annotations,
         )
         data = msgspec.json.encode(manifest)
-        descriptor = store.put_manifest(self._destination, MediaType.OCI_MANIFEST, data)
+        if destination is None:
+            destination = msgspec.structs.replace(self._destination, tag="", digest=sha256_digest(data))
+        descriptor = store.put_manifest(destination, MediaType.OCI_MANIFEST, data)
         return ConversionReport(descriptor, tuple(layers))
+
+
+def _platform(entry: Descriptor, image: ResolvedImage) -> Platform:
+    config = image.config
+    return entry.platform or Platform(config.architecture, config.os, config.variant)
 
 
 class _Counting:

@@ -33,6 +33,7 @@ __all__ = [
     "choose_manifest",
     "decode_config",
     "decode_manifest_or_index",
+    "images_of",
     "parse_digest",
     "parse_reference",
     "sha256_digest",
@@ -256,7 +257,8 @@ class ResolvedImage(msgspec.Struct, frozen=True):
     """An image that a resolver found: one manifest for one platform, and its config.
 
     `digest` is that of `manifest_bytes`; both raw forms are exactly what the source sent, so that
-    they can be stored and verified again.
+    they can be stored and verified again. `index` is what the reference names when it names several
+    images, for platforms of their own.
     """
 
     reference: Reference
@@ -266,6 +268,7 @@ class ResolvedImage(msgspec.Struct, frozen=True):
     config: ImageConfig
     manifest_bytes: bytes
     config_bytes: bytes
+    index: Index | None = None
 
 
 def decode_manifest_or_index(data: bytes, what: str) -> Manifest | Index:
@@ -299,23 +302,30 @@ def decode_config(data: bytes, what: str) -> ImageConfig:
         raise FormatError(f"{what}: not an image config: {error}") from error
 
 
-def choose_manifest(index: Index, wanted: Platform, what: str) -> Descriptor:
-    """The manifest of an index that fits `wanted` best; `what` names the index in errors.
-
-    Operating system and architecture must be equal. Among those, an equal variant comes first,
-    then one without a variant, then any. Entries that are not manifests or indexes (attestations
-    among them) are passed over. Raises NotFoundError, which lists what there is.
-    """
-    usable = [
+def images_of(index: Index) -> list[Descriptor]:
+    """The entries of an index that are images, or indexes of such; attestations and the like are left out."""
+    return [
         each
         for each in index.manifests
         if each.media_type in MediaType.MANIFESTS + MediaType.INDEXES
         and (each.platform is None or each.platform.os != "unknown")
     ]
+
+
+def choose_manifest(index: Index, wanted: Platform, what: str) -> Descriptor:
+    """The manifest of an index that fits `wanted` best; `what` names the index in errors.
+
+    Operating system and architecture must be equal. Among those, an equal variant comes first,
+    then one without a variant, then any; an empty platform takes the first that there is. Entries
+    that are not images (attestations among them) are passed over. Raises NotFoundError, which lists
+    what there is.
+    """
+    usable = images_of(index)
     fitting = [
         each
         for each in usable
         if each.platform is None
+        or wanted == Platform()
         or (each.platform.os == wanted.os and each.platform.architecture == wanted.architecture)
     ]
     if not fitting:

@@ -321,3 +321,45 @@ def test_profile_and_globs_decide_what_lies_before_the_landmark(hooks: Hooks, tm
             }
         )
     assert found == [{b"hot.py"}, {b"lib.so"}]
+
+
+# --- several platforms -----------------------------------------------------------------------------
+
+
+def test_images_of_all_platforms_are_converted(hooks: Hooks, tmp_path: Path) -> None:
+    layout = tmp_path / "source"
+    write_layout(layout, LAYERS)
+    blobs = layout / "blobs/sha256"
+    index = json.loads((layout / "index.json").read_bytes())
+    manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_bytes())
+    entries = []
+    arm = {"os": "linux", "architecture": "arm64", "variant": "v8"}
+    for platform in ({"os": "linux", "architecture": "riscv64"}, arm):
+        data = json.dumps({**manifest, "annotations": {"for": platform["architecture"]}}).encode()
+        (blobs / sha256_digest(data)[7:]).write_bytes(data)
+        entry = {"mediaType": MediaType.OCI_MANIFEST, "digest": sha256_digest(data), "size": len(data)}
+        entries.append({**entry, "platform": platform})
+    attestation = {**entries[0], "platform": {"os": "unknown", "architecture": "unknown"}}
+    data = json.dumps({"schemaVersion": 2, "manifests": [*entries, attestation], "annotations": {"a": "b"}}).encode()
+    (blobs / sha256_digest(data)[7:]).write_bytes(data)
+    index["manifests"][0].update({"mediaType": MediaType.OCI_INDEX, "digest": sha256_digest(data), "size": len(data)})
+    (layout / "index.json").write_text(json.dumps(index))
+
+    destination = f"oci:{tmp_path}/destination:v"
+    conversion = Conversion(hooks, parse_reference(destination), ConversionOptions())
+    reports = conversion.convert_platforms(parse_reference(f"oci:{layout}:v1"))
+    assert [len(report.layers) for report in reports] == [3, 3, 0]
+    for wanted in (Platform("riscv64", "linux"), Platform("arm64", "linux", "v8")):
+        image = hooks.resolve_image(parse_reference(destination), wanted)
+        assert image.manifest.annotations == {"for": wanted.architecture}
+        assert TOC_DIGEST in image.manifest.layers[0].annotations
+        assert image.index is not None and image.index.annotations == {"a": "b"}
+    with pytest.raises(NotFoundError, match="linux/arm64/v8"):
+        resolve(hooks, destination)
+
+
+def test_image_in_no_index_is_all_there_is(hooks: Hooks, tmp_path: Path) -> None:
+    source = write_layout(tmp_path / "source", LAYERS)
+    conversion = Conversion(hooks, parse_reference(f"oci:{tmp_path}/d:v"), ConversionOptions())
+    (report,) = conversion.convert_platforms(parse_reference(source))
+    assert report.manifest.digest == resolve(hooks, f"oci:{tmp_path}/d:v").digest

@@ -55,6 +55,7 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
 @click.option(
     "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
 )
+@click.option("--all-platforms", is_flag=True, help="The images of all platforms, and an index of them.")
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registries of SRC and DST.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was made as JSON.")
 @click.argument("source", type=IMAGE, metavar="SRC")
@@ -76,6 +77,7 @@ def convert(
     record_out: Path | None,
     reuse: bool,
     platform_name: str | None,
+    all_platforms: bool,
     plain_http: bool,
     as_json: bool,
 ) -> None:
@@ -87,7 +89,7 @@ def convert(
     """
     from lazylayer.building import BuildOptions
     from lazylayer.cli.program import load_program
-    from lazylayer.conversion import ConversionOptions
+    from lazylayer.conversion import Conversion, ConversionOptions
     from lazylayer.oci import Platform
     from lazylayer.profiles import read_profile, write_profile
 
@@ -102,6 +104,8 @@ def convert(
     )
     if record is not None and profile is not None:
         raise click.UsageError("--record makes a profile, so that --profile has no place beside it")
+    if all_platforms and (platform_name or record is not None or source.scheme == "dir"):
+        raise click.UsageError("--all-platforms has no place beside --platform, --record and dir:")
     listed = tuple(read_profile(profile)) if profile is not None else ()
     platform = Platform.parse(platform_name) if platform_name else None
     with (
@@ -113,8 +117,14 @@ def convert(
             if record_out is not None:
                 write_profile(record_out, listed)
         options = ConversionOptions(format=format_name, build=build, reuse=reuse, profile=listed)
-        report = _convert(program, source, destination, options, platform, progress)
-    click.echo(_as_json(report) if as_json else _as_text(report, destination))
+        if all_platforms:
+            progress.begin(str(source), None)
+            conversion = Conversion(program.hooks, destination, options, progress.advance)
+            reports = conversion.convert_platforms(source)
+        else:
+            reports = [_convert(program, source, destination, options, platform, progress)]
+    for report in reports:
+        click.echo(_as_json(report) if as_json else _as_text(report, destination))
 
 
 def _convert(

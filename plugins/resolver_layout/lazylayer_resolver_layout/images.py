@@ -36,6 +36,7 @@ def find_image(files: LayoutFiles, reference: Reference, platform: Platform) -> 
     """
     digest, data = _find_manifest(files, reference, platform)
     found = decode_manifest_or_index(data, str(reference))
+    index = found if isinstance(found, Index) else None
     for _ in range(_MAX_NESTING):
         if isinstance(found, Manifest):
             break
@@ -53,6 +54,7 @@ def find_image(files: LayoutFiles, reference: Reference, platform: Platform) -> 
         config=decode_config(config, f"{reference}: config {found.config.digest}"),
         manifest_bytes=data,
         config_bytes=config,
+        index=index,
     )
 
 

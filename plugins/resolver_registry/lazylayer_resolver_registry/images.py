@@ -36,13 +36,17 @@ _ACCEPT = {"Accept": ", ".join((*MediaType.MANIFESTS, *MediaType.INDEXES))}
 def resolve_image(route: Route, reference: Reference, platform: Platform) -> ResolvedImage:
     """The image that `reference` names, for `platform`. Raises ResolveError, FormatError or VerificationError."""
     name, promised = reference.digest or reference.tag, reference.digest
+    index: Index | None = None
     for _ in range(_MAX_DEPTH):
         found = _manifest(route, name, promised, str(reference))
         if isinstance(found.content, Index):
+            index = index or found.content
             name = promised = choose_manifest(found.content, platform, str(reference)).digest
             continue
         config, config_bytes = _config(route, found.content, f"{reference}, its config")
-        return ResolvedImage(reference, found.digest, found.media_type, found.content, config, found.data, config_bytes)
+        return ResolvedImage(
+            reference, found.digest, found.media_type, found.content, config, found.data, config_bytes, index
+        )
     raise FormatError(f"{reference}: indexes lie in indexes, more than {_MAX_DEPTH} deep")
 
 
