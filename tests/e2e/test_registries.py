@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from e2e.command_line import CommandLine
@@ -17,9 +18,12 @@ from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.program import Program
 from lazylayer.source import BlobSource
+from lazylayer.testing.registry import ScriptedRegistry
 from lazylayer.testing.resolver_images import LayoutImage, write_image
 from servers.certificates import Authority
 from servers.docker_registry import DockerRegistry
+from servers.nginx import NginxSigner, StorageFront
+from servers.process import wait_until
 from servers.token_server import TokenServer
 
 pytestmark = pytest.mark.servers
@@ -272,3 +276,43 @@ def test_mirror_and_origin_go_down_and_come_back(node: Node, image: LayoutImage,
                 read(source, 3000, 4000)
             origin.start()
             assert read(source, 3000, 4000) == layer[3000:4000]
+
+
+# --- a storage behind signed addresses -----------------------------------------------------------
+
+
+def test_signed_addresses_expire_in_the_middle(node: Node, image: LayoutImage, tmp_path: Path) -> None:
+    write_image(tmp_path / "layout", "1", image)
+    with (
+        DockerRegistry(tmp_path / "registry") as registry,
+        ScriptedRegistry() as redirects,
+        StorageFront(tmp_path / "nginx", registry, redirects.url) as front,
+    ):
+        registry.push_layout(tmp_path / "layout", "1", f"{REPOSITORY}:1")
+        redirects.content.add_layout(tmp_path / "layout", REPOSITORY, "1")
+        signer = redirects.redirect_blobs(front.url, signer=NginxSigner(300))
+        reference = f"{front.host}/{REPOSITORY}:1"
+        layer = image.layers[0]
+        with node.program() as program:
+            descriptor = resolve(program, reference).manifest.layers[0]
+            source = open_layer(program, reference, descriptor)
+            redirects.forget_requests()
+            for start in range(0, 10_000, 1000):
+                assert read(source, start, start + 1000) == layer[start : start + 1000]
+            assert len(redirects.requests) == 1, "the address is remembered"
+            signer.lifetime = 3
+            source = open_layer(program, reference, descriptor)
+            assert read(source, 0, 1000) == layer[:1000]
+            path = f"/storage/{descriptor.digest}"
+            expired = f"{front.url}{path}?{signer.sign(path)}"
+            wait_until(lambda: httpx.get(expired, trust_env=False).status_code == 410, "an address expires")
+            signer.lifetime = 300
+            redirects.forget_requests()
+            extents = [Extent(5, 10), Extent(20_000, 30_000), Extent(49_999, 50_000)]
+            pieces = b"".join(piece for _, piece in source.fetch(extents))
+            assert pieces == b"".join(layer[start:end] for start, end in extents)
+            source.check()
+            assert len(redirects.requests) == 1, "it was resolved again, once"
+        storage = [status for path, status in front.requests() if path.startswith("/storage/")]
+        assert storage[-2:] == [206, 206]
+        assert 410 in storage

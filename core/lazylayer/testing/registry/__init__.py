@@ -126,15 +126,25 @@ class ScriptedRegistry:
         """Closes the connections that clients have open, idle or not."""
         self._server.close_connections()
 
-    def redirect_blobs(self, storage: ScriptedRegistry, *, lifetime: float = 300.0, status: int = 307) -> UrlSigner:
+    def redirect_blobs(
+        self,
+        storage: ScriptedRegistry | str,
+        *,
+        lifetime: float = 300.0,
+        status: int = 307,
+        signer: UrlSigner | None = None,
+    ) -> UrlSigner:
         """Sends every GET of a blob on to `storage`, by a URL that is good for `lifetime` seconds.
 
         `storage` is another registry, running for as long; it answers 403 to a URL that is no good
-        any more. `expire` of the signer that is returned makes that so at once.
+        any more. `expire` of the signer that is returned makes that so at once. It may also be the
+        URL of another server, which has the blobs at `/storage/DIGEST`, with a `signer` to its liking.
         """
-        signer = UrlSigner(lifetime)
-        storage._storage = (self.content, signer)
-        self._redirect = (storage.url, signer, status)
+        signer = signer or UrlSigner(lifetime)
+        if isinstance(storage, ScriptedRegistry):
+            storage._storage = (self.content, signer)
+            storage = storage.url
+        self._redirect = (storage, signer, status)
         return signer
 
     # --- what happened --------------------------------------------------------------------------
