@@ -358,6 +358,8 @@ class TestCommand:
         second = self.start(bare_node)
         try:
             assert bare_node.password() == SECRET
+            # A call on the connection to the first proxy fails, if its end was not noticed yet.
+            wait_until(lambda: _answers(bare_node), "the second proxy answers")
             bare_node.call("RemoveImage", image_request(IMAGE_ID))
             assert bare_node.password() == ""
         finally:
