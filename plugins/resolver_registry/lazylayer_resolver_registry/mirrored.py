@@ -39,6 +39,7 @@ class MirroredBlob(BlobSource):
                         done = offset + len(piece)
                         self._served_by = source
                         yield offset, piece
+                self._route.worked(repository, self._descriptor.digest)
                 return
             except PASSED_OVER as error:
                 self._route.failed(repository, self._descriptor.digest, error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from lazylayer.errors import LayerError, LazylayerError, ResolveError, UnavailableError
 from lazylayer_resolver_registry.endpoints import Capability
@@ -25,30 +25,52 @@ Answer = TypeVar("Answer")
 PASSED_OVER = (ResolveError, LayerError)
 """Failures of one place after which the next one is asked. Others, of keychains for one, are told at once."""
 _MOST_KEPT = 10_000
+_LONGEST_REST = 600.0
+"""Seconds."""
 
 
 class Resting:
-    """What failed lately, and until when it is passed over. Safe to use from any thread."""
+    """What failed lately, and until when it is passed over. Safe to use from any thread.
+
+    :param seconds: for how long; twice as long each time that it fails again, up to ten minutes.
+    """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._until: dict[str, float] = {}
+        self._seconds = seconds
+        self._failed: dict[str, _Rest] = {}
         self._lock = threading.Lock()
 
-    def rest(self, key: str) -> None:
-        """Passes `key` over from now on for a while."""
+    def rest(self, key: str) -> float:
+        """Passes `key` over from now on, and says for how many seconds."""
         now = time.monotonic()
         with self._lock:
-            if len(self._until) >= _MOST_KEPT:
-                self._until = {key: until for key, until in self._until.items() if until > now}
-            self._until[key] = now + self.seconds
+            if len(self._failed) >= _MOST_KEPT:
+                self._failed = {key: rest for key, rest in self._failed.items() if rest.until > now}
+            before = self._failed.get(key)
+            seconds = self._seconds if before is None else min(2 * before.seconds, max(_LONGEST_REST, self._seconds))
+            self._failed[key] = _Rest(now + seconds, seconds)
+        return seconds
 
     def rests(self, key: str) -> bool:
         """Whether `key` is passed over now."""
-        if not self._until:  # the rule, and this is asked for every request
+        if not self._failed:  # the rule, and this is asked for every request
             return False
         with self._lock:
-            return self._until.get(key, 0.0) > time.monotonic()
+            rest = self._failed.get(key)
+        return rest is not None and rest.until > time.monotonic()
+
+    def recovered(self, *keys: str) -> None:
+        """Forgets that these failed."""
+        if not self._failed:
+            return
+        with self._lock:
+            for key in keys:
+                self._failed.pop(key, None)
+
+
+class _Rest(NamedTuple):
+    until: float
+    seconds: float
 
 
 class Failures:
@@ -103,22 +125,29 @@ class Route:
         failures = Failures()
         for repository in self.places(capability, subject):
             try:
-                return ask(repository)
+                answer = ask(repository)
             except PASSED_OVER as error:
                 self.failed(repository, subject, error)
                 failures.add(repository, error)
+            else:
+                self.worked(repository, subject)
+                return answer
         raise failures.last()
+
+    def worked(self, repository: Repository, subject: str) -> None:
+        """Notes that a place did its work."""
+        self._resting.recovered(repository.endpoint.url, _key(repository, subject))
 
     def failed(self, repository: Repository, subject: str, error: LazylayerError) -> None:
         """Notes that a place failed, so that others are asked first for a while."""
         if len(self._repositories) == 1:
             return
         everything = isinstance(error, UnavailableError)
-        self._resting.rest(repository.endpoint.url if everything else _key(repository, subject))
+        seconds = self._resting.rest(repository.endpoint.url if everything else _key(repository, subject))
         step(
             "{place} is passed over for {seconds:g} s, for {what}: {error}",
             place=repository.endpoint.describe(),
-            seconds=self._resting.seconds,
+            seconds=seconds,
             what="everything" if everything else subject,
             error=str(error),
         )

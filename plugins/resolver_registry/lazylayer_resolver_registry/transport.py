@@ -42,15 +42,17 @@ class RetryableError(UnavailableError):
 
 
 class Patience:
-    """How often a request is tried again: `attempts` times without progress. Used by one thread.
+    """How often a request is tried again without progress. Used by one thread.
 
-    A server that sends a little and stops, again and again, makes no progress.
+    That is `attempts` times; but only once when the idle time-out has passed meanwhile, so that nobody
+    waits for many of them. A server that sends a little and stops, again and again, makes no progress.
     """
 
     def __init__(self, transport: Transport, attempts: int) -> None:
         self._transport = transport
         self._attempts = attempts
         self._failures = 0
+        self._failing_since = 0.0
         self._received = 0
 
     def progress(self, size: int) -> None:
@@ -61,8 +63,12 @@ class Patience:
 
     def wait(self, error: RetryableError) -> None:
         """Waits before the next attempt, exponentially longer, with jitter. Raises UnavailableError after the last."""
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
-        if self._failures >= self._attempts:
+        too_long = self._failures > 1 and now - self._failing_since >= self._transport.options.idle_timeout
+        if self._failures >= self._attempts or too_long:
             # Not to be tried again by whoever waits for this, or attempts would multiply.
             raise UnavailableError(str(error)) from error
         pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
@@ -111,6 +117,10 @@ class Transport:
             raise _explained(f"{method} {shown(url)}", error) from error
         except httpx.InvalidURL as error:
             raise UnavailableError(f"{method} {shown(url)}: {error}") from error
+        except RuntimeError as error:
+            if not self._closing.is_set():  # else the client was closed by another thread
+                raise
+            raise UnavailableError("lazylayer is ending") from error
 
     def patience(self, attempts: int = 0) -> Patience:
         """A new count of attempts, by default as many as the options say."""

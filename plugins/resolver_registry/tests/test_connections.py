@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -157,3 +159,26 @@ def test_a_whole_blob_is_not_read_for_the_sake_of_a_connection(client: Client, r
     registry.script(Fault(ignore_range=True, stall_after=100_000, stall_until=(gate := Gate())), path="*/blobs/*")
     assert client.read(client.source(), (0, 1000))
     gate.release()
+
+
+def test_nobody_waits_for_many_idle_timeouts(registry: ScriptedRegistry) -> None:
+    client = Client(registry, idle_timeout=0.2, attempts=10)
+    gate = Gate()
+    registry.script(Fault(hold=gate), times=None)
+    with pytest.raises(UnavailableError):
+        client.image()
+    gate.release()
+    assert len(registry.requests) == 2
+    client.plugin.lazylayer_close()
+
+
+def test_the_end_of_the_program_ends_waiting(registry: ScriptedRegistry) -> None:
+    client = Client(registry)
+    registry.script(Fault(status=503, headers={"Retry-After": "60"}), times=None)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.image)
+        while not (registry.requests and registry.requests[0].finished):
+            threading.Event().wait(0.01)
+        client.plugin.lazylayer_close()
+        with pytest.raises(UnavailableError, match="lazylayer is ending"):
+            waiting.result(30)

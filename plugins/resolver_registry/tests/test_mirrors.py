@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -319,3 +320,19 @@ def test_a_reader_who_gives_up_ends_the_request(
     pieces.close()  # type: ignore[attr-defined]
     gate.release()
     assert registry.requests == []
+
+
+def test_a_mirror_that_stays_away_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(route, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    resting = route.Resting(30)
+    spans = []
+    for _ in range(7):
+        spans.append(resting.rest("mirror"))
+        assert resting.rests("mirror")
+        assert not resting.rests("other")
+        clock.now += spans[-1]
+        assert not resting.rests("mirror")
+    assert spans == [30, 60, 120, 240, 480, 600, 600]
+    resting.recovered("mirror", "other")
+    assert resting.rest("mirror") == 30
