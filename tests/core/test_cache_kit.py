@@ -13,7 +13,8 @@ import pytest
 
 from lazylayer.testing.cache import CacheConformance, MakeCache, PersistentCacheConformance
 from lazylayer.testing.cache_values import OpenedCaches
-from synthetic.caches import BROKEN, BROKEN_PERSISTENT, FileCache, PlainCache
+from synthetic.caches import BROKEN, PlainCache
+from synthetic.file_caches import BROKEN_PERSISTENT, FileCache
 
 
 class TestPlainCache(CacheConformance):
