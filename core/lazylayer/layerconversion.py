@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, cast
 import msgspec
 
 from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
-from lazylayer.errors import BuildError, LayerError
+from lazylayer.errors import BuildError, LayerError, PluginError
 from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS
 from lazylayer.layerstreams import BlobStream, PlainLayer
 from lazylayer.oci import Descriptor, Digest, Reference
@@ -79,15 +79,15 @@ class LayerConverter:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - it is the result's
         try:
             built = self._hooks.build_layer(self._format, cast("IO[bytes]", archive), spool, build)
-        except OSError as error:
+        except BaseException as error:
             spool.close()
+            cause = error.__cause__ if isinstance(error, PluginError) else error
+            if not isinstance(cause, OSError):
+                raise
             raise BuildError(
-                f"the layer cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
+                f"the layer cannot be written to {tempfile.gettempdir()}: {cause.strerror}; "
                 "set TMPDIR to a place with more room"
             ) from error
-        except BaseException:
-            spool.close()
-            raise
         return ConvertedLayer(built, spool)
 
     def reuse(self, reference: Reference, layer: Descriptor, store: ImageStore) -> None:

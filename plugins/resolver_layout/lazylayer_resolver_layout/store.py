@@ -221,6 +221,8 @@ class ArchiveStore(ImageStore):
 
     def close(self) -> None:
         """Removes what was written, unless it is a whole image by now."""
-        self._file.close()
+        # What did not fit on a full disk is still waiting to be written; the file is closed all the same.
+        with suppress(OSError):
+            self._file.close()
         if not self._done:
             Path(self._file.name).unlink(missing_ok=True)
