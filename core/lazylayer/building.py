@@ -52,6 +52,13 @@ class ImageStore(ABC):
         What was written before an error is not visible under the digest.
         """
 
+    def take_blob(self, descriptor: Descriptor, source: Reference) -> bool:  # noqa: ARG002
+        """Takes a blob over from the image `source` without its bytes passing through here.
+
+        Returns False if that cannot be; then it must be put. Raises what `put_blob` raises.
+        """
+        return False
+
     @abstractmethod
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
         """Makes `reference` name this manifest (or index), whose blobs are all there.

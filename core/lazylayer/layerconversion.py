@@ -92,7 +92,7 @@ class LayerConverter:
 
     def reuse(self, reference: Reference, layer: Descriptor, store: ImageStore) -> None:
         """Copies a layer as it is. Raises ResolveError, VerificationError or BuildError."""
-        if store.has_blob(layer.digest, layer.size):
+        if store.has_blob(layer.digest, layer.size) or store.take_blob(layer, reference):
             self._advance(layer.size)
             return
         with (

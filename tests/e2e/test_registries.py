@@ -118,6 +118,10 @@ def test_an_image_is_pushed_and_read(docker_registry: DockerRegistry, node: Node
         extents = [Extent(0, 10), Extent(1_000_000, 1_000_500), Extent(39_999_999, 40_000_000)]
         pieces = b"".join(piece for _, piece in source.fetch(extents))
         assert pieces == b"".join(layer[start:end] for start, end in extents)
+        elsewhere = program.hooks.open_store(parse_reference(f"{docker_registry.host}/tests/taken-over:1"))
+        assert not elsewhere.has_blob(large.descriptors[0].digest, large.descriptors[0].size)
+        assert elsewhere.take_blob(large.descriptors[0], parse_reference(reference))
+        assert elsewhere.has_blob(large.descriptors[0].digest, large.descriptors[0].size)
         store = program.hooks.open_store(parse_reference(reference))
         with pytest.raises(BuildError, match="turned out"):
             store.put_blob(large.descriptors[1], io.BytesIO(b"not this.."))

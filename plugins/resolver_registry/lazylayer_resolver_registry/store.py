@@ -13,9 +13,10 @@ from typing import IO
 import httpx
 
 from lazylayer.building import ImageStore
-from lazylayer.errors import BuildError, UnavailableError
+from lazylayer.errors import BuildError, ResolveError, UnavailableError
 from lazylayer.oci import Descriptor, Digest, Reference, sha256_digest
 from lazylayer_resolver_registry.repository import Repository
+from lazylayer_resolver_registry.trail import step
 from lazylayer_resolver_registry.transport import Patience, RetryableError, check_status
 from lazylayer_resolver_registry.urls import check_target
 
@@ -47,7 +48,7 @@ class RegistryStore(ImageStore):
         """See `ImageStore.put_blob`."""
         upload = _Upload(self._repository, str(descriptor.digest))
         digest, sent = hashlib.sha256(), 0
-        while chunk := data.read(min(_CHUNK, descriptor.size - sent + 1)):
+        while chunk := _read_chunk(data, min(_CHUNK, descriptor.size - sent + 1)):
             digest.update(chunk)
             if sent + len(chunk) > descriptor.size:
                 raise BuildError(f"blob {descriptor.digest} has more than the {descriptor.size} bytes it should have")
@@ -59,6 +60,24 @@ class RegistryStore(ImageStore):
                 f"blob {descriptor.digest} of {descriptor.size} bytes turned out to be {found} of {sent} bytes"
             )
         upload.finish()
+
+    def take_blob(self, descriptor: Descriptor, source: Reference) -> bool:
+        """See `ImageStore.take_blob`: a mount, from another repository of the same registry."""
+        if source.scheme or source.host != self._repository.endpoint.login:
+            return False
+        url = self._repository.url("blobs/uploads/")
+        url = url.copy_merge_params({"mount": str(descriptor.digest), "from": source.repository})
+        try:
+            with self._repository.send("POST", url, {"Content-Length": "0"}) as response:
+                if response.status_code != 202:
+                    return response.status_code == 201
+                started = response.url.join(response.headers.get("Location", ""))
+            if self._repository.client.owns(started):  # an upload was begun instead, which we do not want
+                with self._repository.send("DELETE", started, {}):
+                    pass
+        except ResolveError as error:
+            step("{digest} cannot be taken over: {error}", digest=descriptor.digest, error=str(error))
+        return False
 
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
         """See `ImageStore.put_manifest`."""
@@ -72,6 +91,14 @@ class RegistryStore(ImageStore):
                 return Descriptor(media_type, digest, len(data))
             except RetryableError as error:
                 patience.wait(error)
+
+
+def _read_chunk(data: IO[bytes], size: int) -> bytes:
+    """The next `size` bytes, fewer only at the end: a stream may give less at a time."""
+    chunk = bytearray()
+    while len(chunk) < size and (piece := data.read(size - len(chunk))):
+        chunk += piece
+    return bytes(chunk)
 
 
 class _Upload:

@@ -95,3 +95,36 @@ def test_an_upload_is_not_sent_to_forbidden_places(store: ImageStore, registry: 
     registry.script(Fault(status=202, headers={"Location": "ftp://elsewhere/x"}), method="POST", times=None)
     with pytest.raises(UnavailableError, match="refused"):
         store.put_blob(descriptor(b"data"), io.BytesIO(b"data"))
+
+
+class Trickle(io.BytesIO):
+    """Gives little at a time, as a stream from a network does."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(size or 0, 60_000))
+
+
+def test_a_stream_that_trickles_is_sent_in_large_chunks(store: ImageStore, registry: ScriptedRegistry) -> None:
+    store.put_blob(descriptor(DATA), Trickle(DATA))
+    assert len([request for request in registry.requests if request.method == "PATCH"]) == 3
+
+
+def test_a_blob_of_another_repository_is_taken_over(
+    client: Client, store: ImageStore, registry: ScriptedRegistry
+) -> None:
+    there = registry.content.add_blob("tests/other", b"shared")
+    assert store.take_blob(there, parse_reference(registry.reference("tests/other")))
+    assert store.has_blob(there.digest, there.size)
+    assert [request.method for request in registry.requests] == ["POST", "HEAD"]
+
+
+def test_what_cannot_be_taken_over_is_to_be_put(store: ImageStore, registry: ScriptedRegistry) -> None:
+    missing = descriptor(b"missing")
+    assert not store.take_blob(missing, parse_reference(registry.reference("tests/other")))
+    assert [request.method for request in registry.requests] == ["POST", "DELETE"], "no upload is left open"
+    registry.forget_requests()
+    assert not store.take_blob(missing, parse_reference("elsewhere.test/tests/other:1"))
+    assert not store.take_blob(missing, parse_reference("oci:/images/app:1"))
+    assert registry.requests == []
+    registry.script(Fault(status=405), method="POST")
+    assert not store.take_blob(missing, parse_reference(registry.reference("tests/other")))
