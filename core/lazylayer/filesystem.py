@@ -121,12 +121,14 @@ class Filesystem:
         the source of each layer that is not all here must answer; tokens and redirected addresses
         that it refuses are renewed. `labels` are not needed and ignored.
 
-        Raises NotMountedError for a mountpoint that is not ours, UnavailableError or
-        AuthenticationError for a source that fails.
+        Raises NotMountedError for a mountpoint that is not ours, MountError for one that is still being
+        mounted, UnavailableError or AuthenticationError for a source that fails.
         """
         del labels
         self._forget_gone()
         mount = self._find(mountpoint)
+        if mount.mounted is None:
+            raise MountError(f"{mountpoint} is still being mounted")
         with self.layers.scheduler.foreground():
             for layer in mount.layers:
                 if not layer.wait_prefetched(self._settings.prefetch.timeout):

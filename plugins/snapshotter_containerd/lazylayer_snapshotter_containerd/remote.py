@@ -60,11 +60,15 @@ class RemoteLayers:
         self._directories = directories
         self._lock = threading.Lock()
         self._busy: dict[int, tuple[threading.Lock, int]] = {}
+        # Those that were mounted and are not being mounted again: what a filesystem says of a mount
+        # that is under way is not worth much.
+        self._mounted: set[int] = set()
 
     def mount(self, number: int, labels: Mapping[str, str]) -> None:
         """Mounts the layer of a new snapshot. Raises LazylayerError and OSError; nothing is mounted then."""
         with self._alone(number):
             self._filesystem.mount(self._directories.upper(number), labels)
+            self._mounted.add(number)
 
     def restore(self, snapshot: Snapshot, *, check: bool) -> None:
         """Mounts the layer of a remote snapshot again, if it is not mounted now.
@@ -76,6 +80,7 @@ class RemoteLayers:
         with self._alone(snapshot.id):
             if self._is_mounted(snapshot.id):
                 return
+            self._mounted.discard(snapshot.id)
             mountpoint = self._directories.upper(snapshot.id)
             left = kernelmounts.mount_at(mountpoint)
             if left is not None and left.kind != "erofs":
@@ -83,6 +88,7 @@ class RemoteLayers:
             if left is None:
                 self._directories.ensure(snapshot.id)
             self._filesystem.mount(mountpoint, snapshot.labels, check=check)
+            self._mounted.add(snapshot.id)
 
     def check(self, snapshots: Sequence[Snapshot]) -> None:
         """Returns if every remote layer among these can be used now; those that are not mounted are mounted.
@@ -113,6 +119,7 @@ class RemoteLayers:
     def unmount(self, number: int) -> None:
         """Unmounts the layer of a snapshot that is gone, if there is one. Raises MountError."""
         mountpoint = self._directories.upper(number)
+        self._mounted.discard(number)
         try:
             self._filesystem.unmount(mountpoint)
         except NotMountedError:
@@ -123,6 +130,9 @@ class RemoteLayers:
 
     def _check(self, snapshot: Snapshot) -> None:
         try:
+            if snapshot.id not in self._mounted:
+                self.restore(snapshot, check=True)
+                return
             try:
                 self._filesystem.check(self._directories.upper(snapshot.id), snapshot.labels)
             except NotMountedError:
@@ -132,6 +142,8 @@ class RemoteLayers:
             raise UnavailableError(f"layer {snapshot.id} ({snapshot.name}) is unavailable: {error}") from error
 
     def _is_mounted(self, number: int) -> bool:
+        if number not in self._mounted:
+            return False
         try:
             self._filesystem.disk_usage(self._directories.upper(number))
         except NotMountedError:

@@ -47,16 +47,17 @@ class BindFilesystem:
         self.checked: list[str] = []
 
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
+        if mountpoint in self._mounts:
+            raise MountError(f"{mountpoint} is already mounted")
+        self._mounts.add(mountpoint)  # as if it were ready: nobody must rely on it
         self.mounting.release()
         assert self.go_on.wait(60)
         if labels.get("layer") in self.broken:
+            self._mounts.remove(mountpoint)
             raise LayerUnavailableError(f"layer {labels['layer']} cannot be had")
-        if mountpoint in self._mounts:
-            raise MountError(f"{mountpoint} is already mounted")
         layer = Path(tempfile.mkdtemp(dir=self._directory))
         (layer / SAMPLE).write_text(SAMPLE_CONTENT)
         subprocess.run(["mount", "--bind", "-o", "ro", layer, mountpoint], check=True)
-        self._mounts.add(mountpoint)
 
     def check(self, mountpoint: str, labels: Mapping[str, str] | None = None) -> None:
         self.checked.append(mountpoint)

@@ -248,3 +248,26 @@ def test_what_a_killed_predecessor_was_at_is_put_in_order(service: Any, client: 
     assert service.directory_names() == {"1", "2"}
     assert service.left_mounted() == [upper(service, 1)]
     assert service.filesystem.samples() == {"remote\n"}
+
+
+def test_nobody_uses_a_layer_that_is_still_being_mounted(service: Any, refused: Any) -> None:
+    target = service.prepare_target("sha256:a", labels={"layer": "a"})
+    service.filesystem.go_on.clear()
+    while service.filesystem.mounting.acquire(blocking=False):
+        pass
+    restorer = restart(service)
+    assert service.filesystem.mounting.acquire(timeout=30)
+    service.filesystem.broken = {"a"}
+    done = threading.Event()
+
+    def view() -> None:
+        with refused("UNAVAILABLE"):
+            service.client.view("view", target)
+        done.set()
+
+    thread = threading.Thread(target=view)
+    thread.start()
+    service.filesystem.go_on.set()
+    thread.join()
+    restorer.wait()
+    assert done.is_set()

@@ -1,0 +1,104 @@
+"""`lazylayer serve` and `lazylayer pull`, private to one directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from servers.process import ServerProcess, run, wait_until
+
+
+class LazylayerDaemon:
+    """A snapshotter with its own root, run directory and socket below `directory`, a short path.
+
+    :param plain_http: registry hosts that are spoken to without TLS.
+    :param settings: further settings, by dotted key, as TOML.
+
+    A context manager: it runs inside the `with` block. It can be ended by any signal and started
+    again.
+    """
+
+    def __init__(
+        self, directory: Path, *, plain_http: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.directory = directory
+        self.address = directory / "snapshotter.sock"
+        self.snapshots = directory / "root/snapshotter/snapshots"
+        values = {
+            "root": json.dumps(str(directory / "root")),
+            "run": json.dumps(str(directory / "run")),
+            "resolve.plain_http": json.dumps(list(plain_http)),
+            "log.format": '"json"',
+            "log.level": '"DEBUG"',
+            **(settings or {}),
+        }
+        options = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+        self._command: list[str | Path] = [sys.executable, "-m", "lazylayer", *options]
+        self._process = ServerProcess(
+            [*self._command, "serve", "--address", self.address],
+            log=directory / "lazylayer.log",
+            ready=self._answers,
+            start_seconds=60,
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> LazylayerDaemon:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.running:
+            self.start()
+        self.end(signal.SIGINT)
+        for mountpoint in reversed(self.mounts()):
+            subprocess.run(["umount", "--lazy", mountpoint], check=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether it is up."""
+        return self._process.running
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        self._started_at = self._process.log.stat().st_size if self._process.log.exists() else 0
+        self._process.start()
+
+    def end(self, number: signal.Signals) -> None:
+        """Send it a signal and wait until it is gone."""
+        os.kill(self._process.pid, number)
+        wait_until(lambda: not self._process.running, "lazylayer serve ends", 30)
+        self._process.kill()
+
+    def pull(self, containerd: Path, reference: str, *, namespace: str = "default") -> dict[str, Any]:
+        """`lazylayer pull --json` of an image into a containerd; what it said."""
+        arguments = ["pull", "--json", "--containerd", containerd, "--namespace", namespace, reference]
+        said: dict[str, Any] = json.loads(run([*self._command, *arguments]))
+        return said
+
+    def mounts(self) -> list[str]:
+        """What is mounted below its snapshots, the first mounted first."""
+        mountpoints = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return [each for each in mountpoints if each.startswith(f"{self.snapshots}/")]
+
+    def log(self) -> list[dict[str, Any]]:
+        """What it has logged since it was last started."""
+        with self._process.log.open() as log:
+            log.seek(self._started_at)
+            return [json.loads(line) for line in log if line.startswith("{")]
+
+    def _answers(self) -> bool:
+        return any("serving snapshots on" in str(line["message"]) for line in self.log())
