@@ -76,8 +76,10 @@ def make_endpoint(
             else httpx.URL(f"{scheme}://{HUB if host == DEFAULT_REGISTRY else host}")
         )
     except httpx.InvalidURL as error:
-        raise ConfigurationError(f"{server!r} is not the URL of a registry: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or "?" in rest or "#" in rest:
+        raise ConfigurationError(f"{server.rpartition('@')[2]!r} is not the URL of a registry: {error}") from error
+    if url.userinfo:
+        raise ConfigurationError("the URL of a registry holds no user and password; configure a keychain for them")
+    if url.scheme not in ("http", "https") or not url.host or "?" in rest or "#" in rest:
         raise ConfigurationError(f"{server!r} is not the URL of a registry, as in https://registry.test")
     if not override_path and not path.endswith("/v2"):
         path += "/v2"

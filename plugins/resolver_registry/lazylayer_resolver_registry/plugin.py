@@ -36,6 +36,7 @@ class ResolverRegistry:
         self._options = Options()
         self._resolver = ResolverOptions()
         self._plain_http: tuple[str, ...] = ()
+        self._hosts: Hosts | None = None
         self._lock = threading.Lock()
         self._transport: Transport | None = None
         self._resting: Resting | None = None
@@ -47,8 +48,9 @@ class ResolverRegistry:
         self._options = settings.plugin_options(NAME, Options)
         self._resolver = settings.resolver_options(ResolverOptions)
         self._plain_http = settings.resolve.plain_http
+        self._hosts = None
         if self._resolver.hosts:
-            self._hosts()  # so that mistakes are told at start-up
+            self._known_hosts()  # so that mistakes are told at start-up
 
     @hookimpl
     def lazylayer_resolve_image(
@@ -99,10 +101,12 @@ class ResolverRegistry:
         if transport is not None:
             transport.close()
 
-    def _hosts(self) -> Hosts:
+    def _known_hosts(self) -> Hosts:
         from lazylayer_resolver_registry.hosts import Hosts
 
-        return Hosts(self._resolver, self._plain_http)
+        if self._hosts is None:
+            self._hosts = Hosts(self._resolver, self._plain_http)
+        return self._hosts
 
     def _route(self, reference: Reference, keychain: Keychain, actions: str) -> Route:
         """The ways to a repository, as they are configured now."""
@@ -111,7 +115,7 @@ class ResolverRegistry:
         from lazylayer_resolver_registry.trail import step
         from lazylayer_resolver_registry.transport import Transport
 
-        endpoints = self._hosts().endpoints(reference.host)
+        endpoints = self._known_hosts().endpoints(reference.host)
         step(
             "{host} is served by {endpoints}",
             host=reference.host,

@@ -134,7 +134,7 @@ def test_what_is_configured_of_a_place_is_kept(tmp_path: Path) -> None:
     ("place", "said"),
     [
         ({"server": "ftp://registry.test"}, "not the URL of a registry"),
-        ({"server": "https://user:secret@registry.test"}, "not the URL of a registry"),
+        ({"server": "https://user:secret@registry.test"}, "configure a keychain"),
         ({"server": "https://registry.test?x=1"}, "not the URL of a registry"),
         ({"server": "https://registry.test:port"}, "not the URL of a registry"),
         ({"server": "https://"}, "not the URL of a registry"),
@@ -152,7 +152,7 @@ def test_mistakes_are_told_at_start_up(place: dict[str, object], said: str) -> N
     with pytest.raises(ConfigurationError, match=said) as caught:
         endpoints("other.test", hosts=[{"host": "registry.test", **place}])
     assert "registry.test" in str(caught.value)
-    assert "secret" not in str(caught.value).replace("user:secret@registry.test", "")
+    assert "secret" not in str(caught.value)
 
 
 # --- as stargz-snapshotter has them ------------------------------------------------------------------
