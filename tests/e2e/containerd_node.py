@@ -6,7 +6,7 @@ import hashlib
 import http.client
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from servers.docker_registry import DockerRegistry
 from servers.lazylayer_daemon import LazylayerDaemon
 from servers.process import ServerError, wait_until
 
-__all__ = ["ContainerdNode", "mixed_image"]
+__all__ = ["PYTHON", "SNAPSHOTTER", "ContainerdNode", "mixed_image", "pick_layers"]
 
 PYTHON = "/usr/bin/python3"
 SNAPSHOTTER = "lazylayer"
@@ -99,6 +99,19 @@ def mixed_image(registry: DockerRegistry, lower: str, upper: str, tag: str) -> s
     (manifest, config), (other, other_config) = (_read(registry, repository, each) for each in (lower, upper))
     manifest["layers"][-1] = other["layers"][-1]
     config["rootfs"]["diff_ids"][-1] = other_config["rootfs"]["diff_ids"][-1]
+    return _write(registry, repository, tag, manifest, config)
+
+
+def pick_layers(registry: DockerRegistry, reference: str, numbers: Sequence[int], tag: str) -> str:
+    """An image of some layers of another one, in its repository."""
+    repository = reference.removeprefix(f"{registry.host}/").rpartition(":")[0]
+    manifest, config = _read(registry, repository, reference)
+    manifest["layers"] = [manifest["layers"][number] for number in numbers]
+    config["rootfs"]["diff_ids"] = [config["rootfs"]["diff_ids"][number] for number in numbers]
+    return _write(registry, repository, tag, manifest, config)
+
+
+def _write(registry: DockerRegistry, repository: str, tag: str, manifest: dict[str, Any], config: Any) -> str:
     data = json.dumps(config).encode()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     place = _ask(registry, "POST", f"/v2/{repository}/blobs/uploads/")[1]

@@ -91,9 +91,7 @@ def wait_until_both_agree(node: ContainerdNode) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_whatever_ends_the_daemon_nothing_leaks(
-    node: ContainerdNode, reference: str, another_reference: str
-) -> None:
+def test_whatever_ends_the_daemon_nothing_leaks(node: ContainerdNode, reference: str, another_reference: str) -> None:
     for number in range(ROUNDS):
         start_pull(node, reference, "default").wait(60)
         container = Container(node, reference, f"reader-{number}")

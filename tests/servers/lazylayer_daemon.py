@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from servers.process import ServerProcess, run, wait_until
+from servers.process import ServerError, ServerProcess, run, wait_until
 
 
 class LazylayerDaemon:
@@ -45,6 +45,7 @@ class LazylayerDaemon:
             [*self._command, "serve", "--address", self.address],
             log=directory / "lazylayer.log",
             ready=self._answers,
+            environment={**os.environ, "PYTHONFAULTHANDLER": "1"},
             start_seconds=60,
         )
         directory.mkdir(parents=True, exist_ok=True)
@@ -78,10 +79,16 @@ class LazylayerDaemon:
         self._process.start()
 
     def end(self, number: signal.Signals) -> None:
-        """Send it a signal and wait until it is gone."""
+        """Send it a signal and wait until it is gone; ServerError, with what its threads do, when it stays."""
         os.kill(self._process.pid, number)
-        wait_until(lambda: not self._process.running, "lazylayer serve ends", 30)
-        self._process.kill()
+        try:
+            wait_until(lambda: not self._process.running, "lazylayer serve ends", 30)
+        except ServerError as error:
+            os.kill(self._process.pid, signal.SIGABRT)
+            wait_until(lambda: not self._process.running, "lazylayer serve is aborted", 30)
+            raise ServerError(f"{error}\n{self._process.read_log_tail()}") from None
+        finally:
+            self._process.kill()
 
     def pull(self, containerd: Path, reference: str, *, namespace: str = "default") -> dict[str, Any]:
         """`lazylayer pull --json` of an image into a containerd; what it said."""
