@@ -19,6 +19,9 @@ from lazylayer_resolver_registry.options import Options
 __all__ = ["UNCONFIGURED", "ConnectionOptions", "make_client"]
 
 _KEPT_ALIVE = 32
+_KEPT_ALIVE_SECONDS = 30.0
+"""Longer than httpx does: reads come now and then, and a handshake costs round trips. Shorter than what
+firewalls and address translators on the way forget a silent connection after, which would cost a time-out."""
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +83,11 @@ def make_client(secure: bool, local: bool, connection: ConnectionOptions, defaul
         follow_redirects=False,
         headers={"User-Agent": f"lazylayer/{__version__}", "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(idle, connect=connect, pool=None),
-        limits=httpx.Limits(max_connections=defaults.connections, max_keepalive_connections=_KEPT_ALIVE),
+        limits=httpx.Limits(
+            max_connections=defaults.connections,
+            max_keepalive_connections=_KEPT_ALIVE,
+            keepalive_expiry=_KEPT_ALIVE_SECONDS,
+        ),
     )
 
 

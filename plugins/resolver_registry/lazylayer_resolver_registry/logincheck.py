@@ -19,7 +19,11 @@ __all__ = ["login_check"]
 @click.option("--plain-http", is_flag=True, help="Speak HTTP without TLS to the registry of REF.")
 @click.pass_context
 def login_check(context: click.Context, reference: Reference, plain_http: bool) -> None:
-    """Resolve REF as a mount would, and print the way: hosts, keychains, tokens and redirects, without secrets."""
+    """Show the way that a mount would take to the image REF.
+
+    REF is resolved, and one byte of its lowest layer is read. What is printed is which hosts and mirrors were asked,
+    what they answered, which keychain had credentials, where a token came from, and where the layer is; no secrets.
+    """
     from lazylayer.cli.program import load_program
     from lazylayer.log import one_line
     from lazylayer.oci import Platform
