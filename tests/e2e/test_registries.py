@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -280,6 +282,55 @@ def test_mirror_and_origin_go_down_and_come_back(node: Node, image: LayoutImage,
                 read(source, 3000, 4000)
             origin.start()
             assert read(source, 3000, 4000) == layer[3000:4000]
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as members:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            members.addfile(member, io.BytesIO(data))
+    return archive.getvalue()
+
+
+@pytest.mark.fuse
+def test_a_mounted_image_is_read_on_while_places_come_and_go(tmp_path: Path) -> None:
+    files = {name: random.Random(name).randbytes(3_000_000) for name in "abcd"}
+    write_image(tmp_path / "layout", "1", LayoutImage([tar_of(files)], MACHINE))
+    with DockerRegistry(tmp_path / "origin") as origin, DockerRegistry(tmp_path / "mirror") as mirror:
+        shell = CommandLine(
+            tmp_path / "shell",
+            **{
+                "background.enabled": "false",
+                "prefetch.enabled": "false",
+                # So that a file is not fetched with its neighbour.
+                "fetch.window_min": "65536",
+                "fetch.window_max": "65536",
+                "plugin.resolver_registry.mirror_rest": "0",
+                "plugin.resolver_registry.attempts": "2",
+            },
+        )
+        shell.directory.mkdir()
+        for each in (origin, mirror):
+            shell.run("convert", f"oci:{tmp_path}/layout:1", f"{each.host}/{REPOSITORY}:1")
+        shell.settings["resolver.hosts"] = (
+            f'[{{host = "{origin.host}", server = "{origin.url}", mirrors = [{{url = "{mirror.url}"}}]}}]'
+        )
+        with shell.mounted(f"{origin.host}/{REPOSITORY}:1") as mountpoint:
+            assert (mountpoint / "a").read_bytes() == files["a"]
+            assert shell.status()[0]["layers"][0]["source"].startswith(mirror.host)
+            mirror.kill()
+            assert (mountpoint / "b").read_bytes() == files["b"]
+            assert shell.status()[0]["layers"][0]["source"].startswith(origin.host)
+            mirror.start()
+            origin.kill()
+            assert (mountpoint / "c").read_bytes() == files["c"]
+            mirror.kill()
+            with pytest.raises(OSError, match="Input/output error"):
+                (mountpoint / "d").read_bytes()
+            origin.start()
+            assert (mountpoint / "d").read_bytes() == files["d"]
 
 
 # --- a storage behind signed addresses -----------------------------------------------------------
