@@ -113,7 +113,7 @@ def test_whatever_ends_the_daemon_nothing_leaks(node: ContainerdNode, reference:
 
 def start_pull(node: ContainerdNode, reference: str, namespace: str) -> subprocess.Popen[bytes]:
     """A pull by containerd's own client in the background; it may fail."""
-    command = ["ctr-remote", "--address", node.containerd.address, "--namespace", namespace]
+    command: list[str | Path] = ["ctr-remote", "--address", node.containerd.address, "--namespace", namespace]
     arguments = ["images", "rpull", "--plain-http", "--snapshotter", SNAPSHOTTER, reference]
     return subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

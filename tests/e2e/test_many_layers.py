@@ -82,7 +82,7 @@ def test_an_image_of_100_layers_runs(node: ContainerdNode, reference: str) -> No
 def silence(port: int) -> Iterator[threading.Event]:
     """A server that takes connections and says nothing; the event says that somebody has connected."""
     connected = threading.Event()
-    connections = []
+    connections: list[socket.socket] = []
 
     def accept() -> None:
         while True:

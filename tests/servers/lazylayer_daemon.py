@@ -92,8 +92,8 @@ class LazylayerDaemon:
 
     def pull(self, containerd: Path, reference: str, *, namespace: str = "default") -> dict[str, Any]:
         """`lazylayer pull --json` of an image into a containerd; what it said."""
-        arguments = ["pull", "--json", "--containerd", containerd, "--namespace", namespace, reference]
-        said: dict[str, Any] = json.loads(run([*self._command, *arguments]))
+        options: list[str | Path] = ["--json", "--containerd", containerd, "--namespace", namespace]
+        said: dict[str, Any] = json.loads(run([*self._command, "pull", *options, reference]))
         return said
 
     def mounts(self) -> list[str]:

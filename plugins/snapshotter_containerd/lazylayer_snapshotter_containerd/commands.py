@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,9 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
     overrides = [f"root={json.dumps(str(root.absolute()))}"] if root is not None else []
     with load_program(context, overrides) as program:
         serve_snapshots(program, address)
+    # Python would wait for threads that still wait for a registry; there is nobody left to answer.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @click.command()

@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import stat
-import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import msgspec
 from loguru import logger
@@ -51,19 +51,11 @@ def serve(program: Program, address: str = "") -> None:
     options = settings.plugin_options("snapshotter_containerd", Options)
     listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
     root = Path(settings.root).absolute() / "snapshotter"
-    ended = threading.Event()
-    received: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        received.append(number)
-        ended.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
     with ExitStack() as stack:
+        signals = stack.enter_context(_Signals())
         stack.callback(os.close, _lock(root))
         filesystem = Filesystem(program)
-        stack.callback(lambda: filesystem.close(leave=signal.SIGINT not in received))
+        stack.callback(lambda: filesystem.close(leave=signals.received != signal.SIGINT))
         snapshotter = Snapshotter(root, filesystem)
         stack.callback(snapshotter.close)
         remote = reconcile(snapshotter)
@@ -76,10 +68,38 @@ def serve(program: Program, address: str = "") -> None:
         restorer = Restorer(snapshotter, remote)
         logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
         notify("READY=1")
-        ended.wait()
+        signals.wait()
         notify("STOPPING=1")
         restorer.close()
-        server.stop(_GRACE).wait()
+        server.stop(_GRACE).wait(2 * _GRACE)
+
+
+class _Signals:
+    """SIGTERM and SIGINT, to be waited for by the main thread.
+
+    Python notices a signal when the main thread runs, and the kernel may hand it to any other one,
+    which does not wake the main thread from a lock. So signals arrive by a socket.
+    """
+
+    received = 0
+
+    def __enter__(self) -> Self:
+        self._reading, self._writing = socket.socketpair()
+        self._writing.setblocking(False)
+        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        self._reading.close()
+        self._writing.close()
+
+    def wait(self) -> None:
+        """Waits for one of them; `received` says which."""
+        while self.received not in (signal.SIGTERM, signal.SIGINT):
+            self.received = self._reading.recv(1)[0]
 
 
 def _lock(root: Path) -> int:

@@ -1,0 +1,72 @@
+"""What is in `deploy/` can be read by those it is for."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from meta.repository import ROOT
+
+DEPLOY = ROOT / "deploy"
+SNIPPETS = sorted((DEPLOY / "containerd").glob("*.toml"))
+SOCKET = "/run/lazylayer/snapshotter.sock"
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda path: path.name)
+def test_snippets_name_the_socket(snippet: Path) -> None:
+    settings = tomllib.loads(snippet.read_text())
+    assert settings["proxy_plugins"]["lazylayer"] == {
+        "type": "snapshot",
+        "address": SOCKET,
+        **({"exports": settings["proxy_plugins"]["lazylayer"]["exports"]} if settings["version"] == 3 else {}),
+    }
+
+
+@pytest.mark.servers
+def test_containerd_takes_its_snippet() -> None:
+    if shutil.which("containerd") is None:
+        pytest.skip("needs containerd")
+    version = subprocess.run(["containerd", "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
+    snippet = DEPLOY / "containerd" / ("config-1.toml" if version.lstrip("v").startswith("1.") else "config-2.toml")
+    command = ["containerd", "--config", snippet, "config", "dump"]
+    dumped = tomllib.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert dumped["proxy_plugins"]["lazylayer"]["address"] == SOCKET
+    assert "lazylayer" in str(dumped["plugins"])
+
+
+def test_units_restart_without_taking_mounts_away() -> None:
+    unit = ConfigParser(interpolation=None, strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "systemd/lazylayer.service")
+    service = unit["Service"]
+    assert service["Type"] == "notify"
+    assert service["KillMode"] == "process"
+    assert int(service["FileDescriptorStoreMax"]) >= 1024
+    assert unit["Unit"]["Before"] == "containerd.service"
+    # A mount namespace of its own would hide mounts from containerd.
+    assert not {"PrivateTmp", "ProtectSystem", "PrivateMounts", "ReadOnlyPaths"} & set(service)
+
+
+def test_manifests_are_yaml_and_show_mounts_to_the_node() -> None:
+    documents = list(yaml.safe_load_all((DEPLOY / "kubernetes/lazylayer.yaml").read_text()))
+    (daemon_set,) = (each for each in documents if each["kind"] == "DaemonSet")
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    mounts = {each["name"]: each for each in container["volumeMounts"]}
+    assert mounts["root"]["mountPropagation"] == "Bidirectional"
+    volumes = {each["name"]: each for each in daemon_set["spec"]["template"]["spec"]["volumes"]}
+    for name in ("root", "run"):
+        assert volumes[name]["hostPath"]["path"] == mounts[name]["mountPath"]
+    (configuration,) = (each for each in documents if each["kind"] == "ConfigMap")
+    tomllib.loads(configuration["data"]["config.toml"])
+
+
+def test_the_configuration_is_good() -> None:
+    from lazylayer.configuration import check_configuration
+
+    assert list(check_configuration(DEPLOY / "lazylayer.toml", [])) == []
