@@ -156,3 +156,21 @@ def test_a_registry_that_is_away_stops_no_start(node: ContainerdNode, reference:
     finally:
         node.registry.start()
     assert node.run(reference, "print(6 * 7)", name="later") == "42\n"
+
+
+def test_a_fuse_mount_whose_server_died_gives_errors_and_never_wrong_bytes(
+    as_root: None, server_directory: Path, docker_registry: DockerRegistry, reference: str
+) -> None:
+    directory = server_directory / "f"
+    with ContainerdNode(directory, docker_registry, settings={"mount.frontend": "frontend_fuse"}) as node:
+        node.pull(reference)
+        container = Container(node, reference, "reader")
+        node.restart(signal.SIGKILL)
+        wait_until(lambda: "error" in container.said(), "the container gets errors")
+        assert "wrong" not in container.said()
+        assert node.run(reference, "print(6 * 7)", name="new") == "42\n"
+        container.remove()
+        node.remove_images()
+        wait_until_both_agree(node)
+        assert node.daemon.mounts() == []
+    shutil.rmtree(directory)

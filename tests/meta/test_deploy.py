@@ -34,7 +34,7 @@ def test_containerd_takes_its_snippet() -> None:
         pytest.skip("needs containerd")
     version = subprocess.run(["containerd", "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
     snippet = DEPLOY / "containerd" / ("config-1.toml" if version.lstrip("v").startswith("1.") else "config-2.toml")
-    command = ["containerd", "--config", snippet, "config", "dump"]
+    command: list[str | Path] = ["containerd", "--config", snippet, "config", "dump"]
     dumped = tomllib.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert dumped["proxy_plugins"]["lazylayer"]["address"] == SOCKET
     assert "lazylayer" in str(dumped["plugins"])
