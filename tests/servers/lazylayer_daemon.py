@@ -107,5 +107,10 @@ class LazylayerDaemon:
             log.seek(self._started_at)
             return [json.loads(line) for line in log if line.startswith("{")]
 
+    def frontend(self) -> str:
+        """The frontend that it mounts with; empty before its first mount since it was started."""
+        words = [str(line["message"]).rpartition(" ")[2] for line in self.log() if "mounting with" in line["message"]]
+        return words[-1] if words else ""
+
     def _answers(self) -> bool:
         return any("serving snapshots on" in str(line["message"]) for line in self.log())
