@@ -139,6 +139,7 @@ def test_mixed_images_run(node: ContainerdNode, lazy: str, plain: str) -> None:
             assert node.run(reference, "import json; print(json.dumps(1))", namespace=namespace) == "1\n"
 
 
+@pytest.mark.seed(3)
 def test_the_go_client_pulls(node: ContainerdNode, lazy: str) -> None:
     node.containerd.ctr_remote("images", "rpull", "--plain-http", "--snapshotter", SNAPSHOTTER, lazy)
     prepared = [line["remote-snapshot-prepared"] for line in node.daemon.log() if "remote-snapshot-prepared" in line]
@@ -170,6 +171,7 @@ def pull_by_cri(node: ContainerdNode, reference: str) -> str:
     return image
 
 
+@pytest.mark.seed(3)
 def test_cri_pulls_lazily_in_several_namespaces_at_once(node: ContainerdNode, lazy: str) -> None:
     namespaces = ("k8s.io", "one", "two", "three")
 

@@ -63,7 +63,7 @@ def test_manifests_are_yaml_and_show_mounts_to_the_node() -> None:
     for name in ("root", "run"):
         assert volumes[name]["hostPath"]["path"] == mounts[name]["mountPath"]
     (configuration,) = (each for each in documents if each["kind"] == "ConfigMap")
-    tomllib.loads(configuration["data"]["config.toml"])
+    tomllib.loads(configuration["data"]["lazylayer.toml"])
 
 
 def test_the_configuration_is_good() -> None:
