@@ -39,8 +39,8 @@ class Directories:
         """Where the files of snapshot `number` are, or its layer is mounted."""
         return str(self.path / str(number) / "fs")
 
-    def create(self, snapshot: Snapshot, parent: int | None) -> None:
-        """Makes the directories of a new snapshot, owned as those of its parent are, at once or not at all."""
+    def create(self, snapshot: Snapshot) -> None:
+        """Makes the directories of a new snapshot, at once or not at all."""
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.path))
         try:
             upper = temporary / "fs"
@@ -49,15 +49,17 @@ class Directories:
             if snapshot.kind == Kind.ACTIVE:
                 (temporary / "work").mkdir()
                 (temporary / "work").chmod(0o711)
-            if parent is not None:
-                owner = Path(self.upper(parent)).stat()
-                os.chown(upper, owner.st_uid, owner.st_gid)
             place = self.path / str(snapshot.id)
             shutil.rmtree(place, ignore_errors=True)  # of a transaction that never ended, with this number
             temporary.rename(place)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+    def take_owner(self, number: int, parent: int) -> None:
+        """Gives the root of a new snapshot the owner of its parent's. Waits for the parent's mount, if it is one."""
+        owner = Path(self.upper(parent)).stat()
+        os.chown(self.upper(number), owner.st_uid, owner.st_gid)
 
     def ensure(self, number: int) -> str:
         """The mountpoint of a remote snapshot, made again if it is gone. It must not be mounted."""

@@ -72,14 +72,10 @@ class Snapshotter:
             if _find_target(transaction, target, parent) is not None:
                 raise _there_already(target)
             snapshot = transaction.create(Kind.ACTIVE, key, parent, labels, pending=True)
-            self.directories.create(snapshot, transaction.get(parent).id if parent else None)
+            self.directories.create(snapshot)
         if self._mount_target(snapshot, target):
             raise _there_already(target)
-        try:
-            return self.mounts(key)
-        except LazylayerError:
-            self._abandon(snapshot)
-            raise
+        return self._finish(snapshot)
 
     def view(self, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
         """Makes a read-only snapshot and says how to mount it. Raises as `prepare` without target."""
@@ -180,7 +176,21 @@ class Snapshotter:
         self.layers.check(parents)
         with self.store.transaction() as transaction:
             snapshot = transaction.create(kind, key, parent, labels)
-            self.directories.create(snapshot, parents[0].id if parents else None)
+            self.directories.create(snapshot)
+        return self._finish(snapshot, checked=True)
+
+    def _finish(self, snapshot: Snapshot, *, checked: bool = False) -> list[Mount]:
+        """How to mount a new snapshot, now that everything else is done; it is gone if this fails."""
+        try:
+            with self.store.transaction() as transaction:
+                _, *parents = transaction.chain(snapshot.name)
+            if not checked:
+                self.layers.check(parents)
+            if parents:
+                self.directories.take_owner(snapshot.id, parents[0].id)
+        except (LazylayerError, OSError):
+            self._abandon(snapshot)
+            raise
         return self.directories.mounts(snapshot, _numbers(parents))
 
     def _mount_target(self, snapshot: Snapshot, target: str) -> bool:

@@ -238,7 +238,7 @@ def test_what_a_killed_predecessor_was_at_is_put_in_order(service: Any, client: 
     root: Path = service.root / "snapshots"
     with service.snapshotter.store.transaction() as transaction:
         pending = transaction.create(2, "pending", "", {REF: "sha256:b"}, pending=True)
-        service.snapshotter.directories.create(pending, None)
+        service.snapshotter.directories.create(pending)
     (root / "new-abcdef/fs").mkdir(parents=True)
     for name in ("99", str(pending.id)):
         (root / name / "fs").mkdir(parents=True, exist_ok=True)
@@ -271,3 +271,17 @@ def test_nobody_uses_a_layer_that_is_still_being_mounted(service: Any, refused: 
     thread.join()
     restorer.wait()
     assert done.is_set()
+
+
+def test_a_target_can_be_prepared_on_a_layer_that_is_not_mounted_yet(service: Any, client: Any, refused: Any) -> None:
+    low = service.prepare_target("sha256:a", labels={"layer": "low"})
+    service.stop()
+    service.filesystem.forget()
+    service.start()
+    reconcile(service.snapshotter)
+    service.filesystem.broken = {"low", "high"}
+    service.prepare_target("sha256:b", low, labels={"layer": "other"})
+    with refused("UNAVAILABLE"):
+        service.client.prepare("extract", low, {REF: "sha256:c", "layer": "high"})
+    assert set(service.client.list()) == {"sha256:a", "sha256:b"}
+    assert service.directory_names() == {"1", "2"}
