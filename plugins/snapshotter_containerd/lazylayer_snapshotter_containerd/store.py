@@ -83,6 +83,13 @@ class Store:
         self._lock = threading.Lock()
         # The file is made root-only by whoever made its directory root-only.
         self._connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=10)
+        try:
+            self._prepare(file)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, file: Path) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")

@@ -223,7 +223,9 @@ class Service:
         ]
         kind = ["--rbind"] if mount.type == "bind" else ["-t", mount.type]
         flags = ["-o", ",".join(options)] if options else []
-        subprocess.run(["mount", *kind, *flags, mount.source, target], check=True, cwd=base)
+        # Like containerd by mount(2): by fsconfig(2), newer programs' choice, no option is longer than 256 bytes.
+        environment = {**os.environ, "LIBMOUNT_FORCE_MOUNT2": "always"}
+        subprocess.run(["mount", *kind, *flags, mount.source, target], check=True, cwd=base, env=environment)
         try:
             yield target
         finally:
