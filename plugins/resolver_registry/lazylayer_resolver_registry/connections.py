@@ -5,6 +5,7 @@ Trust comes from the system's certificates, and from those that are configured f
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import ssl
 from pathlib import Path
@@ -66,20 +67,20 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
 UNCONFIGURED = ConnectionOptions()
 
 
-def make_client(secure: bool, local: bool, connection: ConnectionOptions, defaults: Options) -> httpx.Client:
+def make_client(secure: bool, proxy: str, connection: ConnectionOptions, defaults: Options) -> httpx.Client:
     """A client for hosts with these options.
 
     :param secure: whether it is for https; certificates are loaded only then.
-    :param local: whether it is for hosts on this machine, which no proxy of the environment can reach.
+    :param proxy: the URL of the proxy that leads there, empty for none.
 
-    Raises ConfigurationError for certificates that cannot be used.
+    Raises ConfigurationError for certificates and proxies that cannot be used.
     """
     idle = defaults.idle_timeout if connection.idle_timeout is None else connection.idle_timeout or None
     connect = connection.connect_timeout or defaults.connect_timeout
     return httpx.Client(
         verify=_ssl_context(connection) if secure else False,
-        proxy=connection.proxy or None,
-        trust_env=not local and not connection.proxy,
+        proxy=_proxy(proxy),
+        trust_env=False,  # httpx ends with a traceback for networks in NO_PROXY; and see `Proxies`
         follow_redirects=False,
         headers={"User-Agent": f"lazylayer/{__version__}", "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(idle, connect=connect, pool=None),
@@ -89,6 +90,26 @@ def make_client(secure: bool, local: bool, connection: ConnectionOptions, defaul
             keepalive_expiry=_KEPT_ALIVE_SECONDS,
         ),
     )
+
+
+def _proxy(url: str) -> httpx.Proxy | None:
+    if not url:
+        return None
+    try:
+        proxy = httpx.Proxy(url)
+    except (httpx.InvalidURL, ValueError):
+        proxy = None
+    if proxy is None or not proxy.url.host:
+        # What was configured is not shown: it may hold a password.
+        raise ConfigurationError(
+            "the proxy that is configured, or named by HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, is no URL of a proxy, "
+            "as in http://proxy.test:3128"
+        )
+    if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ConfigurationError(
+            f"the proxy {proxy.url.scheme}://{proxy.url.host} cannot be used: install the package socksio"
+        )
+    return proxy
 
 
 def _ssl_context(connection: ConnectionOptions) -> ssl.SSLContext:

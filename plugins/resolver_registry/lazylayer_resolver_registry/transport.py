@@ -18,8 +18,9 @@ import httpx
 from lazylayer.errors import NotFoundError, UnavailableError
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
+from lazylayer_resolver_registry.proxies import Proxies
 from lazylayer_resolver_registry.trail import step
-from lazylayer_resolver_registry.urls import is_loopback, shown
+from lazylayer_resolver_registry.urls import shown
 
 __all__ = ["Patience", "RetryableError", "Transport", "check_status", "finish", "read_bounded"]
 
@@ -84,8 +85,9 @@ class Transport:
         self.options = options
         self.single_range_hosts: set[str] = set()
         """Registries whose answers to several ranges were seen to be wrong."""
+        self._proxies = Proxies.of_environment()
         self._lock = threading.Lock()
-        self._clients: dict[tuple[bool, bool, ConnectionOptions], httpx.Client] = {}
+        self._clients: dict[tuple[bool, str, ConnectionOptions], httpx.Client] = {}
         self._closing = threading.Event()
 
     @contextmanager
@@ -100,7 +102,7 @@ class Transport:
         """The answer, its body not read yet; closed at the end.
 
         Raises RetryableError for what goes wrong on the way, also while the body is read inside;
-        ConfigurationError for certificates that cannot be used.
+        ConfigurationError for certificates and proxies that cannot be used.
         """
         client = self._client(url, connection)
         try:
@@ -141,7 +143,7 @@ class Transport:
 
     def _client(self, url: httpx.URL, connection: ConnectionOptions) -> httpx.Client:
         """The client for a kind of host: certificates are only loaded when something needs them."""
-        key = (url.scheme == "https", is_loopback(url), connection)
+        key = (url.scheme == "https", connection.proxy or self._proxies.proxy(url), connection)
         with self._lock:
             if self._closing.is_set():
                 raise UnavailableError("lazylayer is ending")

@@ -18,7 +18,7 @@ import httpx
 from lazylayer.errors import UnavailableError
 from lazylayer.oci import DEFAULT_REGISTRY
 
-__all__ = ["HUB", "authority", "base_url", "check_target", "is_loopback", "same_origin", "shown"]
+__all__ = ["HUB", "authority", "base_url", "check_target", "is_loopback", "port_of", "same_origin", "shown"]
 
 HUB = "registry-1.docker.io"
 """Where the images of docker.io are."""
@@ -70,16 +70,17 @@ def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
 
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     """Whether both are the same scheme, host and port, so that credentials for one are for the other."""
-    return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+    return (one.scheme, one.host, port_of(one)) == (other.scheme, other.host, port_of(other))
+
+
+def port_of(url: httpx.URL) -> int:
+    """The port that `url` leads to."""
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def shown(url: httpx.URL) -> str:
     """A URL for messages: without the query, which holds signatures, and without a name and password."""
     return f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}{url.path}"
-
-
-def _port(url: httpx.URL) -> int:
-    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def _name(url: httpx.URL) -> str:

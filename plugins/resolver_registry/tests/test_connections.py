@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lazylayer.errors import ConfigurationError, UnavailableError
 from lazylayer.extents import Extent
@@ -18,6 +21,7 @@ from lazylayer.testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthe
 from lazylayer_resolver_registry import ResolverRegistry
 from lazylayer_resolver_registry.connections import ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
+from lazylayer_resolver_registry.proxies import Proxies
 from synthetic.registry_client import PLATFORM, REPOSITORY, Client, fetched
 
 FAR = "registry.invalid"
@@ -61,6 +65,73 @@ def test_no_proxy_is_heard(
     assert registry.requests == []
 
 
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("foo://ann:s3cret@proxy.test:1", "no URL of a proxy"),
+        ("http://ann:s3cret@proxy.test:port", "no URL of a proxy"),
+        ("http://", "no URL of a proxy"),
+        ("socks5://ann:s3cret@proxy.test:1", "install the package socksio"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_explained(
+    plugin: ResolverRegistry, monkeypatch: pytest.MonkeyPatch, proxy: str, said: str
+) -> None:
+    if proxy.startswith("socks") and importlib.util.find_spec("socksio"):
+        pytest.skip("socksio is here")
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        resolves(plugin)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "url", "without"),
+    [
+        ("", "http://registry.test", False),
+        ("*", "http://registry.test", True),
+        ("registry.test", "http://registry.test", True),
+        ("registry.test", "http://a.registry.test", True),
+        ("registry.test", "http://myregistry.test", False),
+        (".registry.test", "http://registry.test", False),
+        (".registry.test, other.test", "http://a.registry.test", True),
+        ("*.registry.test", "https://a.registry.test", True),
+        ("*.registry.test", "https://registry.test", False),
+        ("REGISTRY.test", "http://registry.TEST", True),
+        ("registry.test:5000", "http://registry.test:5000", True),
+        ("registry.test:5000", "http://registry.test", False),
+        ("registry.test:443", "https://registry.test", True),
+        ("10.0.0.0/8", "http://10.1.2.3:5000", True),
+        ("10.0.0.0/8", "http://11.1.2.3", False),
+        ("10.0.0.0/8", "http://registry.test", False),
+        ("10.1.2.3", "http://10.1.2.3", True),
+        ("10.1.2.3:5000", "http://10.1.2.3:5001", False),
+        ("fd00::/8", "https://[fd00::7]:5000", True),
+        ("::/0", "https://[fd00::7]", True),
+        ("fd00::7", "https://[fd00::7]", True),
+        ("[fd00::7]:5000", "https://[fd00::7]:5000", True),
+        ("[fd00::7]:5000", "https://[fd00::7]", False),
+        (",,:, /", "http://registry.test", False),
+        ("", "http://127.0.0.1:5000", True),
+    ],
+)
+def test_exceptions_from_proxies(exceptions: str, url: str, without: bool) -> None:
+    proxies = Proxies({"all": "proxy.test:3128", "no": exceptions})
+    assert proxies.proxy(httpx.URL(url)) == ("" if without else "http://proxy.test:3128")
+
+
+def test_each_scheme_has_its_proxy() -> None:
+    proxies = Proxies({"http": "http://one.test", "all": "http://all.test"})
+    assert proxies.proxy(httpx.URL("http://registry.test")) == "http://one.test"
+    assert proxies.proxy(httpx.URL("https://registry.test")) == "http://all.test"
+    assert Proxies({}).proxy(httpx.URL("https://registry.test")) == ""
+
+
+@given(st.text(max_size=40))
+def test_no_exception_breaks_the_reader(exceptions: str) -> None:
+    Proxies({"all": "proxy.test:3128", "no": exceptions}).proxy(httpx.URL("http://registry.test"))
+
+
 def test_this_machine_is_reached_without_a_proxy(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     client.add_image()
@@ -102,9 +173,9 @@ def test_an_authority_that_is_none_names_its_file(tmp_path: Path, text: str) -> 
     file = tmp_path / "ca.crt"
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=r"ca\.crt: no certificate"):
-        make_client(True, False, ConnectionOptions(ca=(str(file),)), Options())
+        make_client(True, "", ConnectionOptions(ca=(str(file),)), Options())
     with pytest.raises(ConfigurationError, match=r"ca\.crt: not a client certificate"):
-        make_client(True, False, ConnectionOptions(client=((str(file), ""),)), Options())
+        make_client(True, "", ConnectionOptions(client=((str(file), ""),)), Options())
 
 
 def test_a_changed_certificate_is_noticed(tmp_path: Path) -> None:
@@ -120,9 +191,9 @@ def test_a_changed_certificate_is_noticed(tmp_path: Path) -> None:
 
 def test_timeouts_are_those_of_the_place_or_the_plugin() -> None:
     options = Options(connect_timeout=3, idle_timeout=4)
-    with make_client(False, True, ConnectionOptions(), options) as client:
+    with make_client(False, "", ConnectionOptions(), options) as client:
         assert client.timeout == httpx.Timeout(4, connect=3, pool=None)
-    with make_client(False, True, ConnectionOptions(connect_timeout=1, idle_timeout=0), options) as client:
+    with make_client(False, "", ConnectionOptions(connect_timeout=1, idle_timeout=0), options) as client:
         assert client.timeout == httpx.Timeout(None, connect=1, pool=None)
 
 
