@@ -50,15 +50,16 @@ class _Flight:
 
 
 class _Member:
-    """A member to fetch: its number, where it starts, and the end of the bytes that are needed."""
+    """A member to fetch: its number, where it starts, the end of the bytes that are needed, its flight."""
 
-    __slots__ = ("end", "need", "number", "start")
+    __slots__ = ("end", "flight", "need", "number", "start")
 
-    def __init__(self, number: int, start: int, end: int, need: int) -> None:
+    def __init__(self, number: int, start: int, end: int, need: int, flight: _Flight) -> None:
         self.number = number
         self.start = start
         self.end = end
         self.need = need
+        self.flight = flight
 
 
 class Fetcher:
@@ -204,10 +205,9 @@ class Fetcher:
             if flight is not None:
                 return flight
             claimed = self._claim_locked(wanted)
-            self._plan_ahead(claimed, window, limit if sequential else 0)
-            flight = self._flights[member]
+            self._plan_ahead(list(claimed), window, limit if sequential else 0)
         self._start(claimed)
-        return flight
+        return claimed[member]
 
     def _limit(self, last: int | None) -> int:
         """The member that a sequential reader's window ends before."""
@@ -249,7 +249,7 @@ class Fetcher:
         with self._lock:
             claimed = self._claim_locked(wanted)
             if claimed:
-                self._plan_ahead(claimed, window, limit)
+                self._plan_ahead(list(claimed), window, limit)
         if claimed:
             self._start(claimed)
 
@@ -283,52 +283,58 @@ class Fetcher:
 
     # --- requests --------------------------------------------------------------------------------
 
-    def _claim(self, members: Sequence[int]) -> list[int]:
+    def _claim(self, members: Sequence[int]) -> dict[int, _Flight]:
         with self._lock:
             return self._claim_locked(members)
 
-    def _claim_locked(self, members: Sequence[int]) -> list[int]:
-        """Makes flights for those members that nobody fetches yet, and returns these."""
-        claimed = [member for member in members if member not in self._flights]
-        for member in claimed:
-            self._flights[member] = _Flight()
+    def _claim_locked(self, members: Sequence[int]) -> dict[int, _Flight]:
+        """Makes flights for those members that nobody fetches yet, and returns these.
+
+        Who claims a flight ends it, and no other: a member that is missing again, because the cache
+        let go of it, may have a new flight while the one who fetched it before is still at work.
+        """
+        claimed = {member: _Flight() for member in members if member not in self._flights}
+        self._flights.update(claimed)
         return claimed
 
-    def _start(self, members: list[int]) -> None:
-        thread = threading.Thread(target=self._run, args=(members,), name="lazylayer-fetch", daemon=True)
+    def _start(self, claimed: dict[int, _Flight]) -> None:
+        thread = threading.Thread(target=self._run, args=(claimed,), name="lazylayer-fetch", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            self._fail(members, LayerError(f"no thread to fetch with: {error}"))
+            self._fail(claimed, LayerError(f"no thread to fetch with: {error}"))
 
-    def _run(self, members: list[int]) -> None:
-        # An error is not lost: every flight carries it to whoever waits.
-        with self._slots, self._scheduler.foreground(), suppress(LazylayerError):
-            self._carry_out(members)
+    def _run(self, claimed: dict[int, _Flight]) -> None:
+        try:
+            # An error is not lost: every flight carries it to whoever waits.
+            with self._slots, self._scheduler.foreground(), suppress(LazylayerError):
+                self._carry_out(claimed)
+        finally:
+            self._abandon(claimed)
 
-    def _carry_out(self, members: list[int], turn: Turn | None = None) -> bool:
+    def _carry_out(self, claimed: dict[int, _Flight], turn: Turn | None = None) -> bool:
         """Fetches claimed members; returns whether all of them came. Raises what went wrong."""
-        if not members:
+        if not claimed:
             return True
         try:
-            return self._receive([self._need(member) for member in members], turn)
+            return self._receive([self._need(member, flight) for member, flight in claimed.items()], turn)
         except LazylayerError as error:
-            self._fail(members, error)
+            self._fail(claimed, error)
             raise
         except Exception as error:
             failure = LayerError(f"layer {self._blob.digest}: {type(error).__name__}: {error}")
-            self._fail(members, failure)
+            self._fail(claimed, failure)
             raise failure from error
         finally:
-            self._abandon(members)
+            self._abandon(claimed)
 
-    def _need(self, member: int) -> _Member:
+    def _need(self, member: int, flight: _Flight) -> _Member:
         """What of a member must be fetched. A lying table cannot make it more than it inflates to."""
         table = self._table
         place = table.member_extent(member)
         need = max(chunk.inner + chunk.size for chunk in map(table.__getitem__, table.chunks_of(member)))
         longest = need + need // 64 + 64 * 1024
-        return _Member(member, place.start, min(place.end, place.start + longest), need)
+        return _Member(member, place.start, min(place.end, place.start + longest), need, flight)
 
     def _receive(self, members: list[_Member], turn: Turn | None) -> bool:
         started = first = time.monotonic()
@@ -357,7 +363,7 @@ class Fetcher:
 
     def _complete(self, member: _Member, data: bytearray) -> None:
         """Inflates and verifies a member, wakes its readers, then keeps its chunks."""
-        flight = self._flights[member.number]
+        flight = member.flight
         self._unpack(member, data, flight)
         with self._lock:
             self._keeping += 1
@@ -369,7 +375,7 @@ class Fetcher:
             self._keeping -= 1
             self._kept.notify_all()
             # In one step, so that a reader who finds no flight any more knows to look in the store.
-            del self._flights[member.number]
+            self._land(member.number, flight)
             good = flight.error is None and not any(isinstance(each, LazylayerError) for each in flight.chunks.values())
             completed = good and self._mark_held(member.number)
         if completed:
@@ -394,24 +400,27 @@ class Fetcher:
                     f"that the table of contents promises"
                 )
 
-    def _fail(self, members: list[int], error: LazylayerError) -> None:
-        for flight in self._take_back(members):
+    def _fail(self, claimed: dict[int, _Flight], error: LazylayerError) -> None:
+        for flight in self._take_back(claimed):
             flight.error = error
             flight.done.set()
 
-    def _abandon(self, members: list[int]) -> None:
-        for flight in self._take_back(members):
+    def _abandon(self, claimed: dict[int, _Flight]) -> None:
+        for flight in self._take_back(claimed):
             flight.abandoned = True
             flight.done.set()
 
-    def _take_back(self, members: list[int]) -> list[_Flight]:
+    def _take_back(self, claimed: dict[int, _Flight]) -> list[_Flight]:
         with self._lock:
-            flights = [self._flights.get(member) for member in members]
-            unfinished = [flight for flight in flights if flight is not None and not flight.done.is_set()]
-            for member, flight in zip(members, flights, strict=True):
-                if flight is not None and not flight.done.is_set():
-                    del self._flights[member]
-            return unfinished
+            unfinished = {member: flight for member, flight in claimed.items() if not flight.done.is_set()}
+            for member, flight in unfinished.items():
+                self._land(member, flight)
+            return list(unfinished.values())
+
+    def _land(self, member: int, flight: _Flight) -> None:
+        """Forgets a flight, with the lock held, unless another one of that member took off."""
+        if self._flights.get(member) is flight:
+            del self._flights[member]
 
 
 def _extents(members: list[_Member]) -> list[Extent]:

@@ -420,3 +420,33 @@ def test_readers_prefetch_and_background_together_never_disagree() -> None:
             thread.join(30)
         assert not any(thread.is_alive() for thread in threads)
         assert not wrong
+
+
+def test_who_fetched_a_member_before_leaves_its_next_flight_alone(opened: Opened) -> None:
+    """The cache loses what background work just fetched; a reader fetches it anew before that work ends."""
+    turn = opened.scheduler.wait_turn()
+    assert turn is not None
+    entry = opened.made.entries[b"00"]
+    key = f"sha256:{opened.made.contents.chunks.digest(entry.first_chunk).hex()}"
+    on_its_way, over = threading.Event(), threading.Event()
+    results: list[bytes] = []
+    reader = threading.Thread(target=lambda: results.append(opened.read(b"00", 0, 10)))
+    background = threading.current_thread()
+
+    def lose_the_first_chunk(at: int) -> None:
+        if threading.current_thread() is not background:
+            on_its_way.set()
+            assert over.wait(20)
+        elif at > 3000 and not reader.ident:
+            opened.layer._store.forget(key)
+            reader.start()
+            assert on_its_way.wait(20)
+
+    opened.source.on_piece = lose_the_first_chunk
+    opened.layer.fetch_some(turn, 1 << 20)
+    over.set()
+    reader.join(20)
+    assert results == [FILES[b"00"][:10]]
+    first = opened.made.contents.chunks[entry.first_chunk].offset
+    asked = [extent for extents in opened.source.asked for extent in extents if extent.start <= first < extent.end]
+    assert len(asked) == 2
