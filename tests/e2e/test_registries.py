@@ -210,6 +210,35 @@ def test_login_check_shows_the_way(secured: DockerRegistry, node: Node, authorit
     assert b"lazylayer: error: " in failed.stderr
 
 
+def test_login_check_tells_programs_too(
+    secured: DockerRegistry, node: Node, authority: Authority, tmp_path: Path
+) -> None:
+    node.write_hosts(
+        secured.host,
+        f'server = "{secured.url}"\nca = "{authority.certificate}"\n[host."http://127.0.0.1:1"]\ndial_timeout = "2s"',
+    )
+    node.login(secured.host)
+    shell = CommandLine(tmp_path / "shell", **{"resolver.config_path": json.dumps([str(node.hosts)])})
+    reference = f"{secured.host}/{REPOSITORY}:1"
+    done = shell.run("login-check", "--json", reference)
+    said = json.loads(done.stdout)
+    assert (said["reference"], said["ok"], said["layers"], said["error"]) == (reference, True, 8, None)
+    assert said["source"].startswith(secured.host)
+    steps = [step["values"] for step in said["steps"]]
+    assert any("mirror http://127.0.0.1:1/v2" in step.get("endpoints", "") for step in steps)
+    assert any("mirror http://127.0.0.1:1/v2" in step.get("place", "") for step in steps), "it is passed over"
+    assert 401 in [step.get("status") for step in steps]
+    assert any(str(node.docker) in step.get("credentials", "") for step in steps)
+    node.login(secured.host, "wrong-Pa55word")
+    failed = shell.run("login-check", "--json", reference, check=False)
+    told = json.loads(failed.stdout)
+    assert (failed.returncode, told["ok"], told["image"]) == (1, False, None)
+    assert secured.host in told["error"]
+    for output in (done.stdout, done.stderr, failed.stdout, failed.stderr):
+        assert PASSWORD.encode() not in output
+        assert b"wrong-Pa55word" not in output
+
+
 def test_client_certificates(authority: Authority, node: Node, image: LayoutImage, tmp_path: Path) -> None:
     clients = Authority(tmp_path / "clients")
     certificate, key = clients.issue("node")

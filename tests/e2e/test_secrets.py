@@ -179,10 +179,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def use_everything(world: World) -> None:
     for number, who in enumerate(("file", "helper", "identity", "kube", "cri", "basic")):
         world.run("login-check", world.reference(who), log_format=("text", "json")[number % 2])
+        world.run("login-check", "--json", world.reference(who))
         world.run("cat", world.reference(who), "/first", log_format=("json", "text")[number % 2])
     for log_format in ("text", "json"):
         world.run("ls", world.reference("wrong"), fails=True, log_format=log_format)
         world.run("login-check", f"broken.example.com/{NAME}:1", fails=True, log_format=log_format)
+        world.run("login-check", "--json", world.reference("wrong"), fails=True, log_format=log_format)
     for who in ("file", "kube"):
         _mount_and_read(world, who)
     for command in (["config", "show"], ["config", "show", "--json"], ["config", "check"], ["plugins", "list"]):

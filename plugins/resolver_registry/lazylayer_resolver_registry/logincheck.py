@@ -2,44 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from lazylayer.cli.references import IMAGE, plain_http_override
+from lazylayer.errors import LazylayerError
+from lazylayer.log import one_line, scrub
+from lazylayer_resolver_registry.trail import Step, following
 
 if TYPE_CHECKING:
     from lazylayer.oci import Reference
+    from lazylayer.program import Program
 
 __all__ = ["login_check"]
+
+
+class _Report(msgspec.Struct):
+    """What was found out; None for what was not reached."""
+
+    reference: str
+    ok: bool = False
+    image: str | None = None
+    layers: int | None = None
+    layer: str | None = None
+    source: str | None = None
+    error: str | None = None
+    steps: list[Step] = msgspec.field(default_factory=list)
 
 
 @click.command("login-check")
 @click.argument("reference", metavar="REF", type=IMAGE)
 @click.option("--plain-http", is_flag=True, help="Speak HTTP without TLS to the registry of REF.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, also when the image cannot be read.")
 @click.pass_context
-def login_check(context: click.Context, reference: Reference, plain_http: bool) -> None:
+def login_check(context: click.Context, reference: Reference, plain_http: bool, as_json: bool) -> None:
     """Show the way that a mount would take to the image REF.
 
     REF is resolved, and one byte of its lowest layer is read. What is printed is which hosts and mirrors were asked,
     what they answered, which keychain had credentials, where a token came from, and where the layer is; no secrets.
     """
     from lazylayer.cli.program import load_program
-    from lazylayer.log import one_line
-    from lazylayer.oci import Platform
-    from lazylayer_resolver_registry.trail import following
 
+    say = _say_nothing if as_json else click.echo
+    report = _Report(str(reference))
     with load_program(context, plain_http_override(reference, plain_http)) as program:
-        wanted = program.settings.resolve.platform
-        platform = Platform.parse(wanted) if wanted else Platform.of_this_machine()
-        with following(lambda line: click.echo(f"  {one_line(line)}")):
-            click.echo(f"{reference}")
-            image = program.hooks.resolve_image(reference, platform)
-            click.echo(f"image {image.digest}, {len(image.manifest.layers)} layers")
-            for layer in image.manifest.layers[:1]:
-                source = program.hooks.resolve_blob(reference, layer)
-                try:
-                    source.check()
-                    click.echo(f"layer {layer.digest} can be read from {source.describe()}")
-                finally:
-                    source.close()
+        try:
+            _check(program, reference, report, say)
+            report.ok = True
+        except LazylayerError as error:
+            report.error = scrub(str(error))
+            raise
+        finally:
+            if as_json:
+                click.echo(msgspec.json.encode(report))
+
+
+def _check(program: Program, reference: Reference, report: _Report, say: Callable[[str], None]) -> None:
+    """Goes the way, fills `report` and says each step."""
+    from lazylayer.oci import Platform
+
+    def tell(step: Step) -> None:
+        report.steps.append(step)
+        say(f"  {one_line(step.message)}")
+
+    wanted = program.settings.resolve.platform
+    platform = Platform.parse(wanted) if wanted else Platform.of_this_machine()
+    with following(tell):
+        say(f"{reference}")
+        image = program.hooks.resolve_image(reference, platform)
+        report.image, report.layers = image.digest, len(image.manifest.layers)
+        say(f"image {report.image}, {report.layers} layers")
+        for layer in image.manifest.layers[:1]:
+            source = program.hooks.resolve_blob(reference, layer)
+            try:
+                source.check()
+                report.layer, report.source = layer.digest, source.describe()
+                say(f"layer {report.layer} can be read from {report.source}")
+            finally:
+                source.close()
+
+
+def _say_nothing(_: str) -> None:
+    """For `--json`: all is said at the end."""

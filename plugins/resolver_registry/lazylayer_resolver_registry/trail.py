@@ -7,12 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import msgspec
 from loguru import logger
 
-__all__ = ["following", "step"]
+from lazylayer.log import scrub
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+__all__ = ["Step", "following", "step"]
 
 _MARK = "lazylayer_step"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step, as a sentence and as the values in it, without secrets."""
+
+    message: str
+    values: dict[str, str | int | float]
 
 
 def step(message: str, **values: object) -> None:
@@ -21,10 +35,10 @@ def step(message: str, **values: object) -> None:
 
 
 @contextmanager
-def following(tell: Callable[[str], None]) -> Iterator[None]:
+def following(tell: Callable[[Step], None]) -> Iterator[None]:
     """Passes every step to `tell` meanwhile, from whatever thread."""
     sink = logger.add(
-        lambda line: tell(line.record["message"]),
+        lambda line: tell(_step(line.record)),
         level="DEBUG",
         format="{message}",
         filter=lambda record: _MARK in record["extra"],
@@ -33,3 +47,12 @@ def following(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         logger.remove(sink)
+
+
+def _step(record: Record) -> Step:
+    values = {
+        name: value if isinstance(value, int | float) else scrub(str(value))
+        for name, value in record["extra"].items()
+        if name != _MARK
+    }
+    return Step(scrub(record["message"]), values)

@@ -74,6 +74,14 @@ def test_a_broken_answer_goes_on_where_it_stopped(client: Client, registry: Scri
         assert last[0][0] > 1000
 
 
+def test_a_request_that_fails_three_ways_is_made_four_times(client: Client, registry: ScriptedRegistry) -> None:
+    faults = (Fault(reset_after=-1), Fault(status=429), Fault(status=503))
+    for number, fault in enumerate(faults):
+        registry.script(fault, path="*/blobs/*", skip=number)
+    assert client.read(client.source(), (0, 1000))
+    assert len(registry.requests_of("blob")) == 4
+
+
 def test_an_answer_that_stands_still_is_given_up(registry: ScriptedRegistry) -> None:
     client = Client(registry, idle_timeout=0.2)
     gate = Gate()
