@@ -1,13 +1,14 @@
 """Which endpoints serve a registry: what `[resolver]` and containerd's hosts.toml say about it.
 
 The first of these that names a registry is used: `[[resolver.hosts]]`, `[resolver.host."…"]`, a
-directory of `resolver.config_path`, the entry `*` of `[[resolver.hosts]]`. Nothing else is: then the
-registry itself is asked, as its name says.
+directory of `resolver.config_path`, the entry `*` of `[[resolver.hosts]]`, and, where no `config_path` is
+configured, containerd's own directories. Nothing else is: then the registry itself is asked, as its name says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lazylayer.errors import ConfigurationError
@@ -19,6 +20,8 @@ from lazylayer_resolver_registry.places import place
 __all__ = ["Hosts"]
 
 _EVERY_OTHER = "*"
+_USUAL_DIRECTORIES = ("/etc/containerd/certs.d", "/etc/docker/certs.d")
+"""Where containerd 2 looks when its `config_path` is not configured."""
 
 
 class Hosts:
@@ -26,7 +29,8 @@ class Hosts:
 
     def __init__(self, options: ResolverOptions, plain_http: Sequence[str] = ()) -> None:
         path = options.config_path
-        self._directories = [Path(each) for each in (path.split(":") if isinstance(path, str) else path) if each]
+        self._directories = _paths(path.split(":") if isinstance(path, str) else path or ())
+        self._usual_directories = _paths(_USUAL_DIRECTORIES if path is None else ())
         self._hosts = {each.host: each for each in options.hosts}
         self._stargz: Mapping[str, StargzHost] = options.host
         self._stargz_timeout = options.request_timeout_sec
@@ -44,13 +48,21 @@ class Hosts:
             return self._ours(self._hosts[host], host)
         if host in self._stargz:
             return self._from_stargz(self._stargz[host], host)
-        for directory in self._directories:
+        found = self._from_directories(self._directories, host)
+        if found is None and _EVERY_OTHER in self._hosts:
+            found = self._ours(self._hosts[_EVERY_OTHER], host)
+        if found is None:
+            # Nobody asked for these: where we may not look there is nothing.
+            readable = [each for each in self._usual_directories if os.access(each, os.R_OK | os.X_OK)]
+            found = self._from_directories(readable, host)
+        return found or (self._origin(host),)
+
+    def _from_directories(self, directories: Sequence[Path], host: str) -> tuple[Endpoint, ...] | None:
+        for directory in directories:
             found = read_hosts(directory, host, host in self._plain_http)
             if found is not None:
                 return found
-        if _EVERY_OTHER in self._hosts:
-            return self._ours(self._hosts[_EVERY_OTHER], host)
-        return (self._origin(host),)
+        return None
 
     def _origin(self, host: str) -> Endpoint:
         return origin_of(host, host in self._plain_http)
@@ -77,3 +89,7 @@ class Hosts:
         return place(
             mirror.host, host, options, where, default=("pull", "resolve"), mirror=True, plain_http=mirror.insecure
         )
+
+
+def _paths(names: Iterable[str]) -> list[Path]:
+    return [Path(each) for each in names if each]

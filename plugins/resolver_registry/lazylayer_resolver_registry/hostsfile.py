@@ -38,20 +38,17 @@ def read_hosts(root: Path, host: str, plain_http: bool = False) -> tuple[Endpoin
 
     Raises ConfigurationError, which names the file.
     """
-    directory = _find(root, host)
-    if directory is None:
-        return None
-    file = directory / _FILE
     try:
-        with file.open("rb") as stream:
-            data = stream.read(_MAX_SIZE + 1)
-    except FileNotFoundError:
-        data = b""
+        directory = _find(root, host)
+        if directory is None:
+            return None
+        file = directory / _FILE
+        data = _read(file)
+        if not data.strip():
+            options = _certificates(directory)
+            return (place(host, host, options, str(directory), default=CAPABILITIES, plain_http=plain_http),)
     except OSError as error:
-        raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
-    if not data.strip():
-        options = _certificates(directory)
-        return (place(host, host, options, str(directory), default=CAPABILITIES, plain_http=plain_http),)
+        raise ConfigurationError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
     parsed = _parse(file, data)
     # TOML's tables come in the order of the file, which is the order in which they are asked.
     mirrors = [
@@ -62,6 +59,15 @@ def read_hosts(root: Path, host: str, plain_http: bool = False) -> tuple[Endpoin
     plain_http = plain_http and not parsed.server
     origin = place(server, host, parsed, str(file), default=CAPABILITIES, directory=directory, plain_http=plain_http)
     return (*mirrors, origin)
+
+
+def _read(file: Path) -> bytes:
+    """The file, or nothing if there is none; at most one byte more than is allowed."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_MAX_SIZE + 1)
+    except FileNotFoundError:
+        return b""
 
 
 def _find(root: Path, host: str) -> Path | None:

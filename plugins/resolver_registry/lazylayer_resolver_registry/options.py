@@ -82,8 +82,11 @@ class StargzHost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[resolver]`: where registries and their mirrors are."""
 
-    config_path: str | list[str] = []
-    """Directories with containerd's `HOST/hosts.toml`, the first one first; a text is divided at colons."""
+    config_path: str | list[str] | None = None
+    """Directories with containerd's `HOST/hosts.toml`, the first one first; a text is divided at colons.
+
+    None for those that containerd 2 looks into by default, as far as they are there and can be read.
+    """
     hosts: list[HostOptions] = []
     host: dict[str, StargzHost] = {}
     request_timeout_sec: int = 0

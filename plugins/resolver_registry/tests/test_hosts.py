@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from lazylayer.errors import ConfigurationError
+from lazylayer_resolver_registry import hosts
 from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint
 from lazylayer_resolver_registry.hosts import Hosts
 from lazylayer_resolver_registry.options import ResolverOptions
@@ -38,6 +40,12 @@ class Directory:
 
     def urls(self, host: str) -> list[str]:
         return [each.url for each in self.endpoints(host)]
+
+
+@pytest.fixture(autouse=True)
+def no_usual_directories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has is not looked at."""
+    monkeypatch.setattr(hosts, "_USUAL_DIRECTORIES", ())
 
 
 @pytest.fixture
@@ -257,6 +265,34 @@ def test_the_first_directory_that_knows_a_registry_is_used(tmp_path: Path) -> No
     path = f"{one.root}:{two.root}:/nowhere"
     assert urls("registry.test", config_path=path) == ["https://one.test/v2"]
     assert urls("other.test", config_path=path) == ["https://two.test/v2"]
+
+
+def test_containerd_s_own_directories_come_last(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_USUAL_DIRECTORIES", ("/nowhere", str(directory.root)))
+    directory.write("_default", 'server = "https://usual.test"')
+    assert urls("registry.test") == ["https://usual.test/v2"]
+    assert urls("registry.test", config_path=[]) == ["https://registry.test/v2"]
+    assert urls("registry.test", hosts=[{"host": "*", "server": "https://ours.test"}]) == ["https://ours.test/v2"]
+
+
+def test_usual_directories_that_may_not_be_read_are_left_out(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "_USUAL_DIRECTORIES", (str(directory.root),))
+    directory.write("registry.test", 'server = "https://usual.test"')
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may read everything
+    assert urls("registry.test") == ["https://registry.test/v2"]
+
+
+def test_a_directory_that_cannot_be_looked_into_is_named(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.write("registry.test", "")
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(ConfigurationError, match=r"registry\.test: cannot be read: Permission denied"):
+        directory.urls("registry.test")
 
 
 def test_a_change_of_the_file_counts_at_once(directory: Directory) -> None:
