@@ -80,11 +80,12 @@ class ControlServer:
         except OSError:
             self._socket.close()
             raise
+        self._answering: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._serve, name="lazylayer-control", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops answering and removes the directory of this process."""
+        """Stops answering, once who is being answered has heard, and removes the directory of this process."""
         (self._directory / "control.sock").unlink(missing_ok=True)
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -92,6 +93,8 @@ class ControlServer:
             logger.debug("control socket: {error}", error=error)
         self._socket.close()
         self._thread.join()
+        for thread in tuple(self._answering):
+            thread.join(TIMEOUT)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _serve(self) -> None:
@@ -100,7 +103,9 @@ class ControlServer:
                 peer, _ = self._socket.accept()
             except OSError:
                 return  # closed
-            threading.Thread(target=self._answer, args=(peer,), name="lazylayer-control", daemon=True).start()
+            thread = threading.Thread(target=self._answer, args=(peer,), name="lazylayer-control", daemon=True)
+            self._answering.add(thread)
+            thread.start()
 
     def _answer(self, peer: socket.socket) -> None:
         with peer:
@@ -113,6 +118,7 @@ class ControlServer:
                 peer.sendall(msgspec.json.encode(reply) + b"\n")
             except OSError as error:
                 logger.debug("control client went away: {error}", error=error)
+        self._answering.discard(threading.current_thread())
 
     def _carry_out(self, request: _Request) -> _Reply:
         if request.command == "unmount":

@@ -121,7 +121,8 @@ def _serve(
                 threading.Thread(target=_wait_gone, args=(filesystem, str(directory), gone), daemon=True).start()
                 if ready_fd is not None:
                     _detach(own, ready_fd)
-                gone.wait()
+                while not gone.wait(0.5):  # a signal that another thread gets does not end a wait
+                    pass
             finally:
                 control.close()
         finally:

@@ -45,7 +45,8 @@ def serve_proxy(settings: Settings) -> None:
                 "serving the image service of {backend} on {listen}", backend=options.backend, listen=str(listen)
             )
             _notify_ready()
-            stopped.wait()
+            while not stopped.wait(0.5):  # a signal that another thread gets does not end a wait
+                pass
         finally:
             proxy.close()
             listen.unlink(missing_ok=True)
