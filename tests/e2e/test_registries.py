@@ -180,6 +180,29 @@ def test_a_certificate_that_nobody_trusts_is_refused(secured: DockerRegistry, no
     assert PASSWORD not in str(caught.value)
 
 
+def test_certificates_are_replaced_under_a_mounted_image(
+    secured: DockerRegistry, node: Node, authority: Authority, image: LayoutImage, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(Authority(tmp_path / "outdated").certificate.read_bytes())
+    node.write_hosts(secured.host, f'server = "{secured.url}"\nca = "{trusted}"')
+    node.login(secured.host)
+    reference = parse_reference(f"{secured.host}/{REPOSITORY}:1")
+    layer = image.descriptors[0]
+    with node.program() as program:
+        source = program.hooks.resolve_blob(reference, layer)
+        with pytest.raises(UnavailableError, match="not trusted"):
+            source.check()
+        trusted.write_bytes(authority.certificate.read_bytes())
+        source.check()
+        for half_written in (b"", b"-----BEGIN CERTIFICATE-----\n"):
+            trusted.write_bytes(half_written)
+            source.check()
+        trusted.unlink()
+        source.check()
+        source.close()
+
+
 def test_verification_may_be_switched_off(secured: DockerRegistry, node: Node, image: LayoutImage) -> None:
     node.write_hosts(secured.host, f'server = "{secured.url}"\nskip_verify = true')
     node.login(secured.host)

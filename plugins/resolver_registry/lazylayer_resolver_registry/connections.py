@@ -55,6 +55,15 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
         return msgspec.structs.replace(self, changed=stamps)
 
+    def refreshed(self) -> ConnectionOptions:
+        """The same as the files are now, or as they were when one is away: it is about to be replaced."""
+        if not self.changed:
+            return self
+        try:
+            return self.stamped()
+        except ConfigurationError:
+            return self
+
     def elsewhere(self) -> ConnectionOptions:
         """What of it holds for hosts that this one sends us to: whom to trust, and time-outs.
 

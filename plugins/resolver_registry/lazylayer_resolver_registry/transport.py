@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import httpx
+import msgspec
+from loguru import logger
 
-from lazylayer.errors import NotFoundError, UnavailableError
+from lazylayer.errors import ConfigurationError, NotFoundError, UnavailableError
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
@@ -78,6 +81,12 @@ class Patience:
         self._transport.pause(max(pause, error.after))
 
 
+class _Client(NamedTuple):
+    client: httpx.Client
+    changed: tuple[int, ...]
+    """When its certificates were changed."""
+
+
 class Transport:
     """All connections of the plugin. Safe to use from any thread."""
 
@@ -87,7 +96,8 @@ class Transport:
         """Registries whose answers to several ranges were seen to be wrong."""
         self._proxies = Proxies.of_environment()
         self._lock = threading.Lock()
-        self._clients: dict[tuple[bool, str, ConnectionOptions], httpx.Client] = {}
+        self._clients: dict[tuple[bool, str, ConnectionOptions], _Client] = {}
+        self._replaced: list[httpx.Client] = []
         self._closing = threading.Event()
 
     @contextmanager
@@ -137,20 +147,39 @@ class Transport:
         """Closes all connections; requests that wait for their next attempt end."""
         self._closing.set()
         with self._lock:
-            clients, self._clients = list(self._clients.values()), {}
+            clients = [*self._replaced, *(each.client for each in self._clients.values())]
+            self._clients, self._replaced = {}, []
         for client in clients:
             client.close()
 
     def _client(self, url: httpx.URL, connection: ConnectionOptions) -> httpx.Client:
-        """The client for a kind of host: certificates are only loaded when something needs them."""
-        key = (url.scheme == "https", connection.proxy or self._proxies.proxy(url), connection)
+        """The client for a kind of host: certificates are only loaded when something needs them.
+
+        They are loaded again when their files have changed, since mounts outlive certificates.
+        """
+        fresh = connection.refreshed()
+        proxy = fresh.proxy or self._proxies.proxy(url)
+        key = (url.scheme == "https", proxy, msgspec.structs.replace(fresh, changed=()) if fresh.changed else fresh)
         with self._lock:
             if self._closing.is_set():
                 raise UnavailableError("lazylayer is ending")
-            client = self._clients.get(key)
-            if client is None:
-                client = self._clients[key] = make_client(*key, self.options)
-            return client
+            known = self._clients.get(key)
+            if known is None or known.changed != fresh.changed:
+                known = self._clients[key] = self._make_client(key[0], proxy, fresh, known)
+            return known.client
+
+    def _make_client(self, secure: bool, proxy: str, connection: ConnectionOptions, before: _Client | None) -> _Client:
+        """A client, or the one `before` when the new certificates cannot be used (they may be half written)."""
+        try:
+            client = make_client(secure, proxy, connection, self.options)
+        except ConfigurationError as error:
+            if before is None:
+                raise
+            logger.warning("{error}; going on with what was there before", error=str(error))
+            return before
+        if before is not None:
+            self._replaced.append(before.client)  # may be in use: closed at the end
+        return _Client(client, connection.changed)
 
 
 def _explained(request: str, error: httpx.HTTPError) -> UnavailableError:
@@ -203,8 +232,6 @@ def read_bounded(response: httpx.Response, limit: int, what: str) -> bytes:
 
 def _error_text(response: httpx.Response) -> str:
     """What a registry's error body says, in one short line, or nothing."""
-    import msgspec
-
     try:
         body = b""
         for piece in response.iter_raw():
