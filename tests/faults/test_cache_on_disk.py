@@ -234,7 +234,8 @@ def delete(file: Path, choose: random.Random) -> None:
 
 
 def exchange(file: Path, choose: random.Random) -> None:
-    other = choose.choice(list(file.parent.parent.glob("??/*")))
+    # Files that are being written are renamed at any time.
+    other = choose.choice([each for each in file.parent.parent.glob("??/*") if not each.name.startswith("NEW-")])
     other.rename(file)
 
 
