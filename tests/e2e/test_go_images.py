@@ -12,6 +12,7 @@ from e2e.command_line import CommandLine
 from images.gnu_tar import apply_layers, extract_for_overlay
 from images.go_image import GoImages
 from images.tree_facts import differences, snapshot_tree
+from lazylayer.program import Program
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 
@@ -23,11 +24,15 @@ def reference(go_images: GoImages, odd_layers: list[Path]) -> str:
     return go_images.push_estargz(odd_layers)
 
 
-@pytest.fixture(scope="module")
-def command_line(server_directory: Path) -> Iterator[CommandLine]:
-    directory = server_directory / "go-images"
+@pytest.fixture(scope="module", params=["frontend_fuse", "frontend_erofs"])
+def command_line(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[CommandLine]:
+    with Program.load(overrides=[f"root={server_directory}", f"run={server_directory}"]) as program:
+        reason = program.hooks.probe_frontend(request.param)
+    if reason:
+        pytest.skip(reason)
+    directory = server_directory / f"go-images-{request.param}"
     directory.mkdir()
-    yield CommandLine(directory)
+    yield CommandLine(directory, **{"mount.frontend": request.param})
     shutil.rmtree(directory)
 
 
