@@ -65,8 +65,8 @@ class BlobSource(ABC):
         where it stopped. Closing the iterator early ends the request.
 
         Raises AuthenticationError, NotFoundError or UnavailableError; an end before all bytes came
-        is an UnavailableError. No call takes longer without progress than the source's idle
-        time-out.
+        is an UnavailableError. No call goes on without progress for longer than a few of the source's
+        idle time-outs.
         """
 
     @abstractmethod
