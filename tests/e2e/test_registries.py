@@ -356,7 +356,7 @@ def test_a_mounted_image_is_read_on_while_places_come_and_go(tmp_path: Path) -> 
             **{
                 "background.enabled": "false",
                 "prefetch.enabled": "false",
-                # So that a file is not fetched with its neighbour.
+                # So that a file is not fetched with its neighbour; backwards, so that none is fetched ahead.
                 "fetch.window_min": "65536",
                 "fetch.window_max": "65536",
                 "plugin.resolver_registry.mirror_rest": "0",
@@ -370,19 +370,19 @@ def test_a_mounted_image_is_read_on_while_places_come_and_go(tmp_path: Path) -> 
             f'[{{host = "{origin.host}", server = "{origin.url}", mirrors = [{{url = "{mirror.url}"}}]}}]'
         )
         with shell.mounted(f"{origin.host}/{REPOSITORY}:1") as mountpoint:
-            assert (mountpoint / "a").read_bytes() == files["a"]
+            assert (mountpoint / "d").read_bytes() == files["d"]
             assert shell.status()[0]["layers"][0]["source"].startswith(mirror.host)
             mirror.kill()
-            assert (mountpoint / "b").read_bytes() == files["b"]
+            assert (mountpoint / "c").read_bytes() == files["c"]
             assert shell.status()[0]["layers"][0]["source"].startswith(origin.host)
             mirror.start()
             origin.kill()
-            assert (mountpoint / "c").read_bytes() == files["c"]
+            assert (mountpoint / "b").read_bytes() == files["b"]
             mirror.kill()
             with pytest.raises(OSError, match="Input/output error"):
-                (mountpoint / "d").read_bytes()
+                (mountpoint / "a").read_bytes()
             origin.start()
-            assert (mountpoint / "d").read_bytes() == files["d"]
+            assert (mountpoint / "a").read_bytes() == files["a"]
 
 
 # --- a storage behind signed addresses -----------------------------------------------------------
