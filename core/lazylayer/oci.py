@@ -21,6 +21,7 @@ from lazylayer.errors import FormatError, InvalidReferenceError, NotFoundError
 __all__ = [
     "DEFAULT_REGISTRY",
     "MAX_MANIFEST_SIZE",
+    "PATH_SCHEMES",
     "Descriptor",
     "Digest",
     "ImageConfig",
@@ -53,7 +54,8 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?")
-_PATH_SCHEMES = ("oci", "oci-archive", "docker-archive", "dir")
+PATH_SCHEMES = ("oci", "oci-archive", "docker-archive", "dir")
+"""The schemes of references that hold a path on this machine: `oci:DIR`, for one."""
 _OTHER_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)")
 
 
@@ -106,7 +108,7 @@ class Reference(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
-        if self.scheme in _PATH_SCHEMES:
+        if self.scheme in PATH_SCHEMES:
             return f"{self.scheme}:{self.repository}{tag}{digest}"
         if self.scheme:
             return f"{self.scheme}://{self.repository}{tag}{digest}"
@@ -124,7 +126,7 @@ def parse_reference(text: str) -> Reference:
     if "\0" in text or text != text.strip() or not text:
         raise InvalidReferenceError(f"not an image reference: {text!r}")
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in _PATH_SCHEMES and not rest.startswith("//"):
+    if colon and scheme in PATH_SCHEMES and not rest.startswith("//"):
         return _parse_path(text, scheme, rest)
     other = _OTHER_SCHEME.fullmatch(text)
     if other:

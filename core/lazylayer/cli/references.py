@@ -11,11 +11,9 @@ import click
 import msgspec
 
 from lazylayer.errors import InvalidReferenceError
-from lazylayer.oci import Reference, parse_reference
+from lazylayer.oci import PATH_SCHEMES, Reference, parse_reference
 
 __all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override", "plain_http_overrides"]
-
-_ON_DISK = ("oci", "oci-archive", "docker-archive", "dir")
 
 
 class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
@@ -28,7 +26,7 @@ class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
             reference = parse_reference(value)
         except InvalidReferenceError as error:
             self.fail(str(error), param, ctx)
-        if reference.scheme in _ON_DISK:
+        if reference.scheme in PATH_SCHEMES:
             # What serves a mount may run elsewhere, and later.
             return msgspec.structs.replace(reference, repository=os.path.abspath(reference.repository))  # noqa: PTH100
         return reference
@@ -43,7 +41,7 @@ class _ImagePath(click.ParamType):  # type: ignore[type-arg]  # likewise
         if isinstance(value, tuple):
             return value
         # The first `:/` behind the scheme ends the image: neither tags nor hosts hold a slash.
-        scheme = re.match(rf"[a-z][a-z0-9+.-]*://|(?:{'|'.join(_ON_DISK)}):", value)
+        scheme = re.match(rf"[a-z][a-z0-9+.-]*://|(?:{'|'.join(PATH_SCHEMES)}):", value)
         image, colon, path = value[scheme.end() if scheme else 0 :].partition(":/")
         return IMAGE.convert((scheme[0] if scheme else "") + image, param, ctx), os.fsencode(colon[1:] + path or "/")
 
