@@ -1,0 +1,77 @@
+"""The image of the cold starts: a least Debian below, Python with numpy on top; made once, in a work directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["WORKLOAD", "build_layers", "debian_suite"]
+
+WORKLOAD = ("/usr/bin/python3", "-c", "import numpy; print(numpy.ones(3).sum())")
+"""What a container of the image runs."""
+
+_ADDED = "python3,python3-numpy"
+_EMPTIED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "dev", "proc", "sys", "run")
+
+
+def debian_suite() -> str:
+    """The name of the Debian that this machine runs."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return next(line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME="))
+
+
+def build_layers(work: Path) -> list[Path]:
+    """The two tar archives, lowest first, below `work`; made with debootstrap if they are not there. Needs root."""
+    layers = [work / "debian.tar", work / "numpy.tar"]
+    if all(layer.exists() for layer in layers):
+        return layers
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work, prefix="building-") as scratch:
+        lower, upper = Path(scratch, "lower"), Path(scratch, "upper")
+        for root, options in ((lower, []), (upper, [f"--include={_ADDED}"])):
+            command = ["debootstrap", "--variant=minbase", *options, debian_suite(), str(root)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            _empty(root)
+        _pack(lower, [b"."], layers[0])
+        _pack(upper, list(_changed(os.fsencode(lower), os.fsencode(upper))), layers[1])
+    return layers
+
+
+def _empty(root: Path) -> None:
+    for name in _EMPTIED:
+        shutil.rmtree(root / name)
+        (root / name).mkdir(mode=0o755)
+
+
+def _changed(lower: bytes, upper: bytes) -> Iterator[bytes]:
+    """The names below `upper` that `lower` does not have, or has otherwise; directories without what is in them."""
+    for directory, names, files in os.walk(upper):
+        for name in sorted(names + files):
+            path = os.path.join(directory, name)
+            relative = os.path.relpath(path, upper)
+            if _facts(path) != _facts(os.path.join(lower, relative)):
+                yield relative
+
+
+def _facts(path: bytes) -> tuple[object, ...]:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return ()
+    if stat.S_ISREG(status.st_mode):
+        return (status.st_mode, status.st_uid, status.st_size, Path(os.fsdecode(path)).read_bytes())
+    target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else b""  # noqa: PTH115 - bytes
+    return (status.st_mode, status.st_uid, target)
+
+
+def _pack(root: Path, names: list[bytes], archive: Path) -> None:
+    command = ["tar", "--create", "--file", "-", "--directory", str(root), "--null", "--files-from=-"]
+    options = ["--sort=name", "--numeric-owner"] if names == [b"."] else ["--no-recursion", "--numeric-owner"]
+    with archive.with_suffix(".new").open("wb") as file:
+        subprocess.run([*command[:2], *options, *command[2:]], input=b"\0".join(names), stdout=file, check=True)
+    archive.with_suffix(".new").rename(archive)
