@@ -10,7 +10,7 @@ import msgspec
 
 from lazylayer.oci import Descriptor, Digest, Reference
 
-__all__ = ["BuildOptions", "BuiltLayer", "ImageStore"]
+__all__ = ["BuildOptions", "BuiltLayer", "CompanionLayer", "ImageStore"]
 
 
 class BuildOptions(msgspec.Struct, frozen=True):
@@ -21,6 +21,9 @@ class BuildOptions(msgspec.Struct, frozen=True):
     read first, that are put in front of the landmark, and `prefetch_globs` globs (see
     `lazylayer.profiles`) of files that follow them; without both there is a no-prefetch landmark.
     `jobs` is how many threads compress, 0 for one on each core; it never changes the result.
+    With `external_toc` the table of contents goes to a companion image (see `BuiltLayer`), and with
+    `keep_diff_id` the layer inflates to the archive exactly as it was; a format that cannot do these
+    raises BuildError.
     """
 
     chunk_size: int = 4 * 1024 * 1024
@@ -29,13 +32,30 @@ class BuildOptions(msgspec.Struct, frozen=True):
     prefetch: Sequence[bytes] = ()
     prefetch_globs: Sequence[bytes] = ()
     jobs: int = 0
+    external_toc: bool = False
+    keep_diff_id: bool = False
+
+
+class CompanionLayer(msgspec.Struct, frozen=True):
+    """A layer that goes to another image: the one beside, whose tag has `suffix` at its end.
+
+    Its annotations say to which layer it belongs, so that `lazylayer.companions.Companions` finds it.
+    """
+
+    suffix: str
+    descriptor: Descriptor
+    data: bytes
 
 
 class BuiltLayer(msgspec.Struct, frozen=True):
-    """A layer that a format built: its descriptor, with annotations, and the digest of its plain tar."""
+    """A layer that a format built: its descriptor, with annotations, and the digest of its plain tar.
+
+    `companions` are what readers need besides, in other images.
+    """
 
     descriptor: Descriptor
     diff_id: Digest
+    companions: tuple[CompanionLayer, ...] = ()
 
 
 class ImageStore(ABC):
@@ -64,7 +84,8 @@ class ImageStore(ABC):
         """Makes `reference` name this manifest (or index), whose blobs are all there.
 
         This is the last step, and it is atomic: before it nobody sees the image. A reference with a
-        digest names nothing: its manifest is only stored, to be part of an index.
+        digest names nothing: its manifest is only stored, to be part of an index. An image that this
+        one needs, under another tag of the same repository, is written before it in the same way.
         """
 
     def close(self) -> None:

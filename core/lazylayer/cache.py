@@ -100,3 +100,16 @@ class Cache(ABC):
 
     def close(self) -> None:
         """Gives back what the cache holds. Values on disk stay for the next process."""
+
+
+class NoCache(Cache):
+    """Keeps nothing."""
+
+    def get(self, key: str) -> bytes | None:
+        """None."""
+        del key
+        return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Nothing happens."""
+        del key, data

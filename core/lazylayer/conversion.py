@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from lazylayer.building import BuildOptions, ImageStore
+from lazylayer.building import BuildOptions, CompanionLayer, ImageStore
+from lazylayer.companions import companion_reference, write_companions
 from lazylayer.errors import FormatError
+from lazylayer.imagewriting import image_config, write_image
 from lazylayer.labels import TOC_DIGEST, ZSTD_TOC_CHECKSUM
 from lazylayer.layerconversion import ConvertedLayer, LayerConverter
 from lazylayer.oci import (
     Descriptor,
     Digest,
     Index,
-    Manifest,
     MediaType,
     Platform,
     Reference,
     ResolvedImage,
     images_of,
-    sha256_digest,
 )
 from lazylayer.profiles import ProfileEntry
 
@@ -76,6 +76,14 @@ class ConversionReport(msgspec.Struct, frozen=True):
     layers: tuple[LayerReport, ...]
 
 
+class _Done(NamedTuple):
+    """A layer that is at the destination: what became of it, its diff ID, and what it needs besides."""
+
+    report: LayerReport
+    diff_id: Digest
+    companions: tuple[CompanionLayer, ...]
+
+
 class Conversion:
     """Converts an image, or those of several platforms, for one destination. Used by one thread.
 
@@ -97,8 +105,10 @@ class Conversion:
 
     def convert_image(self, image: ResolvedImage) -> ConversionReport:
         """Converts an image that was resolved. Raises ResolveError, LayerError or BuildError."""
-        with closing(self._hooks.open_store(self._destination)) as store:
-            return self._convert_into(store, image, self._destination)
+        with self._open_store() as store:
+            config, done = self._convert_layers(image, store)
+            self._write_companions(store, done, _platform(image))
+            return self._write_image(store, config, done, image.manifest.annotations)
 
     def convert_platforms(self, reference: Reference) -> list[ConversionReport]:
         """Converts the images of all platforms, and writes an index of them; reports each image, then the index.
@@ -110,67 +120,70 @@ class Conversion:
             return [self.convert_image(first)]
         reports: list[ConversionReport] = []
         entries: list[Descriptor] = []
-        with closing(self._hooks.open_store(self._destination)) as store:
+        all_done: list[_Done] = []
+        with self._open_store() as store:
             for entry in images_of(first.index):
                 named = msgspec.structs.replace(reference, tag="", digest=entry.digest)
                 image = self._hooks.resolve_image(named, entry.platform or Platform())
-                reports.append(self._convert_into(store, image, None))
-                manifest = reports[-1].manifest
-                entries.append(msgspec.structs.replace(manifest, annotations={}, platform=_platform(entry, image)))
+                config, done = self._convert_layers(image, store)
+                all_done += done
+                reports.append(self._write_image(store, config, done, image.manifest.annotations, named=False))
+                platform = entry.platform or _platform(image)
+                entries.append(msgspec.structs.replace(reports[-1].manifest, annotations={}, platform=platform))
+            self._write_companions(store, all_done, _platform(first))
             index = Index(entries, 2, MediaType.OCI_INDEX, first.index.annotations)
             descriptor = store.put_manifest(self._destination, MediaType.OCI_INDEX, msgspec.json.encode(index))
         return [*reports, ConversionReport(descriptor, ())]
-
-    def _convert_into(self, store: ImageStore, image: ResolvedImage, destination: Reference | None) -> ConversionReport:
-        """Converts an image and names it `destination`; None if it gets no name of its own."""
-        diff_ids = image.config.rootfs.diff_ids
-        layers = image.manifest.layers
-        if len(diff_ids) != len(layers):
-            raise FormatError(f"{image.reference}: {len(layers)} layers, but the config lists {len(diff_ids)}")
-        done = self._convert_layers(image, store)
-        config = msgspec.json.decode(image.config_bytes)
-        config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": [diff_id for _, diff_id in done]}
-        layers_done = [report for report, _ in done]
-        return self._write_image(store, destination, config, layers_done, image.manifest.annotations)
 
     def convert_directory(self, directory: Path, platform: Platform) -> ConversionReport:
         """Makes an image of one layer out of a directory tree on this machine. Raises BuildError."""
         from lazylayer.directorytar import DirectoryArchive
 
         archive = _Counting(DirectoryArchive(directory), self._advance)
-        with closing(self._hooks.open_store(self._destination)) as store:
+        with self._open_store() as store:
             with closing(self._converter.build(archive, self._build_options(0))) as layer:
                 layer.put(store)
-            config = {
-                "architecture": platform.architecture,
-                "os": platform.os,
-                **({"variant": platform.variant} if platform.variant else {}),
-                "config": {},
-                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
-                "history": [{"created_by": "lazylayer convert"}],
-            }
             report = LayerReport(str(directory), archive.size, layer.descriptor, reused=False)
-            return self._write_image(store, self._destination, config, [report], {})
+            done = [_Done(report, layer.diff_id, layer.companions)]
+            config = image_config(platform, [layer.diff_id], "lazylayer convert")
+            self._write_companions(store, done, platform)
+            return self._write_image(store, config, done, {})
+
+    @contextmanager
+    def _open_store(self) -> Iterator[ImageStore]:
+        if self._options.build.external_toc:
+            # Before hours of work: a destination that has no place for it is refused.
+            companion_reference(self._destination, "")
+        with closing(self._hooks.open_store(self._destination)) as store:
+            yield store
 
     # --- layers ------------------------------------------------------------------------------------
 
-    def _convert_layers(self, image: ResolvedImage, store: ImageStore) -> list[tuple[LayerReport, Digest]]:
-        """Converts all layers and writes them in order; a layer that occurs twice is converted once."""
-        wanted = [(layer.digest, self._build_options(number)) for number, layer in enumerate(image.manifest.layers)]
-        results: dict[tuple[Digest, BuildOptions], tuple[LayerReport, Digest]] = {}
+    def _convert_layers(self, image: ResolvedImage, store: ImageStore) -> tuple[bytes, list[_Done]]:
+        """Converts all layers and writes them in order; returns the config for them too.
+
+        A layer that occurs twice is converted once.
+        """
+        diff_ids = image.config.rootfs.diff_ids
+        layers = image.manifest.layers
+        if len(diff_ids) != len(layers):
+            raise FormatError(f"{image.reference}: {len(layers)} layers, but the config lists {len(diff_ids)}")
+        wanted = [(layer.digest, self._build_options(number)) for number, layer in enumerate(layers)]
+        results: dict[tuple[Digest, BuildOptions], _Done] = {}
         with closing(self._convert_ahead(image, sorted({wanted.index(each) for each in wanted}))) as conversions:
             for number, conversion in conversions:
-                layer = image.manifest.layers[number]
+                layer = layers[number]
                 if conversion is None:
-                    self._converter.reuse(image.reference, layer, store)
-                    result, diff_id = layer, image.config.rootfs.diff_ids[number]
+                    companions = self._converter.reuse(image.reference, layer, store)
+                    result, diff_id = layer, diff_ids[number]
                 else:
                     with closing(conversion.result()) as converted:
                         converted.put(store)
-                    result, diff_id = converted.descriptor, converted.diff_id
+                    result, diff_id, companions = converted.descriptor, converted.diff_id, converted.companions
                 report = LayerReport(layer.digest, layer.size, result, reused=conversion is None)
-                results[wanted[number]] = report, diff_id
-        return [results[each] for each in wanted]
+                results[wanted[number]] = _Done(report, diff_id, companions)
+        done = [results[each] for each in wanted]
+        return _with_diff_ids(image, [each.diff_id for each in done]), done
 
     def _convert_ahead(
         self, image: ResolvedImage, numbers: Iterable[int]
@@ -206,35 +219,39 @@ class Conversion:
 
     # --- the image ---------------------------------------------------------------------------------
 
+    def _write_companions(self, store: ImageStore, done: list[_Done], platform: Platform) -> None:
+        """Writes what readers of the layers need besides; before the image gets its name, so that they find it."""
+        layers = [companion for each in done for companion in each.companions]
+        if layers:
+            write_companions(store, self._destination, layers, platform)
+
     def _write_image(
         self,
         store: ImageStore,
-        destination: Reference | None,
-        config: dict[str, Any],
-        layers: list[LayerReport],
+        config: bytes,
+        done: list[_Done],
         annotations: dict[str, str],
+        *,
+        named: bool = True,
     ) -> ConversionReport:
-        config_bytes = msgspec.json.encode(config)
-        config_descriptor = Descriptor(MediaType.OCI_CONFIG, sha256_digest(config_bytes), len(config_bytes))
-        if not store.has_blob(config_descriptor.digest, config_descriptor.size):
-            store.put_blob(config_descriptor, io.BytesIO(config_bytes))
-        manifest = Manifest(
-            config=config_descriptor,
-            layers=[layer.result for layer in layers],
-            schema_version=2,
-            media_type=MediaType.OCI_MANIFEST,
-            annotations=annotations,
-        )
-        data = msgspec.json.encode(manifest)
-        if destination is None:
-            destination = msgspec.structs.replace(self._destination, tag="", digest=sha256_digest(data))
-        descriptor = store.put_manifest(destination, MediaType.OCI_MANIFEST, data)
-        return ConversionReport(descriptor, tuple(layers))
+        layers = tuple(each.report for each in done)
+        results = [layer.result for layer in layers]
+        manifest = write_image(store, self._destination, config, results, annotations, named=named)
+        return ConversionReport(manifest, layers)
 
 
-def _platform(entry: Descriptor, image: ResolvedImage) -> Platform:
+def _with_diff_ids(image: ResolvedImage, diff_ids: list[Digest]) -> bytes:
+    """The config of an image for other layers; where they unpack to the same, it is the same to the byte."""
+    if diff_ids == image.config.rootfs.diff_ids:
+        return image.config_bytes
+    config = msgspec.json.decode(image.config_bytes)
+    config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": diff_ids}
+    return msgspec.json.encode(config)
+
+
+def _platform(image: ResolvedImage) -> Platform:
     config = image.config
-    return entry.platform or Platform(config.architecture, config.os, config.variant)
+    return Platform(config.architecture, config.os, config.variant)
 
 
 class _Counting:

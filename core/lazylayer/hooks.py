@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lazylayer.blob import Blob
     from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
     from lazylayer.cache import Cache, CachePurpose
+    from lazylayer.companions import Companions
     from lazylayer.contents import LayerContents
     from lazylayer.events import StateEvent
     from lazylayer.layer import Layer
@@ -88,9 +89,14 @@ class Hooks:
 
     # --- finding images and their bytes ------------------------------------------------------------
 
-    def resolve_image(self, reference: Reference, platform: Platform) -> ResolvedImage:
-        """The image that `reference` names; raises ResolveError if nobody knows its kind."""
-        keychain = self._keychain(reference)
+    def resolve_image(
+        self, reference: Reference, platform: Platform, *, on_behalf_of: Reference | None = None
+    ) -> ResolvedImage:
+        """The image that `reference` names; raises ResolveError if nobody knows its kind.
+
+        Credentials are looked for as for the image `on_behalf_of`, if that is given.
+        """
+        keychain = self._keychain(on_behalf_of or reference)
         answer: ResolvedImage | None = self._first(
             "lazylayer_resolve_image", reference=reference, platform=platform, keychain=keychain
         )
@@ -98,9 +104,11 @@ class Hooks:
             raise ResolveError(self._nobody_resolves(reference, "lazylayer_resolve_image"))
         return answer
 
-    def resolve_blob(self, reference: Reference, descriptor: Descriptor) -> BlobSource:
-        """Where the bytes of a blob come from; raises ResolveError if nobody knows its kind."""
-        keychain = self._keychain(reference)
+    def resolve_blob(
+        self, reference: Reference, descriptor: Descriptor, *, on_behalf_of: Reference | None = None
+    ) -> BlobSource:
+        """Where the bytes of a blob come from; `on_behalf_of` and errors as in `resolve_image`."""
+        keychain = self._keychain(on_behalf_of or reference)
         answer: BlobSource | None = self._first(
             "lazylayer_resolve_blob", reference=reference, descriptor=descriptor, keychain=keychain
         )
@@ -123,10 +131,10 @@ class Hooks:
 
     # --- understanding layers ----------------------------------------------------------------------
 
-    def open_layer(self, blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents:
+    def open_layer(self, blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions) -> LayerContents:
         """The layer's tree and chunk map; raises FormatError if it is in nobody's format."""
         answer: LayerContents | None = self._first(
-            "lazylayer_open_layer", blob=blob, descriptor=descriptor, verify=verify
+            "lazylayer_open_layer", blob=blob, descriptor=descriptor, verify=verify, companions=companions
         )
         if answer is None:
             raise FormatError(

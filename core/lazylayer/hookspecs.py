@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lazylayer.blob import Blob
     from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
     from lazylayer.cache import Cache, CachePurpose
+    from lazylayer.companions import Companions
     from lazylayer.contents import LayerContents
     from lazylayer.events import StateEvent
     from lazylayer.layer import Layer
@@ -196,7 +197,9 @@ def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
 
 
 @hookspec(firstresult=True)
-def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+def lazylayer_open_layer(
+    blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions
+) -> LayerContents | None:
     """Read a layer's table of contents and verify it.
 
     Stops at the first result that is not None; None means that the layer is not in your format
@@ -207,6 +210,8 @@ def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> La
     :param descriptor: the layer, with its annotations.
     :param verify: whether the table of contents must match the digest that an annotation promises.
         When it is True and there is no such annotation, raise VerificationError.
+    :param companions: what the layer keeps outside of it, in images beside its own;
+        `companions.read_layer(suffix, annotations, max_size)`. Asks nobody before it is called.
     :returns: the tree, the chunk map and how to inflate a member.
 
     Example::

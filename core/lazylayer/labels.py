@@ -17,6 +17,7 @@ __all__ = [
     "CRI_DIGEST",
     "CRI_LAYERS",
     "CRI_REFERENCE",
+    "LAYER_DIGEST",
     "LAYER_FORMAT_ANNOTATIONS",
     "LAYER_SIZE",
     "PREFETCH_SIZE",
@@ -44,6 +45,7 @@ LAYER_SIZE = "containerd.io/snapshot/remote/lazylayer.size"
 PREFETCH_SIZE = "containerd.io/snapshot/remote/stargz.prefetch"
 SKIP_VERIFY = "containerd.io/snapshot/remote/stargz.skipverify"
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+LAYER_DIGEST = "containerd.io/snapshot/stargz/layer.digest"
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 ZSTD_TOC_CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
 ZSTD_TOC_POSITION = "io.containers.zstd-chunked.manifest-position"

@@ -13,7 +13,10 @@ from typing import IO, TYPE_CHECKING, cast
 
 import msgspec
 
-from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
+from lazylayer.blob import Blob
+from lazylayer.building import BuildOptions, BuiltLayer, CompanionLayer, ImageStore
+from lazylayer.cache import NoCache
+from lazylayer.companions import RecordedCompanions
 from lazylayer.errors import BuildError, LayerError, PluginError
 from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS
 from lazylayer.layerstreams import BlobStream, PlainLayer
@@ -32,6 +35,7 @@ class ConvertedLayer:
     def __init__(self, built: BuiltLayer, spool: IO[bytes]) -> None:
         self.descriptor = built.descriptor
         self.diff_id = built.diff_id
+        self.companions = built.companions
         self._spool = spool
 
     def put(self, store: ImageStore) -> None:
@@ -63,7 +67,9 @@ class LayerConverter:
             try:
                 converted = self.build(cast("IO[bytes]", plain), build)
                 try:
-                    plain.finish()
+                    found = plain.finish()
+                    if build.keep_diff_id and converted.diff_id != found:
+                        raise BuildError(f"the format {self._format} did not keep its diff ID")
                 except BaseException:
                     converted.close()
                     raise
@@ -88,15 +94,29 @@ class LayerConverter:
                 f"the layer cannot be written to {tempfile.gettempdir()}: {cause.strerror}; "
                 "set TMPDIR to a place with more room"
             ) from error
+        if build.external_toc and not built.companions:
+            spool.close()
+            raise BuildError(f"the format {self._format} has no table of contents outside of its layers")
         return ConvertedLayer(built, spool)
 
-    def reuse(self, reference: Reference, layer: Descriptor, store: ImageStore) -> None:
-        """Copies a layer as it is. Raises ResolveError, VerificationError or BuildError."""
+    def reuse(self, reference: Reference, layer: Descriptor, store: ImageStore) -> tuple[CompanionLayer, ...]:
+        """Copies a layer as it is; returns what it needs besides. Raises ResolveError, LayerError or BuildError."""
+        companions = self._companions_of(reference, layer)
         if store.has_blob(layer.digest, layer.size) or store.take_blob(layer, reference):
             self._advance(layer.size)
-            return
+            return companions
         with (
             closing(self._hooks.resolve_blob(reference, layer)) as source,
             closing(BlobStream(source, layer, self._advance)) as stream,
         ):
             store.put_blob(layer, cast("IO[bytes]", stream))
+        return companions
+
+    def _companions_of(self, reference: Reference, layer: Descriptor) -> tuple[CompanionLayer, ...]:
+        """What a format asks of other images when it opens the layer."""
+        nothing = NoCache()
+        companions = RecordedCompanions(self._hooks, reference, layer.digest, nothing)
+        blob = Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size, nothing)
+        with closing(blob):
+            self._hooks.open_layer(blob, layer, True, companions)
+        return companions.layers

@@ -20,6 +20,7 @@ import msgspec
 from lazylayer.blob import Blob
 from lazylayer.cache import Cache
 from lazylayer.chunkstore import ChunkStore
+from lazylayer.companions import Companions
 from lazylayer.contents import LayerContents
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError
 from lazylayer.events import StateEvent
@@ -153,7 +154,7 @@ class LayerStore:
             lambda: self._hooks.resolve_blob(reference, descriptor), descriptor.digest, descriptor.size, self._ranges
         )
         try:
-            contents = self._open_contents(blob, descriptor, verify)
+            contents = self._open_contents(reference, blob, descriptor, verify)
             layer = Layer(
                 reference,
                 msgspec.structs.replace(descriptor, size=blob.size),
@@ -170,13 +171,15 @@ class LayerStore:
         layer.virtual = self._hooks.add_virtual_entries(layer)
         return layer
 
-    def _open_contents(self, blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents:
+    def _open_contents(self, reference: Reference, blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents:
+        companions = Companions(self._hooks, reference, descriptor.digest, self._ranges)
         try:
-            return self._hooks.open_layer(blob, descriptor, verify)
+            return self._hooks.open_layer(blob, descriptor, verify, companions)
         except LayerError:
-            if not blob.forget_cached_ranges():
+            # All that came from the cache is suspect.
+            if not any([blob.forget_cached_ranges(), companions.forget_cached()]):
                 raise
-        return self._hooks.open_layer(blob, descriptor, verify)
+        return self._hooks.open_layer(blob, descriptor, verify, companions)
 
     # --- letting go --------------------------------------------------------------------------------
 

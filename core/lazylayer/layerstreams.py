@@ -20,6 +20,7 @@ from lazylayer.errors import BuildError, FormatError, UnavailableError, Verifica
 from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor, Digest
 from lazylayer.source import BlobSource
+from lazylayer.tararchive import Readable
 
 __all__ = ["BlobStream", "PlainLayer"]
 
@@ -94,7 +95,7 @@ class PlainLayer(io.RawIOBase):
     Close it, before the blob's stream, to end its thread.
     """
 
-    def __init__(self, blob: BlobStream, diff_id: str = "") -> None:
+    def __init__(self, blob: Readable, diff_id: str = "") -> None:
         self._diff_id = diff_id
         self._hash = hashlib.sha256()
         self._ready: queue.Queue[bytes | BaseException] = queue.Queue(_PIECES_AHEAD)
@@ -163,7 +164,7 @@ class PlainLayer(io.RawIOBase):
         self._ended = not piece
         return piece
 
-    def _work(self, blob: BlobStream) -> None:
+    def _work(self, blob: Readable) -> None:
         """Runs in the thread: an empty piece says that all is read and the blob is what was promised."""
         try:
             for piece in _inflate(_read_exactly(blob, 4), blob):
@@ -179,14 +180,14 @@ class PlainLayer(io.RawIOBase):
             self._ready.put(b"")
 
 
-def _read_exactly(blob: BlobStream, size: int) -> bytes:
+def _read_exactly(blob: Readable, size: int) -> bytes:
     data = b""
     while len(data) < size and (piece := blob.read(size - len(data))):
         data += piece
     return data
 
 
-def _inflate(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+def _inflate(head: bytes, blob: Readable) -> Iterator[bytes]:
     if head.startswith(_GZIP_MAGIC):
         return _gunzip(head, blob)
     if head == _ZSTD_MAGIC or (head[1:] == _SKIPPABLE_MAGIC and 0x50 <= head[0] <= 0x5F):
@@ -194,14 +195,14 @@ def _inflate(head: bytes, blob: BlobStream) -> Iterator[bytes]:
     return _plain(head, blob)
 
 
-def _plain(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+def _plain(head: bytes, blob: Readable) -> Iterator[bytes]:
     if head:
         yield head
     while piece := blob.read(_PIECE):
         yield piece
 
 
-def _gunzip(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+def _gunzip(head: bytes, blob: Readable) -> Iterator[bytes]:
     """What the gzip members of a blob inflate to, in pieces of 1 MiB at most."""
     library = _gzip_library()
     data = head
@@ -232,7 +233,7 @@ def _gzip_library() -> Any:
     return isal_zlib
 
 
-def _skip_zeros(blob: BlobStream) -> bytes:
+def _skip_zeros(blob: Readable) -> bytes:
     """The next bytes that are not zeros: gzip may be padded with those."""
     while piece := blob.read(_PIECE):
         if piece := piece.lstrip(b"\0"):
@@ -240,7 +241,7 @@ def _skip_zeros(blob: BlobStream) -> bytes:
     return b""
 
 
-def _unzstd(head: bytes, blob: BlobStream) -> Iterator[bytes]:
+def _unzstd(head: bytes, blob: Readable) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError:
@@ -262,7 +263,7 @@ def _unzstd(head: bytes, blob: BlobStream) -> Iterator[bytes]:
 class _Prefixed:
     """A stream with bytes put in front of it."""
 
-    def __init__(self, head: bytes, blob: BlobStream) -> None:
+    def __init__(self, head: bytes, blob: Readable) -> None:
         self._head = head
         self._blob = blob
 

@@ -21,6 +21,7 @@ from lazylayer.errors import FormatError, InvalidReferenceError, NotFoundError
 __all__ = [
     "DEFAULT_REGISTRY",
     "MAX_MANIFEST_SIZE",
+    "MAX_TAG_LENGTH",
     "PATH_SCHEMES",
     "Descriptor",
     "Digest",
@@ -48,6 +49,9 @@ DEFAULT_REGISTRY = "docker.io"
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 """Bytes. Registries accept no larger manifests; we believe none, nor a larger image config."""
+
+MAX_TAG_LENGTH = 128
+"""Letters; the distribution specification allows no more, as `_TAG` has it."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -299,9 +303,18 @@ def decode_config(data: bytes, what: str) -> ImageConfig:
     if len(data) > MAX_MANIFEST_SIZE:
         raise FormatError(f"{what}: an image config of {len(data)} bytes is larger than {MAX_MANIFEST_SIZE}")
     try:
-        return msgspec.json.decode(data, type=ImageConfig)
-    except msgspec.DecodeError as error:
+        fields = msgspec.json.decode(data, type=dict[str, Any])
+        rootfs = fields.get("rootfs")
+        if isinstance(rootfs, dict):
+            fields["rootfs"] = _without_nulls(rootfs)
+        return msgspec.convert(_without_nulls(fields), ImageConfig)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise FormatError(f"{what}: not an image config: {error}") from error
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    """What is empty in Go may be null in its JSON."""
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def images_of(index: Index) -> list[Descriptor]:

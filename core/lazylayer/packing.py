@@ -4,7 +4,8 @@ Each file's content begins a new member and is cut into chunks of `chunk_size`; 
 (padding, headers of the next files) stays in the member. With `min_chunk_size` small files share
 members. Members of the archive are copied byte for byte, with few exceptions: sparse files are
 written out, since a chunk must be what a reader reads; members that depend on a global header get
-one that says it all; and what an earlier conversion added (landmarks, a TOC) is left out.
+one that says it all; and what an earlier conversion added (landmarks, a TOC) is left out. With
+`keep_diff_id` there are no exceptions, and no landmark is added.
 
 Source: the eStargz specification of the Go stargz-snapshotter, `docs/estargz.md`.
 """
@@ -18,7 +19,7 @@ from lazylayer.building import BuildOptions
 from lazylayer.chunks import MAX_CHUNK_SIZE
 from lazylayer.errors import BuildError
 from lazylayer.memberwriting import Member, MemberWriter
-from lazylayer.tararchive import BLOCK, TarMember, TarReader, padding
+from lazylayer.tararchive import BLOCK, Readable, TarMember, TarReader, padding
 from lazylayer.tarheaders import make_header
 from lazylayer.toc import TOC_NAME, TocEntry
 from lazylayer.tocbuilder import TocBuilder
@@ -31,6 +32,7 @@ END_OF_ARCHIVE = bytes(2 * BLOCK)
 _LANDMARK_CONTENT = b"\x0f"
 _MAX_TAIL = 1024 * 1024
 """Bytes. So much of headers is enough for a member of its own: else reading a chunk would inflate them."""
+_PIECE = 1024 * 1024
 _OURS = (*LANDMARKS, TOC_NAME.encode())
 
 
@@ -46,7 +48,9 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
             f"the two together may be {MAX_CHUNK_SIZE} at most"
         )
     packer = _Packer(writer, options)
-    if options.prefetch or options.prefetch_globs:
+    if options.keep_diff_id:
+        _pack_exactly(source, packer, options)
+    elif options.prefetch or options.prefetch_globs:
         from lazylayer.reordering import Reordered
 
         with Reordered(source, options.prefetch, options.prefetch_globs) as reordered:
@@ -61,6 +65,59 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
         for member in reader:
             packer.take(member, reader)
     return packer.finish()
+
+
+def _pack_exactly(source: IO[bytes], packer: _Packer, options: BuildOptions) -> None:
+    """Packs all bytes of the archive as they are, also those that are of no use."""
+    if options.prefetch or options.prefetch_globs:
+        raise BuildError("what is to be prefetched cannot be put first where the diff ID is kept")
+    recorded = _Recording(source)
+    reader = TarReader(recorded)
+    for member in reader:
+        packer.append(recorded.take())
+        if member.sparse is not None:
+            raise BuildError(f"{member.name!r} is a sparse file, so that the layer cannot keep its diff ID")
+        if clean_path(member.name) == TOC_NAME.encode():
+            while reader.read(_PIECE):
+                packer.append(recorded.take())
+        else:
+            packer.add(member, _Unrecorded(reader, recorded))
+    packer.append(recorded.take())
+    while piece := source.read(_PIECE):
+        packer.append(piece)
+
+
+class _Recording:
+    """Reads a source, and remembers all bytes that were read until they are taken."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._pieces: list[bytes] = []
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, as the source gives them."""
+        data = self._source.read(size)
+        self._pieces.append(data)
+        return data
+
+    def take(self) -> bytes:
+        """What was read since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+class _Unrecorded:
+    """The content of a member, which is not to be remembered."""
+
+    def __init__(self, content: TarReader, recorded: _Recording) -> None:
+        self._content = content
+        self._recorded = recorded
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        data = self._content.read(size)
+        self._recorded.take()
+        return data
 
 
 class _Packer:
@@ -79,23 +136,29 @@ class _Packer:
         if clean_path(member.name) in _OURS:
             return
         if member.sparse is not None or member.depends_on_others:
-            self._append(make_header(member))
+            self.append(make_header(member))
         else:
-            self._append(member.raw)
+            self.append(member.raw)
+        self.add(member, _Expanding(member, content) if member.sparse is not None else content)
+        if member.kind == "reg":
+            self.append(bytes(padding(member.size)))
+
+    def add(self, member: TarMember, content: Readable) -> None:
+        """Takes a member whose header was appended, but not the padding behind its content."""
         if member.kind == "hardlink":
             self._toc.add_link(member)
             return
         entry = self._toc.add(member)
         if member.size and member.kind == "reg":
-            self._add_content(member, entry, _Expanding(member, content) if member.sparse is not None else content)
+            self._add_content(member, entry, content)
 
     def add_landmark(self, name: bytes) -> None:
         """Adds a landmark, in a member of its own: everything in front of it lies in front of that."""
         member = TarMember(name, "reg", mode=0o644, size=len(_LANDMARK_CONTENT))
-        self._append(make_header(member))
+        self.append(make_header(member))
         self._cut()
         self._member.append_chunk(self._toc.add(member), _LANDMARK_CONTENT)
-        self._append(bytes(padding(len(_LANDMARK_CONTENT))))
+        self.append(bytes(padding(len(_LANDMARK_CONTENT))))
         self._cut()
 
     def finish(self) -> list[TocEntry]:
@@ -109,7 +172,7 @@ class _Packer:
                 entry.digest = entry.chunk_digest or f"sha256:{hashlib.sha256().hexdigest()}"
         return entries
 
-    def _add_content(self, member: TarMember, entry: TocEntry, content: TarReader | _Expanding) -> None:
+    def _add_content(self, member: TarMember, entry: TocEntry, content: Readable) -> None:
         whole = hashlib.sha256() if member.size > self._chunk_size else None
         at = 0
         while at < member.size:
@@ -125,9 +188,8 @@ class _Packer:
             at += len(data)
         if whole is not None:
             entry.digest = f"sha256:{whole.hexdigest()}"
-        self._append(bytes(padding(member.size)))
 
-    def _append(self, piece: bytes) -> None:
+    def append(self, piece: bytes) -> None:
         """Appends headers or padding to the current member."""
         if not piece:
             return

@@ -18,7 +18,8 @@ from typing import IO
 import msgspec
 
 from lazylayer.blob import Blob
-from lazylayer.cache import Cache
+from lazylayer.cache import NoCache
+from lazylayer.companions import Companions
 from lazylayer.contents import LayerContents
 from lazylayer.errors import FormatError, LazylayerError, UnavailableError
 from lazylayer.extents import Extent
@@ -92,7 +93,9 @@ def _verify_layer(
             problems.append(str(error))
     if not any(name in layer.annotations for name in LAYER_FORMAT_ANNOTATIONS):
         return "", 0
-    contents = hooks.open_layer(Blob(lambda: blob, layer.digest, layer.size, _NoCache()), layer, True)
+    nothing = NoCache()
+    companions = Companions(hooks, reference, layer.digest, nothing)
+    contents = hooks.open_layer(Blob(lambda: blob, layer.digest, layer.size, nothing), layer, True, companions)
     _verify_chunks(contents, blob, problems)
     return contents.format, len(contents.chunks)
 
@@ -146,16 +149,3 @@ class _FileSource(BlobSource):
 
     def check(self) -> None:
         """It can always be read."""
-
-
-class _NoCache(Cache):
-    """Keeps nothing."""
-
-    def get(self, key: str) -> bytes | None:
-        """None."""
-        del key
-        return None
-
-    def put(self, key: str, data: bytes) -> None:
-        """Nothing happens."""
-        del key, data

@@ -89,7 +89,9 @@ CALLS = {
         "`pip install lazylayer-cache-mine`",
     ),
     "open_layer": Call(
-        lambda hooks: hooks.open_layer(ANY, DESCRIPTOR, True), FormatError, "it is in no format that can be mounted"
+        lambda hooks: hooks.open_layer(ANY, DESCRIPTOR, True, ANY),
+        FormatError,
+        "it is in no format that can be mounted",
     ),
     "plan_prefetch": Call(lambda hooks: hooks.plan_prefetch(ANY, {}), None),
     "probe_frontend": Call(lambda hooks: hooks.probe_frontend("frontend_mine"), None),

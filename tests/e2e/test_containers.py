@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import grpc
 import pytest
 
+from e2e.command_line import CommandLine
 from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, mixed_image
 from images.go_image import GoImages
 from lazylayer_snapshotter_containerd.api.wire import Message
@@ -104,6 +105,22 @@ def test_pull_and_run(node: ContainerdNode, lazy: str, plain: str) -> None:
     expected = node.run(plain, TREE, snapshotter="overlayfs").splitlines()
     assert node.run(lazy, TREE).splitlines() == expected
     assert len(expected) > 500
+
+
+def test_tables_outside_of_the_image(node: ContainerdNode, plain: str, server_directory: Path) -> None:
+    """Pulled lazily, with the diff IDs of the plain image, and by a containerd that knows nothing of it."""
+    outside = plain.removesuffix(":plain") + ":outside"
+    command_line = CommandLine(server_directory / "outside")
+    command_line.run("convert", "--plain-http", "--external-toc", "--keep-diff-id", plain, outside)
+    assert laziness(node.pull(outside)) == [True, True]
+    chains = node.snapshots()
+    printed = node.run(outside, TREE)
+    node.remove_images()
+    node.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", "overlayfs", outside)
+    assert node.run(outside, TREE, snapshotter="overlayfs") == printed
+    node.remove_images()
+    node.containerd.ctr("images", "pull", "--plain-http", "--snapshotter", SNAPSHOTTER, plain)
+    assert node.snapshots() == chains, "layers of the same diff IDs have the same snapshots"
 
 
 def test_containers_change_their_files(node: ContainerdNode, lazy: str, plain: str) -> None:

@@ -74,7 +74,7 @@ class Machine:
     def publish_changed(self, change: Callable[[Toc], None]) -> str:
         """Publishes the layer with a changed table of contents, and with the digest of that."""
         footer = find_footer(self.data[-51:], len(self.data))
-        assert footer is not None
+        assert footer is not None and footer.toc_offset is not None
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(self.data[footer.toc_offset : -51]))) as members:
             (member,) = members.getmembers()
             extracted = members.extractfile(member)

@@ -29,7 +29,7 @@ from lazylayer.labels import TOC_DIGEST
 from lazylayer.oci import MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.plugins import make_manager
 from lazylayer.profiles import ProfileEntry
-from synthetic import make_blob
+from synthetic import companions_of, make_blob
 
 AMD = Platform("amd64", "linux")
 CONTENT = os.urandom(300_000)
@@ -310,7 +310,7 @@ def test_profile_and_globs_decide_what_lies_before_the_landmark(hooks: Hooks, tm
     found = []
     for layer in image.manifest.layers:
         blob = (tmp_path / "destination/blobs/sha256" / layer.digest[7:]).read_bytes()
-        contents = hooks.open_layer(make_blob(blob), layer, True)
+        contents = hooks.open_layer(make_blob(blob), layer, True, companions_of(blob))
         assert contents.tree.prefetch_landmark is not None
         landmark = contents.chunks[contents.tree.prefetch_landmark.first_chunk].offset
         found.append(

@@ -30,7 +30,7 @@ from lazylayer.oci import Descriptor, Platform, parse_reference
 from lazylayer.plugins import make_manager
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
-from synthetic import make_blob
+from synthetic import companions_of, make_blob
 
 LAYERS = [0, 1, 2]
 FORMATS = ["estargz", "zstdchunked", "zstdchunked-podman"]
@@ -66,7 +66,7 @@ def build(hooks: Hooks, archive: Path, form: str = "estargz", **options: Any) ->
 
 
 def open_layer(hooks: Hooks, blob: bytes, descriptor: Descriptor) -> LayerContents:
-    return hooks.open_layer(make_blob(blob), descriptor, True)
+    return hooks.open_layer(make_blob(blob), descriptor, True, companions_of(blob))
 
 
 @pytest.mark.parametrize("number", LAYERS)

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from lazylayer.blob import Blob
 from lazylayer.cache import Cache
 from lazylayer.chunks import ChunkTable
+from lazylayer.companions import Companions
 from lazylayer.contents import LayerContents
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.extents import Extent
-from lazylayer.oci import Digest, sha256_digest
+from lazylayer.hooks import Hooks
+from lazylayer.oci import Digest, Reference, sha256_digest
+from lazylayer.plugins import make_manager
 from lazylayer.source import BlobSource
 from lazylayer.tree import Entry, TreeBuilder
 
-__all__ = ["DictCache", "MemorySource", "SyntheticLayer", "make_blob"]
+__all__ = ["DictCache", "MemorySource", "SyntheticLayer", "companions_of", "make_blob"]
 
 
 class DictCache(Cache):
@@ -81,6 +84,12 @@ class MemorySource(BlobSource):
 def make_blob(data: bytes, source: BlobSource | None = None, ranges: Cache | None = None) -> Blob:
     made = source or MemorySource(data)
     return Blob(lambda: made, sha256_digest(data), len(data), ranges or DictCache())
+
+
+def companions_of(blob: bytes, hooks: Hooks | None = None, reference: Reference | None = None) -> Companions:
+    """What a format is given to open a layer of `reference`; without hooks there is nobody to be asked."""
+    image = reference or Reference("image", host="registry.test", tag="1")
+    return Companions(hooks or Hooks(make_manager()), image, sha256_digest(blob), DictCache())
 
 
 def inflate(data: bytes | memoryview, size: int) -> bytes:

@@ -51,6 +51,8 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
     metavar="FILE",
     help="Keep the record, as a profile.",
 )
+@click.option("--external-toc", is_flag=True, help="Put tables of contents into an image beside, DST-esgztoc.")
+@click.option("--keep-diff-id", is_flag=True, help="Let layers unpack to the same bytes; with --external-toc.")
 @click.option("--reuse", is_flag=True, help="Take over layers that can be fetched lazily already.")
 @click.option(
     "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
@@ -75,6 +77,8 @@ def convert(
     record: str | None,
     record_seconds: float,
     record_out: Path | None,
+    external_toc: bool,
+    keep_diff_id: bool,
     reuse: bool,
     platform_name: str | None,
     all_platforms: bool,
@@ -101,9 +105,15 @@ def convert(
         min_chunk_size=min_chunk_size,
         prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
         jobs=jobs or 0,
+        external_toc=external_toc,
+        keep_diff_id=keep_diff_id,
     )
     if record is not None and profile is not None:
         raise click.UsageError("--record makes a profile, so that --profile has no place beside it")
+    if keep_diff_id and not external_toc:
+        raise click.UsageError("--keep-diff-id needs --external-toc: a table of contents inside changes the diff ID")
+    if keep_diff_id and (prefetch or profile is not None or record is not None):
+        raise click.UsageError("--prefetch, --profile and --record change the order, so that --keep-diff-id cannot be")
     if all_platforms and (platform_name or record is not None or source.scheme == "dir"):
         raise click.UsageError("--all-platforms has no place beside --platform, --record and dir:")
     listed = tuple(read_profile(profile)) if profile is not None else ()

@@ -9,18 +9,21 @@ from lazylayer import hookimpl
 if TYPE_CHECKING:
     from lazylayer.blob import Blob
     from lazylayer.building import BuildOptions, BuiltLayer
+    from lazylayer.companions import Companions
     from lazylayer.contents import LayerContents
     from lazylayer.oci import Descriptor
 
 
 @hookimpl
-def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+def lazylayer_open_layer(
+    blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions
+) -> LayerContents | None:
     """Opens layers that end with a stargz footer."""
     if "zstd" in descriptor.media_type:
         return None
     from lazylayer_format_estargz.reader import open_contents
 
-    return open_contents(blob, descriptor, verify)
+    return open_contents(blob, descriptor, verify, companions)
 
 
 @hookimpl

@@ -1,12 +1,12 @@
-"""Builds eStargz layers: members, the TOC as the last member of the archive, and the footer."""
+"""Builds eStargz layers: members, the TOC as the last member of the archive or in a companion, and the footer."""
 
 from __future__ import annotations
 
 from typing import IO
 
-from lazylayer.building import BuildOptions, BuiltLayer
+from lazylayer.building import BuildOptions, BuiltLayer, CompanionLayer
 from lazylayer.errors import BuildError, FormatError
-from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE
+from lazylayer.labels import LAYER_DIGEST, TOC_DIGEST, UNCOMPRESSED_SIZE
 from lazylayer.memberwriting import Member, MemberWriter
 from lazylayer.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.packing import END_OF_ARCHIVE, pack_archive
@@ -14,28 +14,50 @@ from lazylayer.tararchive import TarMember, padding
 from lazylayer.tarheaders import make_header
 from lazylayer.toc import TOC_NAME, encode_toc, read_toc
 from lazylayer_format_estargz.compression import gzip_compressor
-from lazylayer_format_estargz.footer import make_footer
+from lazylayer_format_estargz.footer import EXTERNAL_TOC_FOOTER, make_footer
+from lazylayer_format_estargz.reader import TOC_IMAGE_SUFFIX
 
 __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions) -> BuiltLayer:
     """Builds an eStargz layer; see `lazylayer.hookspecs.lazylayer_build_layer`."""
-    with MemberWriter(destination, gzip_compressor(options.level), options.jobs) as writer:
+    if options.keep_diff_id and not options.external_toc:
+        raise BuildError("an eStargz layer keeps its diff ID only if its table of contents is external")
+    compress = gzip_compressor(options.level)
+    with MemberWriter(destination, compress, options.jobs) as writer:
         entries = pack_archive(source, writer, options)
-        toc = encode_toc(entries)
-        toc_offset = writer.size
-        last = Member()
-        last.append(make_header(TarMember(TOC_NAME.encode(), "reg", mode=0o444, size=len(toc))))
-        last.append(toc)
-        last.append(bytes(padding(len(toc))) + END_OF_ARCHIVE)
-        writer.add(last)
+        toc, toc_offset = encode_toc(entries), writer.size
+        end = Member()
+        if not options.external_toc:
+            end.append(_toc_member(toc))
+        if not options.keep_diff_id:
+            end.append(END_OF_ARCHIVE)
+        if end.size:
+            writer.add(end)
         writer.flush()
-        writer.write(make_footer(toc_offset))
+        writer.write(EXTERNAL_TOC_FOOTER if options.external_toc else make_footer(toc_offset))
         try:
             read_toc(toc, blob_size=writer.size, data_end=toc_offset, verify=True)
         except FormatError as error:
             raise BuildError(f"the archive holds what no layer can show: {error}") from error
         annotations = {TOC_DIGEST: sha256_digest(toc), UNCOMPRESSED_SIZE: str(writer.plain_size)}
         descriptor = Descriptor(MediaType.OCI_LAYER_GZIP, writer.digest, writer.size, annotations)
-        return BuiltLayer(descriptor, writer.plain_digest)
+        companions = (
+            (_toc_layer(descriptor, compress(_toc_member(toc) + END_OF_ARCHIVE)),) if options.external_toc else ()
+        )
+        return BuiltLayer(descriptor, writer.plain_digest, companions)
+
+
+def _toc_member(toc: bytes) -> bytes:
+    """The TOC as a member of a tar archive."""
+    header = make_header(TarMember(TOC_NAME.encode(), "reg", mode=0o444, size=len(toc)))
+    return header + toc + bytes(padding(len(toc)))
+
+
+def _toc_layer(layer: Descriptor, data: bytes) -> CompanionLayer:
+    """The layer of the TOC image, for this layer, that holds `data`."""
+    annotations = {LAYER_DIGEST: str(layer.digest)}
+    return CompanionLayer(
+        TOC_IMAGE_SUFFIX, Descriptor(MediaType.OCI_LAYER_GZIP, sha256_digest(data), len(data), annotations), data
+    )

@@ -1,25 +1,35 @@
-"""Opens stargz layers: finds the TOC with few requests, verifies it, and makes tree and chunk table of it."""
+"""Opens stargz layers: finds the TOC with few requests, verifies it, and makes tree and chunk table of it.
+
+Source for TOCs in another image: `docs/estargz.md` of the Go stargz-snapshotter, "eStargz image with an external
+TOC": the image has the same name, with `-esgztoc` behind the tag, and each of its layers is a tar archive with the
+TOC of the layer that its annotation names.
+"""
 
 from __future__ import annotations
 
 from lazylayer.blob import Blob
+from lazylayer.companions import Companions
 from lazylayer.contents import LayerContents
-from lazylayer.errors import FormatError, LayerError, VerificationError
+from lazylayer.errors import FormatError, LayerError, ResolveError, VerificationError
 from lazylayer.inflate import GzipReader, inflate_gzip_member
-from lazylayer.labels import TOC_DIGEST
-from lazylayer.oci import Descriptor, Digest, sha256_digest
+from lazylayer.labels import LAYER_DIGEST, TOC_DIGEST
+from lazylayer.oci import Descriptor, sha256_digest
 from lazylayer.toc import MAX_TOC_SIZE, TOC_NAME, read_toc, tail_size
-from lazylayer_format_estargz.footer import ESTARGZ_FOOTER_SIZE, Footer, find_footer
+from lazylayer_format_estargz.footer import ESTARGZ_FOOTER_SIZE, find_footer
 
-__all__ = ["open_contents"]
+__all__ = ["TOC_IMAGE_SUFFIX", "open_contents"]
+
+TOC_IMAGE_SUFFIX = "-esgztoc"
+"""Behind the tag of an image: that of the image with its TOCs."""
 
 _BLOCK = 512
 
 
-def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+def open_contents(blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions) -> LayerContents | None:
     """The contents of a stargz layer, or None for a blob that has no stargz footer.
 
-    Needs one read of the blob, or two when the TOC is larger than expected. See
+    Needs one read of the blob, or two when the TOC is larger than expected; other images are asked only
+    where the footer says that the TOC is there. See
     `lazylayer.hookspecs.lazylayer_open_layer` for `verify` and the errors.
     """
     blob_size = blob.size
@@ -32,38 +42,54 @@ def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerCont
     if footer is None:
         return None
     try:
-        return _read(blob, descriptor, verify, footer, tail, tail_start)
+        _check_promise(descriptor, verify)
+        if footer.toc_offset is None:
+            compressed, data_end = memoryview(_external_toc(descriptor, companions)), footer.toc_end
+        else:
+            compressed = _compressed_toc(blob, footer.toc_offset, footer.toc_end, tail, tail_start)
+            data_end = footer.toc_offset
+        toc = _checked_toc(_inflate_toc(compressed), descriptor, verify)
+        tree, chunks = read_toc(toc, blob_size=blob_size, data_end=data_end, verify=verify)
+        return LayerContents(footer.format, tree, chunks, sha256_digest(toc), inflate_gzip_member)
     except LayerError as error:
         raise type(error)(f"layer {descriptor.digest} ({footer.format}): {error}") from error
 
 
-def _read(
-    blob: Blob, descriptor: Descriptor, verify: bool, footer: Footer, tail: bytes, tail_start: int
-) -> LayerContents:
-    promised = descriptor.annotations.get(TOC_DIGEST, "")
-    if verify and not promised:
+def _check_promise(descriptor: Descriptor, verify: bool) -> None:
+    """Before anything more is read of a layer that cannot be verified."""
+    if verify and not descriptor.annotations.get(TOC_DIGEST):
         raise VerificationError(
             f"the annotation {TOC_DIGEST} is missing, so the table of contents cannot be verified; "
             "convert the image again, or set fetch.verify = false to trust it unseen"
         )
-    toc = _inflate_toc(_compressed_toc(blob, footer, tail, tail_start))
-    digest = sha256_digest(toc)
+
+
+def _checked_toc(toc: bytes, descriptor: Descriptor, verify: bool) -> bytes:
+    promised, digest = descriptor.annotations.get(TOC_DIGEST, ""), sha256_digest(toc)
     if verify and digest != promised:
         raise VerificationError(f"its table of contents has the digest {digest}, but {promised} was promised")
-    tree, chunks = read_toc(toc, blob_size=blob.size, data_end=footer.toc_offset, verify=verify)
-    return LayerContents(footer.format, tree, chunks, Digest(digest), inflate_gzip_member)
+    return toc
 
 
-def _compressed_toc(blob: Blob, footer: Footer, tail: bytes, tail_start: int) -> memoryview:
-    if footer.toc_offset >= footer.toc_end:
-        raise FormatError(f"its footer says that the table of contents is at {footer.toc_offset}, behind the footer")
-    size = footer.toc_end - footer.toc_offset
+def _external_toc(descriptor: Descriptor, companions: Companions) -> bytes:
+    try:
+        return companions.read_layer(TOC_IMAGE_SUFFIX, {LAYER_DIGEST: descriptor.digest}, MAX_TOC_SIZE)
+    except ResolveError as error:
+        raise type(error)(
+            f"layer {descriptor.digest} (estargz) has its table of contents elsewhere: {error}"
+        ) from error
+
+
+def _compressed_toc(blob: Blob, toc_offset: int, toc_end: int, tail: bytes, tail_start: int) -> memoryview:
+    if toc_offset >= toc_end:
+        raise FormatError(f"its footer says that the table of contents is at {toc_offset}, behind the footer")
+    size = toc_end - toc_offset
     if size > MAX_TOC_SIZE:
         raise FormatError(f"its footer says that the table of contents is {size} bytes, more than {MAX_TOC_SIZE}")
-    if footer.toc_offset < tail_start:
-        tail = blob.read(footer.toc_offset, tail_start - footer.toc_offset) + tail
-        tail_start = footer.toc_offset
-    return memoryview(tail)[footer.toc_offset - tail_start :]
+    if toc_offset < tail_start:
+        tail = blob.read(toc_offset, tail_start - toc_offset) + tail
+        tail_start = toc_offset
+    return memoryview(tail)[toc_offset - tail_start :]
 
 
 def _inflate_toc(compressed: memoryview) -> bytes:

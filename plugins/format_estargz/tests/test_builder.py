@@ -26,7 +26,7 @@ from lazylayer.tararchive import MemberKind, TarMember, padding
 from lazylayer.tarheaders import make_header
 from lazylayer.tree import clean_path
 from lazylayer_format_estargz.compression import gzip_compressor
-from synthetic import make_blob
+from synthetic import companions_of, make_blob
 
 END = bytes(1024)
 
@@ -72,9 +72,10 @@ def build(data: bytes, **options: Any) -> Built:
     out = io.BytesIO()
     layer = plugin.lazylayer_build_layer("estargz", io.BytesIO(data), out, BuildOptions(**options))
     assert layer is not None
-    contents = plugin.lazylayer_open_layer(make_blob(out.getvalue()), layer.descriptor, True)
+    blob = out.getvalue()
+    contents = plugin.lazylayer_open_layer(make_blob(blob), layer.descriptor, True, companions_of(blob))
     assert contents is not None
-    return Built(out.getvalue(), layer, contents)
+    return Built(blob, layer, contents)
 
 
 def names_in(plain: bytes) -> list[str]:

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazylayer.contents import LayerContents
-from lazylayer.errors import FormatError, LayerError, VerificationError
+from lazylayer.errors import FormatError, LayerError, ResolveError, VerificationError
 from lazylayer.labels import TOC_DIGEST
 from lazylayer.oci import Descriptor, MediaType, sha256_digest
-from lazylayer_format_estargz.footer import find_footer, make_footer
+from lazylayer_format_estargz.footer import EXTERNAL_TOC_FOOTER, find_footer, make_footer
 from lazylayer_format_estargz.reader import open_contents
-from synthetic import MemorySource, make_blob
+from synthetic import MemorySource, companions_of, make_blob
 
 CONTENT = os.urandom(3000)
 
@@ -55,7 +55,7 @@ def describe(blob: bytes, toc: bytes | None) -> Descriptor:
 
 
 def open_layer(blob: bytes, toc: bytes | None, verify: bool = True) -> LayerContents | None:
-    return open_contents(make_blob(blob), describe(blob, toc), verify)
+    return open_contents(make_blob(blob), describe(blob, toc), verify, companions_of(blob))
 
 
 @pytest.mark.parametrize(("legacy", "name"), [(False, "estargz"), (True, "stargz")])
@@ -82,7 +82,7 @@ def test_small_toc_costs_one_request_and_a_large_one_two() -> None:
     for entries, requests in (([], 1), (many, 2)):
         blob, toc = layer(*entries, filler=100_000)
         source = MemorySource(blob)
-        assert open_contents(make_blob(blob, source), describe(blob, toc), True) is not None
+        assert open_contents(make_blob(blob, source), describe(blob, toc), True, companions_of(blob)) is not None
         assert len(source.asked) == requests
         assert source.asked_bytes == sum(extent.size for asked in source.asked for extent in asked) <= len(blob)
 
@@ -193,3 +193,25 @@ def test_go_footer_is_understood() -> None:
     )
     assert find_footer(footer, 10**6) == ("estargz", 0xAB3D2, 10**6 - 51)
     assert io.BytesIO(footer).read(2) == b"\x1f\x8b"
+
+
+# --- tables of contents in another image -----------------------------------------------------------
+
+
+def test_footer_of_an_external_toc_is_that_of_the_go_tools() -> None:
+    """As `gzipFooterBytes` of `estargz/externaltoc` writes it: 46 bytes, an empty gzip member with this extra field."""
+    footer = bytes.fromhex(
+        "1f8b08040000000000ff15005347" + "1100" + b"STARGZEXTERNALTOC".hex() + "010000ffff" + "00" * 8
+    )
+    assert (footer, len(footer)) == (EXTERNAL_TOC_FOOTER, 46)
+    assert gzip.decompress(footer) == b""
+    assert find_footer(bytes(100) + footer, 1000) == ("estargz", None, 954)
+
+
+def test_layer_with_an_external_toc_asks_for_it() -> None:
+    blob, toc = layer()
+    outside = blob[: blob.index(toc_member(toc))] + EXTERNAL_TOC_FOOTER
+    with pytest.raises(ResolveError, match=r"image:1-esgztoc.*cannot be had.*copy it to where"):
+        open_layer(outside, toc)
+    with pytest.raises(VerificationError, match=TOC_DIGEST):
+        open_layer(outside, None)

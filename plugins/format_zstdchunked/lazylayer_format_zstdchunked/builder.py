@@ -19,6 +19,8 @@ __all__ = ["build_layer"]
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions, *, new_footer: bool) -> BuiltLayer:
     """Builds a zstd:chunked layer; see `lazylayer.hookspecs.lazylayer_build_layer`."""
+    if options.external_toc or options.keep_diff_id:
+        raise BuildError("zstd:chunked layers keep their table of contents inside; use --format estargz for it")
     compress = zstd_compressor(options.level)
     with MemberWriter(destination, compress, options.jobs) as writer:
         entries = pack_archive(source, writer, options)

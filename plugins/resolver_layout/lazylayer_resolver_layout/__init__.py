@@ -55,4 +55,4 @@ def lazylayer_open_store(reference: Reference) -> ImageStore | None:
     if reference.digest:
         raise BuildError(f"{reference}: an image is written under a tag; its digest is what comes of it")
     path = Path(reference.repository)
-    return DirectoryStore(path) if reference.scheme == "oci" else ArchiveStore(path)
+    return DirectoryStore(path) if reference.scheme == "oci" else ArchiveStore(path, reference)

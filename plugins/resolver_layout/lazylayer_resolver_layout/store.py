@@ -61,11 +61,11 @@ def _index_entry(reference: Reference, media_type: str, data: bytes) -> Descript
     return Descriptor(media_type, sha256_digest(data), len(data), annotations)
 
 
-def _add_to_index(index: dict[str, Any], entry: Descriptor) -> bytes:
-    """`index.json` with one more image, which replaces the one with the same tag."""
+def _add_to_index(index: dict[str, Any], entry: Descriptor) -> dict[str, Any]:
+    """An index with one more image, which replaces the one with the same tag."""
     tag = entry.annotations.get(REFERENCE_NAME, "")
     others = [each for each in index["manifests"] if (each.get("annotations") or {}).get(REFERENCE_NAME, "") != tag]
-    return msgspec.json.encode({**index, "manifests": [*others, entry]})
+    return {**index, "manifests": [*others, msgspec.to_builtins(entry)]}
 
 
 def _docker_manifest(data: bytes) -> bytes:
@@ -108,7 +108,7 @@ class DirectoryStore(ImageStore):
         lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            index = _add_to_index(self._index(), entry)
+            index = msgspec.json.encode(_add_to_index(self._index(), entry))
             self._replace("oci-layout", lambda write: write(_LAYOUT))
             self._replace("index.json", lambda write: write(index))
         finally:
@@ -152,13 +152,17 @@ class DirectoryStore(ImageStore):
 
 
 class ArchiveStore(ImageStore):
-    """A new tar archive with one image; it takes the place of a file of that name.
+    """A new tar archive with the image `reference`; it takes the place of a file of that name.
+
+    Images that are written before that one are in the archive too.
 
     `docker load` understands it too: beside `index.json` it has the `manifest.json` that Docker looks for.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reference: Reference) -> None:
         self._path = path
+        self._reference = reference
+        self._index = _new_index()
         self._written: dict[Digest, int] = {}
         try:
             self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - open as long as the store is
@@ -180,12 +184,15 @@ class ArchiveStore(ImageStore):
         self._written[descriptor.digest] = descriptor.size
 
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
-        """See `ImageStore.put_manifest`; the archive is complete then."""
+        """See `ImageStore.put_manifest`; the archive is complete with the image that it was opened for."""
         entry = _index_entry(reference, media_type, data)
         self.put_blob(entry, io.BytesIO(data))
         if reference.digest:
             return entry
-        index = _add_to_index(_new_index(), entry)
+        self._index = _add_to_index(self._index, entry)
+        if reference != self._reference:
+            return entry
+        index = msgspec.json.encode(self._index)
         docker = _docker_manifest(data)
         self._add("manifest.json", len(docker), lambda write: write(docker))
         self._add("index.json", len(index), lambda write: write(index))
