@@ -12,7 +12,7 @@ import pytest
 
 from images.go_image import GoImages
 from images.odd_tree import build_odd_layers
-from images.python_image import build_python_layers
+from images.python_image import NUMPY, build_numpy_layer, build_python_layers
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 
@@ -62,3 +62,11 @@ def odd_layers(as_root: None, server_directory: Path) -> list[Path]:
 def python_layers(as_root: None, server_directory: Path) -> list[Path]:
     """Tar archives of two layers, lowest first, in which a container can run Python: see `images.python_image`."""
     return build_python_layers(server_directory / "python-image")
+
+
+@pytest.fixture(scope="session")
+def numpy_layers(python_layers: list[Path], server_directory: Path) -> list[Path]:
+    """The same with a third layer on top, with numpy."""
+    if not NUMPY.is_dir():
+        pytest.skip("Debian's numpy is not installed; as root: scripts/debian-packages test")
+    return [*python_layers, build_numpy_layer(server_directory / "numpy-image")]

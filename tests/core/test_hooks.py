@@ -274,6 +274,22 @@ class TestKeychain:
         assert credentials.username == "me"
         assert asked == [("other.test", reference)]
 
+    def test_image_beside_is_asked_for_with_the_credentials_of_the_first(self) -> None:
+        asked: list[Reference] = []
+
+        def get_credentials(reference: Reference) -> None:
+            asked.append(reference)
+
+        keychain = plugin(get_credentials=get_credentials)
+        resolver = plugin(
+            resolve_image=lambda keychain: (keychain("registry.test"),),
+            resolve_blob=lambda keychain: (keychain("registry.test"),),
+        )
+        hooks = hooks_of(keychain=keychain, resolver=resolver)
+        hooks.resolve_image(SHELF, PLATFORM, on_behalf_of=REFERENCE)
+        hooks.resolve_blob(SHELF, DESCRIPTOR, on_behalf_of=REFERENCE)
+        assert asked == [REFERENCE, REFERENCE]
+
     @pytest.mark.seed(2)
     def test_first_answer_wins(self) -> None:
         def keychain(*hosts: str, says: str) -> object:

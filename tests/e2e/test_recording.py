@@ -1,7 +1,8 @@
-"""A recorded workload starts from what was prefetched: it asks the source for nothing more."""
+"""A recorded workload starts from what was prefetched: it asks the registry for nothing more."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,94 +12,107 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import CommandLine
+from images.go_image import GoImages
+from lazylayer.extents import ExtentSet
 from lazylayer.filesystem import Filesystem
+from lazylayer.layer import Layer
 from lazylayer.oci import parse_reference
 from lazylayer.profiles import read_profile
 from lazylayer.program import Program
+from servers.docker_registry import DockerRegistry
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 
-SCRIPT = "import json, decimal, email.parser, logging, sqlite3"
-PYTHON = Path("/usr/bin/python3")
+WORKLOAD = "import numpy; assert numpy.linalg.det(numpy.eye(3)) == 1"
+FORMATS = ["estargz", "zstdchunked"]
+FRONTENDS = ["frontend_fuse", "frontend_erofs"]
 
 
 @pytest.fixture(scope="module")
-def root(as_root: None, server_directory: Path) -> Iterator[Path]:
-    """A root with Debian's Python in it, its library, and what its programs are linked with."""
-    libraries = sorted(Path("/usr/lib").glob("python3.*/os.py"))
-    if not PYTHON.exists() or not libraries:
-        pytest.skip("there is no Python of Debian's to put into an image")
-    library = libraries[-1].parent
-    root = server_directory / "python-root"
-    for name in ("proc", "sys", "dev", "tmp"):
-        (root / name).mkdir(parents=True)
-    (root / "usr/bin").mkdir(parents=True)
-    shutil.copy2(PYTHON.resolve(), root / "usr/bin/python3")
-    shutil.copytree(library, root / library.relative_to("/"), symlinks=False, ignore_dangling_symlinks=True)
-    programs = [PYTHON.resolve(), *library.glob("lib-dynload/*.so")]
-    linked = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
-    for word in {word for word in linked.split() if word.startswith("/") and not word.endswith(":")}:
-        target = root / word.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(word, target)
-    yield root
-    shutil.rmtree(root)
-
-
-def test_recorded_workload_asks_for_nothing_more(root: Path, server_directory: Path) -> None:
+def directory(as_root: None, server_directory: Path) -> Iterator[Path]:
     directory = server_directory / "recording"
     directory.mkdir()
-    command_line = CommandLine(directory)
-    record, image = directory / "record", f"oci:{directory}/image:v"
-    try:
-        words = ["convert", "--record", f"python3 -c '{SCRIPT}'", "--record-out", str(record), f"dir:{root}", image]
-        command_line.run(*words)
-        profile = read_profile(record)
-        assert b"usr/bin/python3" in [entry.path for entry in profile]
-        assert any(b"decimal" in entry.path for entry in profile)
-        run_from_prefetched(directory, image, {entry.path for entry in profile})
-    finally:
-        shutil.rmtree(directory)
+    yield directory
+    shutil.rmtree(directory)
 
 
-def run_from_prefetched(directory: Path, image: str, read: set[bytes]) -> None:
+@pytest.fixture(scope="module")
+def plain(go_images: GoImages, numpy_layers: list[Path]) -> str:
+    return go_images.push_plain(numpy_layers)
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def recorded(request: pytest.FixtureRequest, plain: str, directory: Path) -> tuple[str, Path]:
+    """The image with what the workload reads in front, and the record."""
+    record = directory / f"record-{request.param}"
+    target = plain.removesuffix(":plain") + f":recorded-{request.param}"
+    words = ["--format", request.param, "--record", f"python3 -c '{WORKLOAD}'", "--record-out", str(record)]
+    CommandLine(directory).run("convert", "--plain-http", *words, plain, target)
+    return target, record
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_recorded_workload_asks_for_nothing_more(
+    recorded: tuple[str, Path], directory: Path, docker_registry: DockerRegistry, frontend: str
+) -> None:
+    reference, record = recorded
+    profile = read_profile(record)
+    assert {entry.layer for entry in profile} == {0, 1, 2}
+    assert any(b"/blas/libblas.so.3" in entry.path for entry in profile), "found through links"
     mountpoint = directory / "mountpoint"
-    mountpoint.mkdir()
-    settings = [f"root={directory}/root", f"run={directory}/run", "background.enabled=false"]
-    settings += ["cache.chunks=cache_memory", "cache.ranges=cache_memory", "mount.frontend=frontend_fuse"]
-    reference = parse_reference(image)
-    with (
-        Program.load(overrides=settings) as program,
-        closing(Filesystem(program)) as filesystem,
-        closing(filesystem.open_image(reference)) as opened,
-    ):
-        (layer,) = opened.layers
-        opening = layer.blob.network_bytes
-        filesystem.mount_image(str(mountpoint), reference)
-        filesystem.check(str(mountpoint))
-        asked, fetched = layer.blob.requests, layer.blob.network_bytes
-        subprocess.run(["chroot", str(mountpoint), "/usr/bin/python3", "-c", SCRIPT], check=True)
-        assert layer.blob.requests == asked, "the workload read what was not prefetched"
-        table, needed = layer.contents.chunks, 0
-        for path, entry in layer.tree.walk():
-            if path in read:
-                numbers = range(entry.first_chunk, entry.first_chunk + entry.chunk_count)
-                needed += sum(table.member_extent(table.member_of(number)).size for number in numbers)
-        assert 0 < fetched - opening < 1.3 * needed
+    mountpoint.mkdir(exist_ok=True)
+    settings = [f"root={directory}/{frontend}", f"run={directory}/run", "background.enabled=false"]
+    settings += ["cache.chunks=cache_memory", "cache.ranges=cache_memory", f"mount.frontend={frontend}"]
+    settings += [f'resolve.plain_http=["{docker_registry.host}"]']
+    with Program.load(overrides=settings) as program, closing(Filesystem(program)) as filesystem:
+        if reason := program.hooks.probe_frontend(frontend):
+            pytest.skip(reason)
+        with closing(filesystem.open_image(parse_reference(reference))) as opened:
+            opening = sum(layer.blob.network_bytes for layer in opened.layers)
+            filesystem.mount_image(str(mountpoint), parse_reference(reference))
+            filesystem.check(str(mountpoint))
+            fetched = sum(layer.blob.network_bytes for layer in opened.layers) - opening
+            asked = docker_registry.log.read_bytes().count(b"/blobs/")
+            subprocess.run(["chroot", mountpoint, "/usr/bin/python3", "-c", WORKLOAD], check=True)
+            assert docker_registry.log.read_bytes().count(b"/blobs/") == asked
+            needed = sum(
+                compressed_size(layer, {entry.path for entry in profile if entry.layer == number})
+                for number, layer in enumerate(opened.layers)
+            )
+            assert 0 < fetched < 1.3 * needed
         filesystem.unmount(str(mountpoint))
 
 
-def test_workload_that_fails_is_told(root: Path, server_directory: Path) -> None:
-    directory = server_directory / "failing"
-    directory.mkdir()
-    try:
-        for command, said in (("python3 -c 1/0", b"ZeroDivision"), ("nowhere", b"nowhere")):
-            done = CommandLine(directory).run(
-                "convert", "--record", command, f"dir:{root}", f"oci:{directory}/image:v", check=False
-            )
-            assert done.returncode == 1
-            assert said in done.stderr
-        assert not (directory / "image/index.json").exists()
-        assert "lazylayer-record" not in Path("/proc/self/mounts").read_text()
-    finally:
-        shutil.rmtree(directory)
+def compressed_size(layer: Layer, paths: set[bytes]) -> int:
+    """Bytes of the blob that hold the content of these files; what they share counts once."""
+    members = ExtentSet()
+    for path, entry in layer.tree.walk():
+        if path in paths:
+            for number in range(entry.first_chunk, entry.first_chunk + entry.chunk_count):
+                members.add(*layer.contents.chunks.member_extent(layer.contents.chunks.member_of(number)))
+    return members.total
+
+
+def test_record_is_that_of_the_go_tool_too(recorded: tuple[str, Path], plain: str, directory: Path) -> None:
+    """The record gives the same image as recording did, also when other fields are in it, as the Go tool writes it."""
+    reference, record = recorded
+    form = reference.rpartition("-")[2]
+    lines = [json.loads(line) for line in record.read_bytes().splitlines()]
+    go = directory / "go-record"
+    go.write_text("".join(json.dumps({**line, "manifestDigest": "sha256:0"}) + "\n" for line in lines))
+    again = f"oci:{directory}/again-{form}:v"
+    words = ["convert", "--json", "--plain-http", "--format", form, "--profile", str(go)]
+    report = json.loads(CommandLine(directory).run(*words, plain, again).stdout)
+    copied = json.loads(CommandLine(directory).run("convert", "--json", "--plain-http", "--reuse", reference,
+                                                   f"oci:{directory}/copied-{form}:v").stdout)  # fmt: skip
+    assert report["digest"] == copied["digest"]
+
+
+def test_workload_that_fails_is_told(plain: str, directory: Path) -> None:
+    for command, said in (("python3 -c 1/0", b"ZeroDivision"), ("nowhere", b"nowhere")):
+        target = f"oci:{directory}/image:v"
+        done = CommandLine(directory).run("convert", "--plain-http", "--record", command, plain, target, check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+    assert not (directory / "image/index.json").exists()
+    assert "lazylayer-record" not in Path("/proc/self/mounts").read_text()

@@ -18,6 +18,9 @@ from images.tree_writer import TreeWriter, write_tar
 PYTHON = "/usr/bin/python3"
 """The program that the image can run."""
 
+NUMPY = Path("/usr/lib/python3/dist-packages/numpy")
+"""Where Debian installs numpy."""
+
 _ROOT = Path("/")
 _DIRECTORIES = {"dev": 0o755, "proc": 0o555, "root": 0o700, "run": 0o755, "sys": 0o555, "tmp": 0o1777}
 _LEFT_OUT = {"__pycache__", "dist-packages", "site-packages", "test"}
@@ -31,6 +34,17 @@ def build_python_layers(directory: Path) -> list[Path]:
     files = [_ROOT / name for name in _FILES if (_ROOT / name).exists()]
     base = _build(directory / "debian", _DIRECTORIES, [*files, Path(PYTHON), *_shared_libraries(programs)])
     return [base, _build(directory / "library", {}, modules)]
+
+
+def build_numpy_layer(directory: Path) -> Path:
+    """Write the tar archive of a layer for on top of those: Debian's numpy, and the libraries that it loads.
+
+    They are found through links that lead from directory to directory, by /etc/alternatives. Needs root and the
+    package python3-numpy.
+    """
+    modules = [NUMPY, *sorted(_walk(NUMPY))]
+    libraries = _shared_libraries(module for module in modules if module.suffix == ".so")
+    return _build(directory / "numpy", {}, [*modules, *libraries])
 
 
 def _standard_library() -> Path:
