@@ -2,7 +2,7 @@
 # Debian packages (as root, by apt) and a virtual environment in .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean constraints debian-packages-demo debian-packages-test venv
+.PHONY: help demo test lint bench clean constraints debian-packages-demo debian-packages-test debian-packages-bench venv
 
 PYTEST_FLAGS ?= -q
 
@@ -10,7 +10,7 @@ help:
 	@echo 'make demo    build an image out of a directory, mount it lazily, show what was fetched'
 	@echo 'make test    check style and types, then run every test'
 	@echo 'make lint    check style, types and who may import whom'
-	@echo 'make bench   run the benchmarks'
+	@echo 'make bench   measure lazylayer beside references; BENCH_FLAGS=--help explains'
 	@echo 'make clean   remove what these made'
 
 demo: debian-packages-demo venv
@@ -22,14 +22,14 @@ test: debian-packages-test lint
 lint: venv
 	@scripts/lint
 
-bench: debian-packages-test venv
-	@set -e; for each in bench/[a-z]*.py; do echo "$$each"; .venv/bin/python "$$each"; done
+bench: debian-packages-bench venv
+	@.venv/bin/python bench/run.py $(BENCH_FLAGS)
 
 # Take the newest versions that the requirements allow, and write them down for everybody else.
 constraints: debian-packages-demo
 	@scripts/setup-venv --newest
 
-debian-packages-demo debian-packages-test: debian-packages-%:
+debian-packages-demo debian-packages-test debian-packages-bench: debian-packages-%:
 	@scripts/debian-packages $*
 
 # The packages come first: a bare Debian has no `python3 -m venv`.
@@ -37,5 +37,5 @@ venv: | debian-packages-demo
 	@scripts/setup-venv
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache uv.lock
+	rm -rf build .venv .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache uv.lock
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

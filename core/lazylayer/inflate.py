@@ -1,7 +1,7 @@
 """Inflating gzip members with bounded memory, by the fastest inflater that is installed.
 
 isal (Intel's ISA-L) inflates about twice as fast as zlib and speaks zlib's interface; where it is
-not installed, zlib does the same. `bench/inflate.py` measures both. libdeflate is no alternative:
+not installed, zlib does the same. `bench/run.py --only inflate` measures both. libdeflate is no alternative:
 it wants to know how much a whole member inflates to, and the members of a layer end with tar
 headers whose length is not known beforehand.
 

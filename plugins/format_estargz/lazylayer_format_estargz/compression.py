@@ -1,7 +1,7 @@
 """The compressors of gzip members, by level.
 
 libdeflate (the package `deflate`) makes smaller members than zlib several times as fast; for the
-lowest levels isal is faster still. `bench/convert.py` measures them.
+lowest levels isal is faster still. `bench/run.py --only convert` measures them.
 """
 
 from __future__ import annotations

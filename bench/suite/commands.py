@@ -1,0 +1,19 @@
+"""Commands that the suite runs: lazylayer's own, and what they need of this user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from servers.process import run
+
+__all__ = ["lazylayer"]
+
+
+def lazylayer(*arguments: str | Path, settings: Mapping[str, str] | None = None, seconds: float = 600.0) -> str:
+    """Runs `lazylayer` with these arguments, returns what it printed; ServerError, with that, when it fails."""
+    values = {} if os.geteuid() == 0 else {"mount.allow_other": "false"}
+    options = [f"--set={key}={value}" for key, value in (values | dict(settings or {})).items()]
+    return run([sys.executable, "-m", "lazylayer", *options, *arguments], seconds=seconds)

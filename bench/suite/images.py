@@ -1,0 +1,33 @@
+"""Trees as images: converted by lazylayer from a directory, and offered by a registry where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from servers.docker_registry import DockerRegistry
+from suite.commands import lazylayer
+from suite.machine import why_not
+
+__all__ = ["TAG", "convert_directory", "served_image"]
+
+TAG = "estargz"
+
+
+def convert_directory(tree: Path, layout: Path, scratch: Path) -> None:
+    """Makes an eStargz image of one layer of the tree, tagged `TAG`, in a new OCI image layout."""
+    settings = {"root": str(scratch / "convert-root"), "run": str(scratch / "convert-run")}
+    lazylayer("convert", f"dir:{tree}", f"oci:{layout}:{TAG}", settings=settings)
+
+
+@contextmanager
+def served_image(tree: Path, scratch: Path) -> Iterator[tuple[str, str]]:
+    """The reference of an image of the tree, and the host of its registry; without a registry, one on disk, and ''."""
+    layout = scratch / "layout"
+    convert_directory(tree, layout, scratch)
+    if why_not(["registry"]):
+        yield f"oci:{layout}:{TAG}", ""
+        return
+    with DockerRegistry(scratch / "registry") as registry:
+        yield registry.push_layout(layout, TAG, f"bench/tree:{TAG}"), registry.host

@@ -1,0 +1,109 @@
+"""A node: containerd with one snapshotter beside it, lazylayer or a peer."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from servers.containerd import Containerd
+from servers.lazylayer_daemon import LazylayerDaemon
+from servers.process import ServerError, ServerProcess, run
+from suite.bench import Peer
+from suite.memory import family, proportional_set_size
+
+__all__ = ["DEFAULT_PULL", "Node"]
+
+DEFAULT_PULL = "ctr-remote --address {containerd} images rpull --snapshotter {name} --plain-http {reference}"
+"""How a peer pulls, unless the command line says otherwise."""
+
+_LAZYLAYER = Peer("lazylayer", "", DEFAULT_PULL)
+_TRIES = 5
+
+
+class Node:
+    """Both daemons below `directory`, a short path; a context manager. Without `peer` it is `lazylayer serve`."""
+
+    def __init__(
+        self, directory: Path, host: str, peer: Peer | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._directory = directory
+        self._peer = peer or _LAZYLAYER
+        self._socket = directory / "s.sock"
+        self._root = directory / "s"
+        self._daemon: LazylayerDaemon | None = None
+        if peer is None:
+            values = {"log.level": '"INFO"', **(settings or {})}
+            self._daemon = LazylayerDaemon(self._root, plain_http=[host], settings=values)
+            self._socket = self._daemon.address
+        self.containerd = Containerd(directory / "c", snapshotters={self._peer.name: self._socket})
+
+    def __enter__(self) -> Node:
+        with ExitStack() as stack:
+            if self._daemon is not None:
+                stack.enter_context(self._daemon)
+                self._pid = self._daemon.pid
+            else:
+                self._pid = self._start_peer(stack)
+            stack.enter_context(self.containerd)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def pull(self, reference: str) -> None:
+        """Pulls an image lazily."""
+        values = {"containerd": self.containerd.address, "name": self._peer.name, "reference": reference}
+        run([word.format(**values) for word in shlex.split(self._peer.pull)])
+
+    def mount(self, mountpoint: Path) -> None:
+        """Mounts the only image that was pulled, of one layer, for reading; `umount` ends it.
+
+        The view may be collected as garbage before it is mounted: nothing refers to it.
+        """
+        mountpoint.mkdir(exist_ok=True)
+        listing = self._snapshots("list").splitlines()[1:]
+        (key,) = [words[0] for words in map(str.split, listing) if words and words[-1] == "Committed"]
+        for attempt in range(_TRIES):
+            view = f"view-{attempt}"
+            self._snapshots("view", view, key)
+            try:
+                command = shlex.split(self._snapshots("mounts", str(mountpoint), view))
+            except ServerError:
+                if attempt == _TRIES - 1:
+                    raise
+                continue
+            subprocess.run(command, check=True)
+            return
+
+    def remove(self, reference: str) -> None:
+        """Removes an image and what it needed."""
+        self.containerd.ctr("images", "remove", "--sync", reference)
+
+    def memory(self) -> int:
+        """The proportional set size of the snapshotter and its children, in bytes."""
+        return proportional_set_size(family(self._pid))
+
+    def _snapshots(self, *arguments: str) -> str:
+        return self.containerd.ctr("snapshots", "--snapshotter", self._peer.name, *arguments)
+
+    def _start_peer(self, stack: ExitStack) -> int:
+        self._root.mkdir(parents=True)
+        words = [word.format(sock=self._socket, root=self._root) for word in shlex.split(self._peer.command)]
+        server = ServerProcess(words, log=self._directory / "peer.log", ready=self._socket.is_socket)
+        server.start()
+        stack.callback(_unmount_below, self._root)
+        stack.callback(server.stop)
+        return server.pid
+
+
+def _unmount_below(directory: Path) -> None:
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        if (mountpoint := line.split()[1]).startswith(f"{directory}/"):
+            subprocess.run(["umount", "--lazy", mountpoint], check=True)
