@@ -18,8 +18,7 @@ class BuildOptions(msgspec.Struct, frozen=True):
 
     `level` is the compressor's, None for the format's default. Files smaller than `min_chunk_size`
     are compressed together up to that size; 0 keeps each by itself. `prefetch` lists paths, first
-    read first, that are put in front of the landmark, and `prefetch_globs` globs (see
-    `lazylayer.profiles`) of files that follow them; without both there is a no-prefetch landmark.
+    read first, that are put in front of the landmark; without any there is a no-prefetch landmark.
     `jobs` is how many threads compress, 0 for one on each core; it never changes the result.
     With `external_toc` the table of contents goes to a companion image (see `BuiltLayer`), and with
     `keep_diff_id` the layer inflates to the archive exactly as it was; a format that cannot do these
@@ -30,7 +29,6 @@ class BuildOptions(msgspec.Struct, frozen=True):
     level: int | None = None
     min_chunk_size: int = 0
     prefetch: Sequence[bytes] = ()
-    prefetch_globs: Sequence[bytes] = ()
     jobs: int = 0
     external_toc: bool = False
     keep_diff_id: bool = False

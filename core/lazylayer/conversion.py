@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +22,8 @@ from lazylayer.building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer.companions import companion_reference, write_companions
 from lazylayer.errors import FormatError
 from lazylayer.imagewriting import image_config, write_image
-from lazylayer.labels import TOC_DIGEST, ZSTD_TOC_CHECKSUM
-from lazylayer.layerconversion import ConvertedLayer, LayerConverter
+from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS, TOC_DIGEST, ZSTD_TOC_CHECKSUM
+from lazylayer.layerconversion import Choose, ConvertedLayer, LayerConverter
 from lazylayer.oci import (
     Descriptor,
     Digest,
@@ -33,6 +34,7 @@ from lazylayer.oci import (
     ResolvedImage,
     images_of,
 )
+from lazylayer.prefetchchoice import PrefetchChoice
 from lazylayer.profiles import ProfileEntry
 
 if TYPE_CHECKING:
@@ -50,14 +52,15 @@ LAYERS_AT_ONCE = 2
 class ConversionOptions(msgspec.Struct, frozen=True):
     """How to convert. `reuse` takes layers over that are in a lazy format already.
 
-    `profile` names the files to put first, each in its layer, in front of what `build.prefetch` and
-    `build.prefetch_globs` name in all layers.
+    `profile` names the files to put first, each in its layer; those of no layer, and the files that
+    `prefetch_globs` match (see `lazylayer.profiles`), are looked for in what the image shows.
     """
 
     format: str = "estargz"
     build: BuildOptions = BuildOptions()
     reuse: bool = False
     profile: tuple[ProfileEntry, ...] = ()
+    prefetch_globs: tuple[bytes, ...] = ()
 
 
 class LayerReport(msgspec.Struct, frozen=True):
@@ -141,7 +144,8 @@ class Conversion:
 
         archive = _Counting(DirectoryArchive(directory), self._advance)
         with self._open_store() as store:
-            with closing(self._converter.build(archive, self._build_options(0))) as layer:
+            choose = self._chooser(self._prefetch_choice(1), 0)
+            with closing(self._converter.build(archive, self._build_options(0), choose)) as layer:
                 layer.put(store)
             report = LayerReport(str(directory), archive.size, layer.descriptor, reused=False)
             done = [_Done(report, layer.diff_id, layer.companions)]
@@ -162,19 +166,25 @@ class Conversion:
     def _convert_layers(self, image: ResolvedImage, store: ImageStore) -> tuple[bytes, list[_Done]]:
         """Converts all layers and writes them in order; returns the config for them too.
 
-        A layer that occurs twice is converted once.
+        A layer that occurs twice is converted once, unless other files of it come first each time.
         """
         diff_ids = image.config.rootfs.diff_ids
         layers = image.manifest.layers
         if len(diff_ids) != len(layers):
             raise FormatError(f"{image.reference}: {len(layers)} layers, but the config lists {len(diff_ids)}")
-        wanted = [(layer.digest, self._build_options(number)) for number, layer in enumerate(layers)]
-        results: dict[tuple[Digest, BuildOptions], _Done] = {}
-        with closing(self._convert_ahead(image, sorted({wanted.index(each) for each in wanted}))) as conversions:
+        choice = self._prefetch_choice(len(layers))
+        wanted = [
+            (layer.digest, self._build_options(number), number if choice is not None else 0)
+            for number, layer in enumerate(layers)
+        ]
+        # A choice is made from the uppermost layer down.
+        order = sorted({wanted.index(each) for each in wanted}, reverse=choice is not None)
+        results: dict[tuple[Digest, BuildOptions, int], _Done] = {}
+        with closing(self._convert_ahead(image, order, choice)) as conversions:
             for number, conversion in conversions:
                 layer = layers[number]
                 if conversion is None:
-                    companions = self._converter.reuse(image.reference, layer, store)
+                    companions = self._converter.reuse(image.reference, layer, store, self._chooser(choice, number))
                     result, diff_id = layer, diff_ids[number]
                 else:
                     with closing(conversion.result()) as converted:
@@ -182,40 +192,53 @@ class Conversion:
                     result, diff_id, companions = converted.descriptor, converted.diff_id, converted.companions
                 report = LayerReport(layer.digest, layer.size, result, reused=conversion is None)
                 results[wanted[number]] = _Done(report, diff_id, companions)
-        done = [results[each] for each in wanted]
+        done = [_described_as(layer, results[each]) for layer, each in zip(layers, wanted, strict=True)]
         return _with_diff_ids(image, [each.diff_id for each in done]), done
 
     def _convert_ahead(
-        self, image: ResolvedImage, numbers: Iterable[int]
+        self, image: ResolvedImage, numbers: Iterable[int], choice: PrefetchChoice | None
     ) -> Generator[tuple[int, Future[ConvertedLayer] | None], None, None]:
         """Yields each layer's conversion in order, None for one to be reused; the next are under way by then."""
         waiting: deque[tuple[int, Future[ConvertedLayer] | None]] = deque()
         with ThreadPoolExecutor(LAYERS_AT_ONCE, "lazylayer-convert") as threads:
             try:
                 for number in numbers:
-                    waiting.append((number, self._submit(threads, image, number)))
+                    waiting.append((number, self._submit(threads, image, number, choice)))
                     if len(waiting) > LAYERS_AT_ONCE:
                         yield waiting.popleft()
                 while waiting:
                     yield waiting.popleft()
             finally:
+                if choice is not None:
+                    choice.abandon()
                 threads.shutdown(cancel_futures=True)
                 for _, work in waiting:
                     if work is not None and not work.cancelled() and work.exception() is None:
                         work.result().close()
 
-    def _submit(self, threads: ThreadPoolExecutor, image: ResolvedImage, number: int) -> Future[ConvertedLayer] | None:
+    def _submit(
+        self, threads: ThreadPoolExecutor, image: ResolvedImage, number: int, choice: PrefetchChoice | None
+    ) -> Future[ConvertedLayer] | None:
         layer, diff_id = image.manifest.layers[number], image.config.rootfs.diff_ids[number]
         if self._options.reuse and not _LAZY.isdisjoint(layer.annotations):
             return None
-        return threads.submit(self._converter.convert, image.reference, layer, diff_id, self._build_options(number))
+        build, choose = self._build_options(number), self._chooser(choice, number)
+        return threads.submit(self._converter.convert, image.reference, layer, diff_id, build, choose)
+
+    def _prefetch_choice(self, layers: int) -> PrefetchChoice | None:
+        """Chooses what comes first of that which is named for the whole image; None if nothing is."""
+        paths = [entry.path for entry in self._options.profile if entry.layer is None]
+        globs = self._options.prefetch_globs
+        return PrefetchChoice(paths, globs, layers) if paths or globs else None
+
+    def _chooser(self, choice: PrefetchChoice | None, number: int) -> Choose | None:
+        return None if choice is None else partial(choice.choose, number)
 
     def _build_options(self, number: int) -> BuildOptions:
         """How to build layer `number`, with what the profile says of it."""
         build, profile = self._options.build, self._options.profile
-        listed = [entry.path for entry in profile if entry.layer is None or entry.layer == number]
-        prefetch = tuple(dict.fromkeys([*listed, *build.prefetch]))
-        return msgspec.structs.replace(build, prefetch=prefetch, prefetch_globs=tuple(build.prefetch_globs))
+        listed = [entry.path for entry in profile if entry.layer == number]
+        return msgspec.structs.replace(build, prefetch=tuple(dict.fromkeys([*listed, *build.prefetch])))
 
     # --- the image ---------------------------------------------------------------------------------
 
@@ -238,6 +261,17 @@ class Conversion:
         results = [layer.result for layer in layers]
         manifest = write_image(store, self._destination, config, results, annotations, named=named)
         return ConversionReport(manifest, layers)
+
+
+def _described_as(layer: Descriptor, done: _Done) -> _Done:
+    """What was made of a layer, with the annotations of this one of those that are the same."""
+    if done.report.reused:
+        result = layer
+    else:
+        kept = {key: value for key, value in layer.annotations.items() if key not in LAYER_FORMAT_ANNOTATIONS}
+        made = done.report.result
+        result = msgspec.structs.replace(made, annotations={**kept, **made.annotations})
+    return done._replace(report=msgspec.structs.replace(done.report, result=result))
 
 
 def _with_diff_ids(image: ResolvedImage, diff_ids: list[Digest]) -> bytes:

@@ -7,7 +7,7 @@ config. `LayerConverter` may be used by several threads at once.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, cast
 
@@ -18,15 +18,21 @@ from lazylayer.building import BuildOptions, BuiltLayer, CompanionLayer, ImageSt
 from lazylayer.cache import NoCache
 from lazylayer.companions import RecordedCompanions
 from lazylayer.errors import BuildError, LayerError, PluginError
-from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS
 from lazylayer.layerstreams import BlobStream, PlainLayer
 from lazylayer.oci import Descriptor, Digest, Reference
+from lazylayer.prefetchchoice import Name, names_in_archive, names_in_tree
 from lazylayer.tararchive import Readable
+from lazylayer.tree import Tree
 
 if TYPE_CHECKING:
     from lazylayer.hooks import Hooks
 
-__all__ = ["ConvertedLayer", "LayerConverter"]
+__all__ = ["Choose", "ConvertedLayer", "LayerConverter"]
+
+Choose = Callable[[Iterable[Name]], Sequence[bytes]]
+"""Chooses which paths of a layer come first, when it is told its names."""
+
+_PIECE = 1024 * 1024
 
 
 class ConvertedLayer:
@@ -57,7 +63,9 @@ class LayerConverter:
         self._format = format
         self._advance = advance
 
-    def convert(self, reference: Reference, layer: Descriptor, diff_id: Digest, build: BuildOptions) -> ConvertedLayer:
+    def convert(
+        self, reference: Reference, layer: Descriptor, diff_id: Digest, build: BuildOptions, choose: Choose | None
+    ) -> ConvertedLayer:
         """Converts a layer of an image. Raises ResolveError, LayerError or BuildError; the last two name it."""
         with (
             closing(self._hooks.resolve_blob(reference, layer)) as source,
@@ -65,7 +73,7 @@ class LayerConverter:
             closing(PlainLayer(stream, diff_id)) as plain,
         ):
             try:
-                converted = self.build(cast("IO[bytes]", plain), build)
+                converted = self.build(plain, build, choose)
                 try:
                     found = plain.finish()
                     if build.keep_diff_id and converted.diff_id != found:
@@ -75,13 +83,27 @@ class LayerConverter:
                     raise
             except (LayerError, BuildError) as error:
                 raise type(error)(f"layer {layer.digest}: {error}") from error
-        kept = {key: value for key, value in layer.annotations.items() if key not in LAYER_FORMAT_ANNOTATIONS}
-        annotations = {**kept, **converted.descriptor.annotations}
-        converted.descriptor = msgspec.structs.replace(converted.descriptor, annotations=annotations)
         return converted
 
-    def build(self, archive: Readable, build: BuildOptions) -> ConvertedLayer:
-        """Builds a layer of a plain archive. Raises LayerError or BuildError."""
+    def build(self, archive: Readable, build: BuildOptions, choose: Choose | None = None) -> ConvertedLayer:
+        """Builds a layer of a plain archive, with what `choose` chooses of its names put first.
+
+        Raises LayerError or BuildError.
+        """
+        if choose is None:
+            return self._build(archive, build)
+        with tempfile.TemporaryFile() as file:
+            try:
+                while piece := archive.read(_PIECE):
+                    file.write(piece)
+                file.seek(0)
+            except OSError as error:
+                raise _no_room(error) from error
+            prefetch = dict.fromkeys([*build.prefetch, *choose(names_in_archive(file))])
+            file.seek(0)
+            return self._build(file, msgspec.structs.replace(build, prefetch=tuple(prefetch)))
+
+    def _build(self, archive: Readable, build: BuildOptions) -> ConvertedLayer:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - it is the result's
         try:
             built = self._hooks.build_layer(self._format, cast("IO[bytes]", archive), spool, build)
@@ -90,18 +112,22 @@ class LayerConverter:
             cause = error.__cause__ if isinstance(error, PluginError) else error
             if not isinstance(cause, OSError):
                 raise
-            raise BuildError(
-                f"the layer cannot be written to {tempfile.gettempdir()}: {cause.strerror}; "
-                "set TMPDIR to a place with more room"
-            ) from error
+            raise _no_room(cause) from error
         if build.external_toc and not built.companions:
             spool.close()
             raise BuildError(f"the format {self._format} has no table of contents outside of its layers")
         return ConvertedLayer(built, spool)
 
-    def reuse(self, reference: Reference, layer: Descriptor, store: ImageStore) -> tuple[CompanionLayer, ...]:
-        """Copies a layer as it is; returns what it needs besides. Raises ResolveError, LayerError or BuildError."""
-        companions = self._companions_of(reference, layer)
+    def reuse(
+        self, reference: Reference, layer: Descriptor, store: ImageStore, choose: Choose | None
+    ) -> tuple[CompanionLayer, ...]:
+        """Copies a layer as it is; returns what it needs besides. What `choose` chooses stays where it is.
+
+        Raises ResolveError, LayerError or BuildError.
+        """
+        tree, companions = self._look_into(reference, layer)
+        if choose is not None:
+            choose(names_in_tree(tree))
         if store.has_blob(layer.digest, layer.size) or store.take_blob(layer, reference):
             self._advance(layer.size)
             return companions
@@ -112,11 +138,18 @@ class LayerConverter:
             store.put_blob(layer, cast("IO[bytes]", stream))
         return companions
 
-    def _companions_of(self, reference: Reference, layer: Descriptor) -> tuple[CompanionLayer, ...]:
-        """What a format asks of other images when it opens the layer."""
+    def _look_into(self, reference: Reference, layer: Descriptor) -> tuple[Tree, tuple[CompanionLayer, ...]]:
+        """The tree of a layer, and what a format asks of other images when it opens the layer."""
         nothing = NoCache()
         companions = RecordedCompanions(self._hooks, reference, layer.digest, nothing)
         blob = Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size, nothing)
         with closing(blob):
-            self._hooks.open_layer(blob, layer, True, companions)
-        return companions.layers
+            contents = self._hooks.open_layer(blob, layer, True, companions)
+        return contents.tree, companions.layers
+
+
+def _no_room(error: OSError) -> BuildError:
+    return BuildError(
+        f"the layer cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
+        "set TMPDIR to a place with more room"
+    )

@@ -50,10 +50,10 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
     packer = _Packer(writer, options)
     if options.keep_diff_id:
         _pack_exactly(source, packer, options)
-    elif options.prefetch or options.prefetch_globs:
+    elif options.prefetch:
         from lazylayer.reordering import Reordered
 
-        with Reordered(source, options.prefetch, options.prefetch_globs) as reordered:
+        with Reordered(source, options.prefetch) as reordered:
             for member, content in reordered.first():
                 packer.take(member, content)
             packer.add_landmark(PREFETCH_LANDMARK)
@@ -69,7 +69,7 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
 
 def _pack_exactly(source: IO[bytes], packer: _Packer, options: BuildOptions) -> None:
     """Packs all bytes of the archive as they are, also those that are of no use."""
-    if options.prefetch or options.prefetch_globs:
+    if options.prefetch:
         raise BuildError("what is to be prefetched cannot be put first where the diff ID is kept")
     recorded = _Recording(source)
     reader = TarReader(recorded)

@@ -1,6 +1,7 @@
 """Puts chosen files of a tar archive first: what is read first should lie first.
 
-The archive is kept in a temporary file meanwhile, uncompressed, so that memory stays small.
+The archive is kept in a temporary file meanwhile, uncompressed, so that memory stays small; unless it is in a
+file already.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
-from lazylayer.profiles import compile_globs
 from lazylayer.tararchive import Readable, TarMember, TarReader
 from lazylayer.tree import clean_path
 
@@ -33,25 +33,19 @@ class _Place(NamedTuple):
 class Reordered:
     """An archive that is read in another order: `first`, then `rest`. Used by one thread.
 
-    First come the files that `paths` name, in that order, then those that `globs` match, in the order
-    of the archive, each behind its parent directories, and with the symbolic and hard links that
-    lead to it. Paths that are not in the archive are passed over, as are members that another one of
-    the same name replaces: the order matters to them.
+    First come the files that `paths` name, in that order, each behind its parent directories, and with
+    the symbolic and hard links that lead to it. Paths that are not in the archive are passed over, as are
+    members that another one of the same name replaces: the order matters to them.
     """
 
-    def __init__(self, source: IO[bytes], paths: Sequence[bytes], globs: Sequence[bytes] = ()) -> None:
-        patterns = compile_globs(globs)
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
+    def __init__(self, source: IO[bytes], paths: Sequence[bytes]) -> None:
+        self._copy = None if source.seekable() else tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this is
+        self._file = self._copy or source
         try:
-            self._places = list(_index(_Copying(source, self._file)))
-            matching = [
-                place.path
-                for place in self._places
-                if place.kind != "dir" and any(pattern.fullmatch(place.path) for pattern in patterns)
-            ]
-            self._first = self._choose([*paths, *matching])
+            self._places = list(_index(_Copying(source, self._copy) if self._copy is not None else source))
+            self._first = self._choose(paths)
         except BaseException:
-            self._file.close()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -60,7 +54,11 @@ class Reordered:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
 
     def first(self) -> Iterator[tuple[TarMember, TarReader]]:
         """The chosen members, each with a reader that is at its content."""
@@ -151,7 +149,7 @@ class _Copying:
         return data
 
 
-def _index(source: _Copying) -> Iterator[_Place]:
+def _index(source: Readable) -> Iterator[_Place]:
     reader = TarReader(source)
     while True:
         reader.skip()

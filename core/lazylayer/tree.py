@@ -23,8 +23,10 @@ from lazylayer.errors import FormatError
 __all__ = [
     "LANDMARKS",
     "NO_PREFETCH_LANDMARK",
+    "OPAQUE_MARKER",
     "OPAQUE_XATTR",
     "PREFETCH_LANDMARK",
+    "WHITEOUT_PREFIX",
     "Entry",
     "Tree",
     "TreeBuilder",
@@ -40,8 +42,11 @@ LANDMARKS = (PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK)
 OPAQUE_XATTR = b"trusted.overlay.opaque"
 """What overlayfs looks for on a directory that hides the lower layers' directory; its value is `y`."""
 
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
+WHITEOUT_PREFIX = b".wh."
+"""In an archive, a file with this in front of its name hides that name of the lower layers."""
+OPAQUE_MARKER = b".wh..wh..opq"
+"""In an archive, a file of this name hides everything that the lower layers have in its directory."""
+
 _MAX_LINKS = 40
 _MAX_NAME = 255
 _MAX_PATH = 16 * 1024
@@ -344,14 +349,14 @@ def _apply_whiteouts(root: Entry) -> None:
         directory = stack.pop()
         children = directory.children
         assert children is not None
-        for name in [name for name in children if name.startswith(_WHITEOUT)]:
+        for name in [name for name in children if name.startswith(WHITEOUT_PREFIX)]:
             mark = children.pop(name)
-            if name == _OPAQUE:
+            if name == OPAQUE_MARKER:
                 directory.opaque = True
-            elif not name.startswith(_WHITEOUT + _WHITEOUT) and len(name) > len(_WHITEOUT):
-                sibling = children.get(name[len(_WHITEOUT) :])
+            elif not name.startswith(WHITEOUT_PREFIX + WHITEOUT_PREFIX) and len(name) > len(WHITEOUT_PREFIX):
+                sibling = children.get(name[len(WHITEOUT_PREFIX) :])
                 if sibling is None:
-                    children[name[len(_WHITEOUT) :]] = Entry(mode=stat.S_IFCHR, mtime=mark.mtime, whiteout=True)
+                    children[name[len(WHITEOUT_PREFIX) :]] = Entry(mode=stat.S_IFCHR, mtime=mark.mtime, whiteout=True)
                 elif sibling.children is not None:
                     # The layer's own directory stays, but nothing of the layers below shows in it.
                     sibling.opaque = sibling.replacing = True

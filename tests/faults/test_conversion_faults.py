@@ -61,13 +61,19 @@ def test_destination_is_full(hooks: Hooks, tree: Path, small_disk: Path, kind: s
     assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("globs", [(), (b"file",)])
 def test_temporary_files_have_no_room(
-    hooks: Hooks, tree: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hooks: Hooks,
+    tree: Path,
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    globs: tuple[bytes, ...],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     destination = parse_reference(f"oci:{tmp_path}/image:v")
     with pytest.raises(BuildError, match=r"No space left.*TMPDIR"):
-        Conversion(hooks, destination, ConversionOptions()).convert_directory(tree, AMD)
+        Conversion(hooks, destination, ConversionOptions(prefetch_globs=globs)).convert_directory(tree, AMD)
     assert not (tmp_path / "image/index.json").exists()
     assert not list(small_disk.iterdir())
 

@@ -154,6 +154,16 @@ def test_same_input_gives_the_same_image(hooks: Hooks, tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+def test_equal_layers_keep_their_own_annotations(hooks: Hooks, tmp_path: Path) -> None:
+    source = write_layout(tmp_path / "source", LAYERS, gz)
+    convert(hooks, source, f"oci:{tmp_path}/one:v")
+    convert(hooks, f"oci:{tmp_path}/one:v", f"oci:{tmp_path}/two:v", reuse=True)
+    for name in ("one", "two"):
+        layers = resolve(hooks, f"oci:{tmp_path}/{name}:v").manifest.layers
+        assert layers[0].digest == layers[2].digest
+        assert [layer.annotations["org.example.kept"] for layer in layers] == ["0", "1", "2"]
+
+
 def test_converted_image_is_reused_or_rebuilt_to_the_same(hooks: Hooks, tmp_path: Path) -> None:
     source = write_layout(tmp_path / "source", LAYERS)
     once = convert(hooks, source, f"oci:{tmp_path}/one:v")
@@ -304,15 +314,19 @@ def test_profile_and_globs_decide_what_lies_before_the_landmark(hooks: Hooks, tm
         source,
         f"oci:{tmp_path}/destination:v",
         profile=(ProfileEntry(b"lib.so", 1), ProfileEntry(b"nowhere", 0)),
-        build=BuildOptions(prefetch_globs=[b"**/*.py"]),
+        prefetch_globs=(b"**/*.py",),
     )
-    image = resolve(hooks, f"oci:{tmp_path}/destination:v")
+    assert prefetched(hooks, tmp_path / "destination", f"oci:{tmp_path}/destination:v") == [{b"hot.py"}, {b"lib.so"}]
+
+
+def prefetched(hooks: Hooks, layout: Path, reference: str) -> list[set[bytes]]:
+    """The files in front of the landmark of each layer, lowest first."""
     found = []
-    for layer in image.manifest.layers:
-        blob = (tmp_path / "destination/blobs/sha256" / layer.digest[7:]).read_bytes()
+    for layer in resolve(hooks, reference).manifest.layers:
+        blob = (layout / "blobs/sha256" / layer.digest[7:]).read_bytes()
         contents = hooks.open_layer(make_blob(blob), layer, True, companions_of(blob))
-        assert contents.tree.prefetch_landmark is not None
-        landmark = contents.chunks[contents.tree.prefetch_landmark.first_chunk].offset
+        mark = contents.tree.prefetch_landmark
+        landmark = contents.chunks[mark.first_chunk].offset if mark is not None else 0
         found.append(
             {
                 path
@@ -320,7 +334,46 @@ def test_profile_and_globs_decide_what_lies_before_the_landmark(hooks: Hooks, tm
                 if entry.chunk_count and contents.chunks[entry.first_chunk].offset < landmark
             }
         )
-    assert found == [{b"hot.py"}, {b"lib.so"}]
+    return found
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_globs_mean_what_the_image_shows(hooks: Hooks, tmp_path: Path, reuse: bool) -> None:
+    lower = tar_of(**{"a.py": b"a", "b.py": b"b", "d/c.py": b"c", "e.py": b"e"})
+    upper = tar_of(**{".wh.a.py": b"", "b.py": b"new", "d/.wh..wh..opq": b""})
+    source = write_layout(tmp_path / "source", [lower, upper])
+    if reuse:
+        # The upper layer is taken over as it is, and hides what it hides.
+        convert(hooks, source, f"oci:{tmp_path}/lazy:v")
+        source = only_upper_is_lazy(tmp_path, resolve(hooks, source), resolve(hooks, f"oci:{tmp_path}/lazy:v"))
+    convert(hooks, source, f"oci:{tmp_path}/destination:v", prefetch_globs=(b"**/*.py",), reuse=reuse)
+    found = prefetched(hooks, tmp_path / "destination", f"oci:{tmp_path}/destination:v")
+    assert found == [{b"e.py"}, set() if reuse else {b"b.py"}]
+
+
+def only_upper_is_lazy(tmp_path: Path, plain: ResolvedImage, lazy: ResolvedImage) -> str:
+    shutil.copytree(tmp_path / "source", tmp_path / "mixed")
+    shutil.copytree(tmp_path / "lazy/blobs", tmp_path / "mixed/blobs", dirs_exist_ok=True)
+    manifest, config = json.loads(plain.manifest_bytes), json.loads(plain.config_bytes)
+    manifest["layers"][1] = json.loads(lazy.manifest_bytes)["layers"][1]
+    config["rootfs"]["diff_ids"][1] = lazy.config.rootfs.diff_ids[1]
+    data = json.dumps(config).encode()
+    manifest["config"].update({"digest": sha256_digest(data), "size": len(data)})
+    index = json.loads((tmp_path / "mixed/index.json").read_bytes())
+    whole = json.dumps(manifest).encode()
+    index["manifests"][0].update({"digest": sha256_digest(whole), "size": len(whole)})
+    for blob in (data, whole):
+        (tmp_path / "mixed/blobs/sha256" / sha256_digest(blob)[7:]).write_bytes(blob)
+    (tmp_path / "mixed/index.json").write_text(json.dumps(index))
+    return f"oci:{tmp_path}/mixed:v1"
+
+
+def test_bad_layer_under_a_choice_is_told(hooks: Hooks, tmp_path: Path) -> None:
+    """A layer that waits for one above it, which turns out to be bad, does not wait for ever."""
+    source = write_layout(tmp_path / "source", [*LAYERS, tar_of(x=b"x")], lambda data: gz(data)[:-10])
+    with pytest.raises(LazylayerError, match="sha256:"):
+        convert(hooks, source, f"oci:{tmp_path}/destination:v", prefetch_globs=(b"**",))
+    assert_nothing_there(hooks, f"oci:{tmp_path}/destination:v", tmp_path / "destination")
 
 
 # --- several platforms -----------------------------------------------------------------------------

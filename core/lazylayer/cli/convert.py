@@ -103,7 +103,6 @@ def convert(
         chunk_size=chunk_size,
         level=level,
         min_chunk_size=min_chunk_size,
-        prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
         jobs=jobs or 0,
         external_toc=external_toc,
         keep_diff_id=keep_diff_id,
@@ -126,7 +125,13 @@ def convert(
             listed = _record(program, source, platform, record, record_seconds, progress)
             if record_out is not None:
                 write_profile(record_out, listed)
-        options = ConversionOptions(format=format_name, build=build, reuse=reuse, profile=listed)
+        options = ConversionOptions(
+            format=format_name,
+            build=build,
+            reuse=reuse,
+            profile=listed,
+            prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
+        )
         if all_platforms:
             progress.begin(str(source), None)
             conversion = Conversion(program.hooks, destination, options, progress.advance)
