@@ -17,8 +17,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from suite.bench import Bench, Options, Peer, Workload
@@ -43,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="small sizes: to see whether it works")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=CMD", help="see docs/benchmarks.md")
     parser.add_argument("--peer-pull", default=DEFAULT_PULL, metavar="CMD", help="how peers pull; default: %(default)s")
-    parser.add_argument("--tree", type=Path, metavar="DIR", help="for the workload `tree`, instead of the Debian")
+    parser.add_argument("--tree", type=Path, metavar="DIR", help="for `tree` and `kill`, instead of a Debian")
     parser.add_argument("--kill-rounds", type=int, default=20, metavar="N", help="rounds of the workload `kill`")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/lazylayer-bench"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=_OUTPUT, help="default: build/bench")
@@ -105,7 +103,7 @@ def _report(bench: Bench, workloads: Sequence[Workload], started: str) -> Report
 
 def _write(report: Report, directory: Path) -> None:
     table = "".join(f"{line}\n" for line in render(report))
-    (directory / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    (directory / "results.json").write_bytes(report.to_json())
     (directory / "table.txt").write_text(table)
     print(table, end="")
     try:

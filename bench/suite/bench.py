@@ -30,7 +30,7 @@ def subject_name(frontend: str) -> str:
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Another snapshotter: its name, its command with `{sock}` and `{root}`, and the command that pulls with it."""
+    """Another snapshotter: its name, its command (`{sock}`, `{root}`, `{host}`), and the command that pulls with it."""
 
     name: str
     command: str

@@ -31,6 +31,7 @@ class Node:
         self, directory: Path, host: str, peer: Peer | None = None, settings: Mapping[str, str] | None = None
     ) -> None:
         self._directory = directory
+        self._host = host
         self._peer = peer or _LAZYLAYER
         self._socket = directory / "s.sock"
         self._root = directory / "s"
@@ -95,7 +96,9 @@ class Node:
 
     def _start_peer(self, stack: ExitStack) -> int:
         self._root.mkdir(parents=True)
-        words = [word.format(sock=self._socket, root=self._root) for word in shlex.split(self._peer.command)]
+        words = [
+            word.format(sock=self._socket, root=self._root, host=self._host) for word in shlex.split(self._peer.command)
+        ]
         server = ServerProcess(words, log=self._directory / "peer.log", ready=self._socket.is_socket)
         server.start()
         stack.callback(_unmount_below, self._root)

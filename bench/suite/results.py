@@ -78,6 +78,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 found[reference] = value
         return found
 
+    def to_json(self) -> bytes:
+        """All of it, with the median and the ratios of each result, for programs and people."""
+        found = msgspec.to_builtins(self)
+        for result, described in zip(self.results, found["results"], strict=True):
+            described |= {"median": result.median, "ratios": self.ratios(result)}
+        return msgspec.json.format(msgspec.json.encode(found))
+
 
 def ratio(result: Result, reference: str, results: Iterable[Result]) -> float | None:
     """The median divided by that of the same case of the subject `reference`; None if there is none, or it is 0."""

@@ -80,4 +80,6 @@ def _render_skipped(skipped: Sequence[Skipped]) -> Iterator[str]:
         yield ""
         yield "== not measured =="
     for each in skipped:
-        yield f"{each.what}: {'FAILED: ' if each.failed else ''}{each.why}"
+        # What a program said last tells most; `results.json` has all of it.
+        why = each.why.strip().rpartition("\n")[2]
+        yield f"{each.what}: {'FAILED: ' if each.failed else ''}{why}"

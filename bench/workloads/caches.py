@@ -13,7 +13,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from lazylayer.cache import Cache, CachedValue, ValueInMemory
@@ -62,17 +61,19 @@ def _measure(bench: Bench) -> None:
             "cache_dir": DirectoryCache(scratch / "cache", max_bytes=_LIMIT),
             "cache_memory": MemoryCache(max_bytes=_LIMIT),
         }
+        stores = {name: ChunkStore(cache) for name, cache in caches.items() if name != _PLAIN}
         small = DirectoryCache(scratch / "small", max_bytes=_CALLS * _CHUNK)
         names = _keys()
         _fill(small, list(itertools.islice(names, _CALLS)))
         for number in bench.runs():
             for name in bench.alternate(list(caches), number):
                 _measure_values(bench, name, caches[name], list(itertools.islice(names, _CALLS)))
-                if name != _PLAIN:
-                    _measure_store(bench, name, caches[name])
+                if name in stores:
+                    _measure_store(bench, name, caches[name], stores[name])
             leaving = _fill(small, list(itertools.islice(names, _CALLS)))
             bench.record("put 50 kB where one must leave", "cache_dir", leaving, "s")
-        small.close()
+        for opened in (small, *stores.values()):
+            opened.close()
 
 
 def _fill(cache: Cache, keys: list[str]) -> float:
@@ -104,14 +105,13 @@ def _measure_values(bench: Bench, name: str, cache: Cache, keys: list[str]) -> N
     bench.record("open, read, close 50 kB", name, _seconds(open_and_read, keys), "s")
 
 
-def _measure_store(bench: Bench, name: str, cache: Cache) -> None:
+def _measure_store(bench: Bench, name: str, cache: Cache, store: ChunkStore) -> None:
     data = random.Random(0).randbytes(_LARGE)
     digest = hashlib.sha256(data).digest()
     key = f"sha256:{digest.hex()}"
     cache.put(key, data)
     offsets = itertools.cycle(range(0, _LARGE, _READ))
-    with closing(ChunkStore(cache)) as store:
-        seconds = _seconds(lambda each: store.read(each, digest, next(offsets), _READ), [key] * _CALLS)
+    seconds = _seconds(lambda each: store.read(each, digest, next(offsets), _READ), [key] * _CALLS)
     bench.record("read 128 KiB of an open 4 MiB chunk", name, seconds, "s")
 
 

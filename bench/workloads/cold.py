@@ -5,6 +5,7 @@ from __future__ import annotations
 import cold_start
 from suite.bench import FUSE, Bench, Workload
 from suite.machine import frontends_here
+from suite.nodes import DEFAULT_PULL
 
 __all__ = ["WORKLOADS"]
 
@@ -16,7 +17,11 @@ def _measure(bench: Bench) -> None:
     subjects = [cold_start.Subject(_LAZYLAYER)]
     if len(frontends_here()[0]) > 1:
         subjects.append(cold_start.Subject(FUSE, settings={"mount.frontend": '"frontend_fuse"'}))
-    subjects += [cold_start.Subject(peer.name, peer.command) for peer in bench.options.peers]
+    for peer in bench.options.peers:
+        if "{host}" in peer.command or peer.pull != DEFAULT_PULL:
+            bench.skip(peer.name, "cold starts know no {host} and no --peer-pull")
+        else:
+            subjects.append(cold_start.Subject(peer.name, peer.command))
     subjects.append(cold_start.Subject(_OVERLAYFS))
     for number in bench.runs():
         ordered = bench.alternate(subjects, number)
