@@ -72,8 +72,9 @@ def _measure(bench: Bench) -> None:
                     _measure_store(bench, name, caches[name], stores[name])
             leaving = _fill(small, list(itertools.islice(names, _CALLS)))
             bench.record("put 50 kB where one must leave", "cache_dir", leaving, "s")
-        for opened in (small, *stores.values()):
-            opened.close()
+        small.close()
+        for store in stores.values():
+            store.close()
 
 
 def _fill(cache: Cache, keys: list[str]) -> float:

@@ -128,7 +128,7 @@ class TestReport:
 class TestSuite:
     def test_it_measures_shows_and_writes(self, tree: Path, tmp_path: Path) -> None:
         output = tmp_path / "output"
-        options = ["--quick", "--runs", "2", "--only", "caches,tree", "--tree", tree]
+        options: list[str | Path] = ["--quick", "--runs", "2", "--only", "caches,tree", "--tree", tree]
         done = _run(*options, "--work", tmp_path / "work", "--output", output)
         assert done.returncode == 0, done.stderr
         found = json.loads((output / "results.json").read_bytes())
@@ -149,7 +149,8 @@ class TestSuite:
         for name in ("sh", "findmnt"):
             found = next(each / name for each in directories if (each / name).exists())
             (programs / name).symlink_to(found)
-        command = [sys.executable, ROOT / "bench" / "run.py", "--quick", "--only", "convert,node-modules,caches"]
+        command: list[str | Path] = [sys.executable, ROOT / "bench" / "run.py", "--quick"]
+        command += ["--only", "convert,node-modules,caches"]
         command += ["--work", tmp_path / "work", "--output", tmp_path / "output"]
         environment = {**os.environ, "PATH": str(programs)}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
@@ -159,7 +160,7 @@ class TestSuite:
         assert "== caches ==" in done.stdout
 
     def test_a_failure_is_said_the_rest_goes_on_and_the_exit_code_tells(self, tmp_path: Path) -> None:
-        options = ["--quick", "--only", "tree,caches", "--tree", tmp_path / "absent"]
+        options: list[str | Path] = ["--quick", "--only", "tree,caches", "--tree", tmp_path / "absent"]
         done = _run(*options, "--work", tmp_path / "work", "--output", tmp_path / "output")
         assert done.returncode == 1
         assert "tree: FAILED: " in done.stdout
@@ -171,7 +172,17 @@ class TestSuite:
         program = f"{sys.executable} -m lazylayer --set=root={{root}} --set=run={{root}}/run"
         host = """'--set=resolve.plain_http=["{host}"]'"""
         work = server_directory / "bench"
-        options = ["--quick", "--only", "tree", "--tree", tree, "--work", work, "--output", tmp_path / "output"]
+        options: list[str | Path] = [
+            "--quick",
+            "--only",
+            "tree",
+            "--tree",
+            tree,
+            "--work",
+            work,
+            "--output",
+            tmp_path / "output",
+        ]
         done = _run(*options, "--peer", f"another={program} {host} serve --address {{sock}}")
         shutil.rmtree(work)
         assert done.returncode == 0, done.stderr
