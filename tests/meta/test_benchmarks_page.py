@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from meta.repository import ROOT
 
@@ -12,8 +13,9 @@ PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 
 
 def _run(option: str) -> str:
-    command = [sys.executable, ROOT / "bench" / "run.py", option]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command: list[str | Path] = [sys.executable, ROOT / "bench" / "run.py", option]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def test_every_workload_is_explained() -> None:
