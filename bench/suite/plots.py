@@ -11,6 +11,7 @@ from suite.results import Report, Result
 __all__ = ["draw"]
 
 _COLUMNS = 3
+_MANY = 10
 _AXES = {"s": ("seconds", 1.0), "bytes": ("MB", 1e-6), "count": ("count", 1.0)}
 
 
@@ -27,7 +28,7 @@ def draw(report: Report, directory: Path) -> list[Path]:
         ):
             if chosen:
                 path = directory / f"{workload}{suffix}.png"
-                _draw_figure(f"{workload}: medians; less is better", chosen, plot, path)
+                _draw_figure(f"{workload}: medians", chosen, plot, path)
                 drawn.append(path)
     return drawn
 
@@ -39,7 +40,7 @@ def _draw_figure(title: str, results: Sequence[Result], plot: Any, path: Path) -
     colours = {subject: f"C{number}" for number, subject in enumerate(dict.fromkeys(each.subject for each in results))}
     columns = min(_COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
-    figure = Figure(figsize=(4.5 * columns, 1.2 + 2.8 * rows), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 4.5 * columns), 1.2 + 2.8 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for (case, unit), axis in zip(cases, axes, strict=False):
         axis.set_title(case, fontsize=10)
@@ -54,6 +55,9 @@ def _draw_figure(title: str, results: Sequence[Result], plot: Any, path: Path) -
 def _draw_bars(axis: Any, results: Sequence[Result], colours: dict[str, str]) -> None:
     """The medians as bars, and every value as a dot."""
     label, scale = _AXES[results[0].unit]
+    if len(results) == 1 and len(results[0].values) >= _MANY:
+        _draw_rounds(axis, results[0])
+        return
     for number, result in enumerate(results):
         axis.barh(number, result.median * scale, color=colours[result.subject], alpha=0.7)
         axis.plot(
@@ -69,6 +73,15 @@ def _draw_bars(axis: Any, results: Sequence[Result], colours: dict[str, str]) ->
     axis.set_xlabel(label, fontsize=8)
 
 
+def _draw_rounds(axis: Any, result: Result) -> None:
+    """The values of the only subject, one after the other."""
+    label, scale = _AXES[result.unit]
+    axis.bar(range(1, len(result.values) + 1), [value * scale for value in result.values])
+    axis.axhline(result.median * scale, color="black", linewidth=0.8)
+    axis.set_xlabel("round", fontsize=8)
+    axis.set_ylabel(label, fontsize=8)
+
+
 def _draw_lines(axis: Any, results: Sequence[Result], colours: dict[str, str]) -> None:
     label, scale = _AXES[results[0].unit]
     for subject, points in _by_subject(results):
@@ -77,8 +90,9 @@ def _draw_lines(axis: Any, results: Sequence[Result], colours: dict[str, str]) -
     all_sizes = [result.at or 0 for result in results]
     if min(all_sizes) > 0 and max(all_sizes) >= 100 * min(all_sizes):
         axis.set_xscale("log")
-        axis.set_yscale("log")
+        axis.set_yscale("log", nonpositive="mask")
     else:
+        axis.locator_params(axis="x", nbins=5)
         axis.set_ylim(bottom=0)
     axis.set_xlabel(results[0].at_unit, fontsize=8)
     axis.set_ylabel(label, fontsize=8)

@@ -120,6 +120,7 @@ class TestReport:
         pytest.importorskip("matplotlib", reason="not installed: the extra `bench`")
         sizes = [_result("lazylayer", [size / 1e3], at=size, at_unit="entries") for size in (1, 10_000)]
         plain = [_result("lazylayer", [1.0], case=f"case {number}", unit="bytes") for number in range(5)]
+        plain.append(_result("lazylayer", [number / 10 for number in range(20)], case="rounds"))
         drawn = draw(_report(*plain, *sizes), tmp_path)
         assert [path.name for path in drawn] == ["tree.png", "tree-by-size.png"]
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
