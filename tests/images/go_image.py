@@ -1,4 +1,4 @@
-"""eStargz images as the Go tools make them: containerd fetches, `ctr-remote` converts and pushes."""
+"""Lazy images as the Go tools make them: containerd fetches, `ctr-remote` converts and pushes; skopeo compresses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from images.oci_layout import write_layout
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
+from servers.process import run
 
 
 class GoImages:
@@ -43,6 +44,20 @@ class GoImages:
         plain = self.push_plain(layers)
         target = plain.removesuffix(":plain") + ":zstdchunked"
         return self._once(target, lambda: self._run_converter(plain, target, ["convert", "--oci", "--zstdchunked"]))
+
+    def push_zstdchunked_of_podman(self, layers: Sequence[Path]) -> str:
+        """Push the same image with zstd:chunked layers as podman's library writes them, which skopeo has in it."""
+        plain = self.push_plain(layers)
+        target = plain.removesuffix(":plain") + ":podman"
+        return self._once(target, lambda: self._compress(_name(layers), target))
+
+    def _compress(self, name: str, target: str) -> str:
+        # By way of a directory: skopeo would find the gzip layers in the registry, and take those.
+        packed = f"dir:{self._directory / name}-podman"
+        options = ["--format=oci", "--dest-compress", "--dest-compress-format=zstd:chunked"]
+        run(["skopeo", "copy", "--quiet", *options, f"oci:{self._directory / name}:plain", packed])
+        run(["skopeo", "copy", "--quiet", "--dest-tls-verify=false", packed, f"docker://{target}"])
+        return target
 
     def _once(self, key: str, build: Callable[[], str]) -> str:
         if key not in self._built:

@@ -121,7 +121,7 @@ def test_result_does_not_depend_on_the_number_of_jobs(hooks: Hooks, odd_layers: 
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("form", ["estargz", "small chunks", "zstdchunked"])
+@pytest.mark.parametrize("form", ["estargz", "small chunks", "zstdchunked", "podman"])
 def test_layers_of_the_go_tools_are_read(
     hooks: Hooks,
     go_images: GoImages,
@@ -133,6 +133,8 @@ def test_layers_of_the_go_tools_are_read(
 ) -> None:
     if form == "zstdchunked":
         reference = go_images.push_zstdchunked(odd_layers)
+    elif form == "podman":
+        reference = go_images.push_zstdchunked_of_podman(odd_layers)
     else:
         reference = go_images.push_estargz(odd_layers, chunk_size=65536 if form == "small chunks" else None)
     layout = server_directory / "go-copy"
@@ -143,7 +145,7 @@ def test_layers_of_the_go_tools_are_read(
         for descriptor, (facts, implicit) in zip(image.manifest.layers, expected, strict=True):
             blob = (layout / "blobs/sha256" / descriptor.digest[7:]).read_bytes()
             contents = open_layer(hooks, blob, descriptor)
-            assert contents.tree.no_prefetch
+            assert contents.tree.no_prefetch is (form != "podman")
             assert differences(facts, layer_facts(contents, blob, unknown_mtimes=implicit)) == []
     finally:
         shutil.rmtree(layout)

@@ -1,7 +1,8 @@
 """Writing images to a registry.
 
 Source: the OCI distribution specification 1.1, "Pushing blobs in chunks". A chunk that fails is sent
-again from where the registry says that it is.
+again from where the registry says that it is. Where a registry has forgotten an upload, as after a crash, the
+blob is sent once more.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import IO
 import httpx
 
 from lazylayer.building import ImageStore
-from lazylayer.errors import BuildError, ResolveError, UnavailableError
+from lazylayer.errors import BuildError, NotFoundError, ResolveError, UnavailableError
 from lazylayer.oci import Descriptor, Digest, Reference, sha256_digest
 from lazylayer_resolver_registry.repository import Repository
 from lazylayer_resolver_registry.trail import step
@@ -23,6 +24,8 @@ from lazylayer_resolver_registry.urls import check_target
 __all__ = ["RegistryStore"]
 
 _CHUNK = 16 * 1024 * 1024
+_UPLOADS = 3
+"""How often a blob is sent, from its start, to a registry that forgets its uploads."""
 _RECEIVED = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
@@ -46,6 +49,18 @@ class RegistryStore(ImageStore):
 
     def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
         """See `ImageStore.put_blob`."""
+        begin = data.tell() if data.seekable() else None
+        for chances in reversed(range(_UPLOADS)):
+            try:
+                self._upload_blob(descriptor, data)
+                return
+            except _LostError as error:
+                if begin is None or not chances:
+                    raise
+                step("{error}; it is sent again from its start", error=str(error))
+                data.seek(begin)
+
+    def _upload_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
         upload = _Upload(self._repository, str(descriptor.digest))
         digest, sent = hashlib.sha256(), 0
         while chunk := _read_chunk(data, min(_CHUNK, descriptor.size - sent + 1)):
@@ -101,6 +116,10 @@ def _read_chunk(data: IO[bytes], size: int) -> bytes:
     return bytes(chunk)
 
 
+class _LostError(UnavailableError):
+    """The registry knows nothing any more of an upload that it began."""
+
+
 class _Upload:
     """A blob on its way to the registry, a chunk at a time."""
 
@@ -114,6 +133,7 @@ class _Upload:
         patience = self._repository.client.patience()
         end = offset + len(chunk)
         at = offset
+        self._start()
         while at < end:
             try:
                 self._send(at, chunk[at - offset :])
@@ -122,7 +142,9 @@ class _Upload:
                 patience.wait(error)
                 at = self._received(patience)
                 if not offset <= at <= end:
-                    raise UnavailableError(f"{self._what()}: the registry lost what was sent; convert again") from error
+                    raise self._lost() from error
+            except NotFoundError as error:
+                raise self._lost() from error
 
     def finish(self) -> None:
         """Makes the blob visible."""
@@ -135,6 +157,8 @@ class _Upload:
                 return
             except RetryableError as error:
                 patience.wait(error)
+            except NotFoundError as error:
+                raise self._lost() from error
 
     def _send(self, at: int, chunk: bytes) -> None:
         headers = {
@@ -160,6 +184,8 @@ class _Upload:
                     return int(found[1]) + 1 if found is not None and found[1] != "0" else 0
             except RetryableError as error:
                 patience.wait(error)
+            except NotFoundError as error:
+                raise self._lost() from error
 
     def _start(self) -> httpx.URL:
         """Where to send the next chunk; opens the upload the first time."""
@@ -183,6 +209,9 @@ class _Upload:
             self._url = url
         elif self._url is None:
             raise UnavailableError(f"{self._what()}: the registry does not say where to send it")
+
+    def _lost(self) -> _LostError:
+        return _LostError(f"{self._what()}: the registry lost what was sent; convert again")
 
     def _what(self) -> str:
         return f"{self._repository}: uploading {self._digest}"

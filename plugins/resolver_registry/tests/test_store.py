@@ -58,6 +58,21 @@ def test_a_chunk_whose_answer_is_lost_is_not_sent_twice(store: ImageStore, regis
     assert registry.content.blob(REPOSITORY, sha256_digest(DATA)) == DATA
 
 
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_forgotten_upload_is_begun_again(store: ImageStore, registry: ScriptedRegistry, method: str) -> None:
+    registry.script(Fault(status=404), method=method, path="*/uploads/*", skip=1 if method == "PATCH" else 0)
+    store.put_blob(descriptor(DATA), io.BytesIO(DATA))
+    assert registry.content.blob(REPOSITORY, sha256_digest(DATA)) == DATA
+    assert len([each for each in registry.requests if each.method == "POST"]) == 2
+
+
+def test_a_registry_that_forgets_every_upload_is_given_up(store: ImageStore, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(status=404), method="PATCH", path="*/uploads/*", times=None)
+    with pytest.raises(UnavailableError, match="lost what was sent"):
+        store.put_blob(descriptor(DATA), io.BytesIO(DATA))
+    assert registry.content.blob(REPOSITORY, sha256_digest(DATA)) is None
+
+
 @pytest.mark.parametrize("data", [DATA[:-1], DATA + b"x", DATA[:-1] + b"x"])
 def test_data_that_is_not_as_promised_is_refused(store: ImageStore, registry: ScriptedRegistry, data: bytes) -> None:
     if data == DATA:
