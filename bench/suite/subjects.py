@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+from servers.process import ServerError
 from suite.bench import EXTRACTED, Bench, Peer, subject_name
 from suite.commands import lazylayer
 from suite.machine import frontends_here, why_not
@@ -144,8 +145,11 @@ def open_subjects(bench: Bench, stack: ExitStack, tree: Path, scratch: Path, ima
         why = why_not(["root", "fuse", "containerd", "registry"])
         if why:
             bench.skip(peer.name, why)
-        else:
+            continue
+        try:
             subjects.append(_PeerMount(scratch / f"p{number}", reference, host, peer))
+        except ServerError as error:
+            bench.skip(peer.name, str(error), failed=True)
     for subject in subjects:
         stack.callback(subject.close)
     return subjects

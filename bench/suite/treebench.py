@@ -26,6 +26,10 @@ find . -type f -print0 | sort -z | xargs -0 cat"""
 _DROPPED = {"entries dropped": "2\n", "all dropped": "3\n", "mounted afresh": "3\n"}
 
 
+_FAILURES = (ServerError, OSError, subprocess.CalledProcessError)
+"""What a subject may fail with; the others go on."""
+
+
 class Case(msgspec.Struct, frozen=True):
     """A command that is run in the tree, and what goes before it.
 
@@ -52,13 +56,16 @@ def measure_tree(bench: Bench, tree: Path, cases: Sequence[Case]) -> None:
     with bench.scratch() as scratch, ExitStack() as stack:
         bench.say("  making an image of the tree")
         image = stack.enter_context(served_image(tree, scratch))
-        subjects = open_subjects(bench, stack, tree, scratch, image)
-        subjects = _with_the_right_bytes(bench, subjects)
+        subjects = _with_the_right_bytes(bench, open_subjects(bench, stack, tree, scratch, image))
         here = [case for case in cases if not _cannot(bench, case)]
         for number in bench.runs():
             for case in here:
                 for subject in bench.alternate(subjects, number):
-                    _measure(bench, subject, case)
+                    try:
+                        _measure(bench, subject, case)
+                    except _FAILURES as error:
+                        bench.skip(f"{subject.name}: {case.name}", str(error), failed=True)
+                        subjects.remove(subject)
             for subject in subjects:
                 if memory := subject.memory():
                     bench.record("memory of the server afterwards (PSS)", subject.name, memory, "bytes")
@@ -72,7 +79,7 @@ def _with_the_right_bytes(bench: Bench, subjects: Sequence[Subject]) -> list[Sub
         try:
             subject.mount()
             found = _digest(subject.directory)
-        except (ServerError, OSError, subprocess.CalledProcessError) as error:
+        except _FAILURES as error:
             bench.skip(subject.name, str(error), failed=True)
             continue
         expected = expected or found

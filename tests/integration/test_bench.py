@@ -184,9 +184,12 @@ class TestSuite:
             "--output",
             tmp_path / "output",
         ]
-        done = _run(*options, "--peer", f"another={program} {host} serve --address {{sock}}")
+        peers = ["--peer", f"another={program} {host} serve --address {{sock}}"]
+        done = _run(*options, *peers, "--peer", "broken=false {sock}")
         shutil.rmtree(work)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 1, done.stderr
+        assert done.stdout.count("FAILED") == 1
+        assert "tree: broken: FAILED: false ended with exit code 1" in done.stdout
         assert "÷ another" in done.stdout
         found = json.loads((tmp_path / "output" / "results.json").read_bytes())
         cases = {each["case"] for each in found["results"] if each["subject"] == "another"}
