@@ -34,12 +34,13 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from cold_start_image import WORKLOAD, build_layers
-from images.oci_layout import write_layout
 from link import Link
+
+from images.oci_layout import write_layout
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 from servers.lazylayer_daemon import LazylayerDaemon
-from servers.process import ServerProcess, accepts_connections, run
+from servers.process import ServerProcess, run
 
 __all__ = ["Sample", "measure"]
 
@@ -75,7 +76,7 @@ def measure(work: Path, subjects: Sequence[Subject], runs: int, cells: str = "")
     samples = []
     with tempfile.TemporaryDirectory(prefix="ll-cold-") as scratch, ExitStack() as stack:
         registry = stack.enter_context(DockerRegistry(Path(scratch, "registry")))
-        tags = _push_images(work, registry, Path(scratch))
+        tags = _push_images(work, registry)
         hosts = {
             name: registry.host if link is None else stack.enter_context(_link(registry, *link))
             for name, link in _LINKS.items()
@@ -104,7 +105,7 @@ def _link(registry: DockerRegistry, milliseconds: float, megabits: float) -> Ite
         yield link.host
 
 
-def _push_images(work: Path, registry: DockerRegistry, scratch: Path) -> dict[str, str]:
+def _push_images(work: Path, registry: DockerRegistry) -> dict[str, str]:
     """Puts the images into the registry, converted once for all runs of the bench; the tag of each kind."""
     layout = work / "layout"
     if not (layout / "complete").exists():

@@ -52,9 +52,9 @@ def _changed(lower: bytes, upper: bytes) -> Iterator[bytes]:
     """The names below `upper` that `lower` does not have, or has otherwise; directories without what is in them."""
     for directory, names, files in os.walk(upper):
         for name in sorted(names + files):
-            path = os.path.join(directory, name)
+            path = directory + b"/" + name
             relative = os.path.relpath(path, upper)
-            if _facts(path) != _facts(os.path.join(lower, relative)):
+            if _facts(path) != _facts(lower + b"/" + relative):
                 yield relative
 
 
