@@ -5,7 +5,7 @@ layer or a whole image. Both borrow their layers from one `LayerStore`, and both
 then completed in the background.
 
 The lock is `Filesystem._lock`; no layer is opened, and nothing mounted, while it is held. Mounts of
-different mountpoints run at the same time.
+different mountpoints run at the same time. `Filesystem._choosing` is held while frontends are probed.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Filesystem:
         self._lock = threading.Lock()
         self._mounts: dict[str, _Mount] = {}
         self._frontend = ""
+        self._choosing = threading.Lock()
         self._opening: set[Reference] = set()
         self._neighbours = threading.BoundedSemaphore(NEIGHBOURS_AT_ONCE)
         self.layers = LayerStore(self._settings, self._hooks)
@@ -184,9 +185,19 @@ class Filesystem:
 
     def frontend(self) -> str:
         """The frontend that mounts are made with, chosen the first time that it is asked."""
-        if not self._frontend:
-            self._frontend = choose_frontend(self._hooks, self._settings.mount)
-        return self._frontend
+        with self._choosing:
+            if not self._frontend:
+                self._frontend = choose_frontend(self._hooks, self._settings.mount)
+            return self._frontend
+
+    def warm_up(self) -> None:
+        """Does ahead what the first mount would wait for: chooses the frontend, has plugins get ready. Never raises."""
+        try:
+            frontend = self.frontend()
+        except LazylayerError as error:
+            frontend = ""
+            logger.warning("{error}", error=error)
+        self._hooks.warm_up(frontend)
 
     def close(self, *, leave: bool = False) -> None:
         """Unmounts everything, in use or not, and closes layers and caches.

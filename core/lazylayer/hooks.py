@@ -220,6 +220,16 @@ class Hooks:
             raise BuildError(self._nobody_resolves(reference, "lazylayer_open_store"))
         return answer
 
+    # --- a daemon ----------------------------------------------------------------------------------
+
+    def warm_up(self, frontend: str) -> None:
+        """Lets every plugin get ready for mounts to come. Never raises; what fails is logged."""
+        for plugin, call in self._one_by_one("lazylayer_warm_up"):
+            try:
+                call(frontend=frontend)
+            except Exception as error:  # noqa: BLE001 - a mount will tell, if it matters
+                self._log_failure(plugin, "lazylayer_warm_up", error)
+
     # --- the end -----------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -97,6 +97,28 @@ def lazylayer_add_commands(cli: click.Group) -> None:
     """
 
 
+@hookspec
+def lazylayer_warm_up(frontend: str) -> None:
+    """Get ready for mounts to come; called once in a daemon, when it serves already.
+
+    All plugins are called, each by itself. Commands that end soon do not call it: what it does must
+    happen without it, too, when it is first needed.
+
+    :param frontend: the frontend that mounts will be made with; empty if none works here.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_warm_up(self):
+            import heavy_library
+
+            self.client = heavy_library.connect()
+
+    Threading and errors: called from the main thread, while other threads may call other hooks: the
+    daemon is said to be ready when you return. Ask nothing of the network. An error is logged.
+    """
+
+
 # --- finding images and their bytes ---------------------------------------------------------------
 
 

@@ -27,6 +27,12 @@ def lazylayer_open_layer(
 
 
 @hookimpl
+def lazylayer_warm_up() -> None:
+    """Imports the reader."""
+    import lazylayer_format_estargz.reader  # noqa: F401
+
+
+@hookimpl
 def lazylayer_build_layer(
     format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
 ) -> BuiltLayer | None:

@@ -26,6 +26,12 @@ def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> La
 
 
 @hookimpl
+def lazylayer_warm_up() -> None:
+    """Imports the reader."""
+    import lazylayer_format_zstdchunked.reader  # noqa: F401
+
+
+@hookimpl
 def lazylayer_build_layer(
     format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
 ) -> BuiltLayer | None:

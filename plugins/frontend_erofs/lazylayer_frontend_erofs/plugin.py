@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -40,12 +41,13 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FrontendErofs:
-    """The plugin; it keeps its options."""
+    """The plugin; it keeps its options. Its lock is held while keeping is set up."""
 
     def __init__(self) -> None:
         self._options = Options()
         self._root = self._run = ""
         self._keeping: Keeping | None = None
+        self._lock = threading.Lock()
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
@@ -63,13 +65,26 @@ class FrontendErofs:
         return what_is_missing()
 
     @hookimpl
+    def lazylayer_warm_up(self, frontend: str) -> None:
+        """Imports what mounts need, and starts the keeper."""
+        if frontend == NAME:
+            import lazylayer_frontend_erofs.mount  # noqa: F401
+
+            self._open_keeping()
+
+    @hookimpl
     def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
         """Writes the metadata and mounts; the data are served from threads."""
         if options.frontend != NAME:
             return None
-        from lazylayer_frontend_erofs.keeping import open_keeping
         from lazylayer_frontend_erofs.mount import mount_tree
 
-        if self._keeping is None and self._run:
-            self._keeping = open_keeping(self._options.keeper, self._run, self._options.keeper_timeout)
-        return mount_tree(tree, mountpoint, self._options, self._root, self._keeping)
+        return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping())
+
+    def _open_keeping(self) -> Keeping | None:
+        from lazylayer_frontend_erofs.keeping import open_keeping
+
+        with self._lock:
+            if self._keeping is None and self._run:
+                self._keeping = open_keeping(self._options.keeper, self._run, self._options.keeper_timeout)
+            return self._keeping

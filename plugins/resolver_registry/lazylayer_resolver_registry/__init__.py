@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from lazylayer_resolver_registry.plugin import ResolverRegistry
 
 __all__ = ["ResolverRegistry"]
+
+# Importing httpx would import its command line, with rich and pygments, where those are installed:
+# 0.1 s and 7 MB for nothing. None makes that import fail, which httpx expects.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

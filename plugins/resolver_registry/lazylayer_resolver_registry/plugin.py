@@ -94,6 +94,15 @@ class ResolverRegistry:
         cli.add_command(login_check)
 
     @hookimpl
+    def lazylayer_warm_up(self) -> None:
+        """Imports what requests need, and loads the system's certificates."""
+        import lazylayer_resolver_registry.images
+        import lazylayer_resolver_registry.mirrored
+        import lazylayer_resolver_registry.source  # noqa: F401
+
+        self._open_transport().warm_up()
+
+    @hookimpl
     def lazylayer_close(self) -> None:
         """Closes all connections."""
         with self._lock:
@@ -113,7 +122,6 @@ class ResolverRegistry:
         from lazylayer_resolver_registry.repository import Repository
         from lazylayer_resolver_registry.route import Resting, Route
         from lazylayer_resolver_registry.trail import step
-        from lazylayer_resolver_registry.transport import Transport
 
         endpoints = self._known_hosts().endpoints(reference.host)
         step(
@@ -121,14 +129,21 @@ class ResolverRegistry:
             host=reference.host,
             endpoints=", then ".join(each.describe() for each in endpoints),
         )
+        transport = self._open_transport()
+        with self._lock:
+            if self._resting is None:
+                self._resting = Resting(self._options.mirror_rest)
+            authorizers = [self._authorizer(transport, each, reference, actions) for each in endpoints]
+        name = reference.repository
+        return Route([Repository(each.client, name, each, keychain) for each in authorizers], self._resting)
+
+    def _open_transport(self) -> Transport:
+        from lazylayer_resolver_registry.transport import Transport
+
         with self._lock:
             if self._transport is None:
                 self._transport = Transport(self._options)
-            if self._resting is None:
-                self._resting = Resting(self._options.mirror_rest)
-            authorizers = [self._authorizer(self._transport, each, reference, actions) for each in endpoints]
-        name = reference.repository
-        return Route([Repository(each.client, name, each, keychain) for each in authorizers], self._resting)
+            return self._transport
 
     def _authorizer(self, transport: Transport, endpoint: Endpoint, reference: Reference, actions: str) -> Authorizer:
         """The one that everything in an image shares; another image has its own credentials, and its own token."""

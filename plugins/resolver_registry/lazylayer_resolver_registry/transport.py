@@ -134,6 +134,11 @@ class Transport:
                 raise
             raise UnavailableError("lazylayer is ending") from error
 
+    def warm_up(self) -> None:
+        """Makes the clients that most requests use, certificates loaded. Raises ConfigurationError."""
+        for scheme in ("http", "https"):
+            self._client(httpx.URL(f"{scheme}://registry.invalid"), UNCONFIGURED)
+
     def patience(self, attempts: int = 0) -> Patience:
         """A new count of attempts, by default as many as the options say."""
         return Patience(self, attempts or self.options.attempts)

@@ -66,6 +66,7 @@ def serve(program: Program, address: str = "") -> None:
         stack.callback(listen.unlink, missing_ok=True)
         server.start()
         restorer = Restorer(snapshotter, remote)
+        filesystem.warm_up()  # calls are answered meanwhile
         logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
         notify("READY=1")
         signals.wait()
