@@ -23,6 +23,7 @@ from lazylayer.errors import LayerError, LazylayerError, VerificationError
 from lazylayer.extents import Extent
 from lazylayer.readahead import ReadAhead
 from lazylayer.settings import FetchSettings
+from lazylayer.siblings import Siblings
 from lazylayer.tasks import Scheduler, Turn
 
 __all__ = ["Fetcher"]
@@ -89,6 +90,7 @@ class Fetcher:
         self._keeping = 0
         self._flights: dict[int, _Flight] = {}
         self._readahead = ReadAhead(settings.window_min, settings.window_max)
+        self._siblings: Siblings | None = None
         self._triggers: dict[int, tuple[int, int]] = {}
         self._held = bytearray(self._table.members)
         self._held_count = 0
@@ -128,6 +130,10 @@ class Fetcher:
         if self._triggers:
             self._maybe_read_ahead(self._table.member_of(chunk))
         return data
+
+    def know(self, siblings: Siblings) -> None:
+        """From now on fetches siblings, rather than what follows in the blob, along with a miss."""
+        self._siblings = siblings
 
     def prefetch(self, extent: Extent) -> None:
         """Fetches every member that lies whole in `extent`, with one request where none is here."""
@@ -199,7 +205,10 @@ class Fetcher:
             self._mark_missing(member)
             window, sequential = self._readahead.window(member)
         limit = self._limit(last)
-        wanted = self._neighbourhood(member, window, limit if sequential else len(self._held))
+        if sequential or self._siblings is None:
+            wanted = self._neighbourhood(member, window, limit if sequential else len(self._held))
+        else:
+            wanted = self._siblings.around(member, window, lambda sibling: not self._is_here(sibling))
         with self._lock:
             flight = self._flights.get(member)
             if flight is not None:

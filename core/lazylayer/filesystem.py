@@ -296,6 +296,7 @@ class Filesystem:
 
         def fetch() -> None:
             self.layers.prefetch(layer, labels)
+            layer.find_siblings()
             self.layers.fetch_in_background(layer)
 
         threading.Thread(target=fetch, name="lazylayer-prefetch", daemon=True).start()

@@ -22,6 +22,7 @@ from lazylayer.mounting import VirtualDirectory
 from lazylayer.oci import Descriptor, Digest, Reference
 from lazylayer.prefetching import PrefetchPlan
 from lazylayer.settings import FetchSettings
+from lazylayer.siblings import Siblings
 from lazylayer.tasks import Scheduler, Turn
 from lazylayer.tree import Entry, Tree
 
@@ -153,6 +154,10 @@ class Layer:
             self._failed(f"prefetch: {error}")
         finally:
             self._prefetched.set()
+
+    def find_siblings(self) -> None:
+        """Finds out what is read together, so that misses fetch that; costs about a microsecond for each file."""
+        self._fetcher.know(Siblings(self.tree, self._table))
 
     def wait_prefetched(self, timeout: float) -> bool:
         """Waits, at most `timeout` seconds, for a prefetch that was started; whether it is over."""

@@ -49,7 +49,7 @@ class ReadAhead:
         window = self._streams.pop(member, 0)
         if window:
             return min(2 * window, self._largest), True
-        cheap = min(self.link.cheap, 8 * self._smallest, self._largest)
+        cheap = min(self.link.cheap, 4 * self._smallest, self._largest)
         return max(cheap, self._smallest), False
 
     def expect(self, member: int, window: int) -> None:

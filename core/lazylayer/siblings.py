@@ -1,0 +1,83 @@
+"""Which members of a layer are read together: small files of one kind in one directory, and all of a program.
+
+Who reads one module of a package reads its others too, but not what a packer put next to them. And
+who runs a program touches all over it, and does so in no order. Measured on the start of a container
+whose Python imports numpy, over a link with 20 ms round trip and 200 Mbit/s, this takes two thirds of
+the requests, and three quarters of the bytes, of fetching what follows in the blob.
+
+Written once, then only read, from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable
+
+from lazylayer.chunks import ChunkTable
+from lazylayer.tree import Entry, Tree
+
+__all__ = ["Siblings"]
+
+_SMALL = 128 * 1024
+"""Bytes, compressed. A member that is larger costs about as much by itself as the request for it."""
+_SEARCHED = 256
+"""How far from a member its siblings are looked for, in members each way."""
+_FOLLOWING = 2
+"""How many members of a program are fetched with the one that is needed."""
+_EXECUTABLE = 0o111
+
+
+class Siblings:
+    """The siblings of every member of a layer. Takes 5 bytes for each member."""
+
+    def __init__(self, tree: Tree, table: ChunkTable) -> None:
+        self._table = table
+        self._families = array("L", bytes(array("L").itemsize * table.members))
+        self._continues = bytearray(table.members)
+        """1 where the next member goes on with the same program."""
+        numbers: dict[tuple[int, bytes], int] = {}
+        directories = [tree.root]
+        while directories:
+            directory = directories.pop()
+            for name, entry in (directory.children or {}).items():
+                if entry.children is not None:
+                    directories.append(entry)
+                elif entry.chunk_count == 1:
+                    member = table.member_of(entry.first_chunk)
+                    if table.member_extent(member).size <= _SMALL:
+                        key = directory.ino, os.path.splitext(name)[1]
+                        self._families[member] = numbers.setdefault(key, len(numbers) + 1)
+                elif entry.chunk_count > 1 and _is_program(name, entry):
+                    self._join(entry)
+
+    def around(self, member: int, budget: int, is_missing: Callable[[int], bool]) -> list[int]:
+        """`member` and those to fetch with it, in blob order.
+
+        Of the siblings that are missing those nearest in the blob, up to `budget` bytes altogether.
+        """
+        wanted = [member]
+        while self._continues[wanted[-1]] and len(wanted) <= _FOLLOWING and is_missing(wanted[-1] + 1):
+            wanted.append(wanted[-1] + 1)
+        family = self._families[member]
+        if not family:
+            return wanted
+        budget -= self._table.member_extent(member).size
+        for distance in range(1, _SEARCHED):
+            for sibling in (member + distance, member - distance):
+                if 0 <= sibling < len(self._families) and self._families[sibling] == family and is_missing(sibling):
+                    budget -= self._table.member_extent(sibling).size
+                    if budget < 0:
+                        return sorted(wanted)
+                    wanted.append(sibling)
+        return sorted(wanted)
+
+    def _join(self, entry: Entry) -> None:
+        members = [self._table.member_of(entry.first_chunk + each) for each in range(entry.chunk_count)]
+        for member, following in zip(members, members[1:], strict=False):
+            if following == member + 1:
+                self._continues[member] = 1
+
+
+def _is_program(name: bytes, entry: Entry) -> bool:
+    return bool(entry.mode & _EXECUTABLE) or b".so" in name
