@@ -105,7 +105,7 @@ CALLS = {
     ),
     "open_store": Call(lambda hooks: hooks.open_store(SHELF), BuildError, "no plugin takes shelf:… references"),
 }
-TO_ALL = {"configure", "add_commands", "add_virtual_entries", "report_state", "close"}
+TO_ALL = {"configure", "add_commands", "warm_up", "add_virtual_entries", "report_state", "close"}
 
 
 def test_every_hook_is_covered_here() -> None:
@@ -355,6 +355,17 @@ class TestToAll:
         hooks.close()
         assert closed == ["one", "three"]
         assert log == ["plugin two, lazylayer_close: ZeroDivisionError: division by zero"]
+
+    def test_everybody_gets_ready(self, log: list[str]) -> None:
+        ready: list[str] = []
+        hooks = hooks_of(
+            one=plugin(warm_up=lambda frontend: ready.append(frontend)),
+            two=plugin(warm_up=lambda: 1 / 0),
+            three=plugin(warm_up=lambda: ready.append("three")),
+        )
+        hooks.warm_up("frontend_erofs")
+        assert ready == ["frontend_erofs", "three"]
+        assert log == ["plugin two, lazylayer_warm_up: ZeroDivisionError: division by zero"]
 
     def test_virtual_entries_are_put_together(self, log: list[str]) -> None:
         def files(**contents: bytes) -> dict[bytes, VirtualFile]:
