@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 
 from lazylayer.blob import Blob
@@ -144,8 +144,11 @@ class Fetcher:
             if place.end > extent.end:
                 break
             wanted.append(member)
-        with self._scheduler.foreground():
-            self._carry_out(self._claim([member for member in wanted if not self._is_here(member)]))
+        self._fetch_members(wanted)
+
+    def fetch(self, chunks: Iterable[int]) -> None:
+        """Fetches the members of these chunks that are not here, with one request."""
+        self._fetch_members(sorted({self._table.member_of(chunk) for chunk in chunks}))
 
     def fetch_some(self, turn: Turn, request_size: int) -> bool:
         """Fetches the next missing members in blob order, about `request_size` bytes of them.
@@ -176,6 +179,10 @@ class Fetcher:
         """Waits until all that readers got is in the cache as well; what is still on its way is not."""
         with self._kept:
             self._kept.wait_for(lambda: not self._keeping, KEEPING_SECONDS)
+
+    def _fetch_members(self, members: Sequence[int]) -> None:
+        with self._scheduler.foreground():
+            self._carry_out(self._claim([member for member in members if not self._is_here(member)]))
 
     # --- one chunk ---------------------------------------------------------------------------
 

@@ -34,13 +34,13 @@ from lazylayer.labels import LAYER_SIZE, SKIP_VERIFY, TOC_DIGEST, LayerSource, l
 from lazylayer.layer import Layer
 from lazylayer.layerstore import LayerStore
 from lazylayer.mounting import MountableTree, MountedTree, MountOptions
-from lazylayer.oci import Descriptor, Digest, Reference
+from lazylayer.neighbours import Neighbours
+from lazylayer.oci import Descriptor, Reference
 from lazylayer.program import Program
 
 __all__ = ["Filesystem"]
 
 REFRESHES = 3
-NEIGHBOURS_AT_ONCE = 8
 
 
 class _Mount:
@@ -62,9 +62,8 @@ class Filesystem:
         self._mounts: dict[str, _Mount] = {}
         self._frontend = ""
         self._choosing = threading.Lock()
-        self._opening: set[Reference] = set()
-        self._neighbours = threading.BoundedSemaphore(NEIGHBOURS_AT_ONCE)
         self.layers = LayerStore(self._settings, self._hooks)
+        self._neighbours = Neighbours(self._settings, self._hooks, self.layers)
 
     # --- mounting ----------------------------------------------------------------------------------
 
@@ -80,12 +79,13 @@ class Filesystem:
         """
         source = layer_source(labels)
         with self._claim(mountpoint, source.reference) as claim, self.layers.scheduler.foreground():
-            self._open_neighbours(source, labels)
+            # What is mounted again is in use already: it has read what it needs at its start.
+            self._neighbours.open(source, labels, prefetch=check)
             layer = self._borrow(source, labels)
             claim.layers = (layer,)
             if check:
                 self._check_source(layer)
-            self._start_fetching(layer, labels)
+            self.layers.start_fetching(layer, labels)
             claim.mounted = self._show(layer, mountpoint)
         self._tell("mounted", mountpoint, claim)
 
@@ -98,7 +98,9 @@ class Filesystem:
             image = self.open_image(reference, layer)
             claim.layers = image.layers
             for each in image.layers:
-                self._start_fetching(each, {})
+                self.layers.start_fetching(each, {})
+            if layer is None:
+                self._prefetch_image(image)
             tree: MountableTree = image.merged() if layer is None else image.layers[0]
             claim.mounted = self._show(tree, mountpoint)
         self._tell("mounted", mountpoint, claim)
@@ -262,44 +264,12 @@ class Filesystem:
             )
         return layer
 
-    def _open_neighbours(self, source: LayerSource, labels: Mapping[str, str]) -> None:
-        missing = [each for each in source.neighbours if not self.layers.knows(source.reference, each)]
-        with self._lock:
-            if not missing or source.reference in self._opening:
-                return
-            self._opening.add(source.reference)
-        arguments = (source.reference, missing, dict(labels))
-        threading.Thread(target=self._open_all, args=arguments, name="lazylayer-neighbours", daemon=True).start()
-
-    def _open_all(self, reference: Reference, digests: list[Digest], labels: Mapping[str, str]) -> None:
-        """Opens other layers of an image, so that their own mounts find them ready.
-
-        Their table of contents is promised by the manifest here, and again by the labels of their
-        own mount, which are compared then.
-        """
-        try:
-            with self._neighbours:
-                resolved = resolve_image(self._hooks, self._settings, reference)
-                wanted = [each for each in resolved.manifest.layers if each.digest in digests]
-                image = open_image(self.layers, resolved, self._settings, wanted)
-            for layer in image.layers:
-                self._start_fetching(layer, labels)
-            image.close()
-        except LazylayerError as error:
-            logger.debug("{reference}: layers were not opened ahead: {error}", reference=str(reference), error=error)
-        finally:
-            with self._lock:
-                self._opening.discard(reference)
-
-    def _start_fetching(self, layer: Layer, labels: Mapping[str, str]) -> None:
-        """Prefetches the layer, then leaves the rest to the background; both behind the caller's back."""
-
-        def fetch() -> None:
-            self.layers.prefetch(layer, labels)
-            layer.find_siblings()
-            self.layers.fetch_in_background(layer)
-
-        threading.Thread(target=fetch, name="lazylayer-prefetch", daemon=True).start()
+    def _prefetch_image(self, image: Image) -> None:
+        """Lets policies prefetch the image, behind the caller's back."""
+        if self._settings.prefetch.enabled:
+            prefetch = threading.Thread(target=self._hooks.prefetch_image, args=(image, {}), name="lazylayer-image")
+            prefetch.daemon = True
+            prefetch.start()
 
     def _check_source(self, layer: Layer) -> None:
         interval = self._settings.resolve.check_interval

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lazylayer.companions import Companions
     from lazylayer.contents import LayerContents
     from lazylayer.events import StateEvent
+    from lazylayer.image import Image
     from lazylayer.layer import Layer
     from lazylayer.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory, VirtualFile
     from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
@@ -149,6 +150,14 @@ class Hooks:
         return answer
 
     # --- showing trees -----------------------------------------------------------------------------
+
+    def prefetch_image(self, image: Image, labels: Mapping[str, str]) -> None:
+        """Lets every policy fetch what it wants of an image. Never raises; what fails is logged."""
+        for plugin, call in self._one_by_one("lazylayer_prefetch_image"):
+            try:
+                call(image=image, labels=labels)
+            except Exception as error:  # noqa: BLE001 - the image can be used all the same
+                self._log_failure(plugin, "lazylayer_prefetch_image", error)
 
     def probe_frontend(self, frontend: str) -> str:
         """An empty string if the frontend works here, else why not; also when it is not installed."""

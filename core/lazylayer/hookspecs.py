@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lazylayer.companions import Companions
     from lazylayer.contents import LayerContents
     from lazylayer.events import StateEvent
+    from lazylayer.image import Image
     from lazylayer.layer import Layer
     from lazylayer.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory
     from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
@@ -267,6 +268,30 @@ def lazylayer_plan_prefetch(layer: Layer, labels: Mapping[str, str]) -> Prefetch
             return PrefetchPlan((Extent(0, min(layer.blob.size, 1 << 20)),), "the first MiB")
 
     Threading and errors: called once per layer. An error is reported, and nothing is prefetched.
+    """
+
+
+@hookspec
+def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
+    """Fetch files of an image before its first use, as far as the image as a whole says which.
+
+    All plugins are called, each by itself, once after an image's layers were opened for new mounts;
+    what belongs to one layer is the matter of `lazylayer_plan_prefetch`.
+
+    :param image: the image, all its layers open: `image.resolved.config`, `image.find(path)`,
+        `image.fetch(files)`. It is closed when you return.
+    :param labels: the labels of the first mount, which may carry wishes; empty for a mount by hand.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_prefetch_image(image):
+            found = image.find(b"/etc/os-release")
+            if found is not None:
+                image.fetch([found])
+
+    Threading and errors: called from a thread of its own; mounts do not wait for it. What is fetched
+    goes before background fetching. An error is logged.
     """
 
 

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from lazylayer.hooks import Hooks
 from lazylayer.layer import Layer, MergedLayers
 from lazylayer.layerstore import LayerStore
 from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
+from lazylayer.overlaid import follow
 from lazylayer.settings import Settings
-from lazylayer.tree import merge_trees
+from lazylayer.tree import Entry, merge_trees
 
-__all__ = ["Image", "open_image", "resolve_image"]
+__all__ = ["Image", "ImageFile", "open_image", "resolve_image"]
 
 CONCURRENT_LAYERS = 32
+
+
+class ImageFile(NamedTuple):
+    """A file, or whatever else a path leads to, in one of an image's layers."""
+
+    layer: Layer
+    entry: Entry
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The file's verified bytes; see `Layer.read`."""
+        return self.layer.read(self.entry, offset, size)
 
 
 class Image:
@@ -28,6 +41,26 @@ class Image:
     def merged(self) -> MergedLayers:
         """The layers on top of each other, as a container would see them."""
         return MergedLayers(self.resolved.reference, self.layers, merge_trees([layer.tree for layer in self.layers]))
+
+    def find(self, path: bytes) -> ImageFile | None:
+        """What a container of the image would find at `path`, symlinks followed, or None."""
+        found = follow([layer.tree for layer in self.layers], path)
+        return ImageFile(self.layers[found.tree], found.entry) if found is not None else None
+
+    def fetch(self, files: Iterable[ImageFile]) -> None:
+        """Fetches what of these files is not here, all layers at the same time, each with few requests.
+
+        What somebody else fetches at this moment is not waited for. Raises LayerError or ResolveError.
+        """
+        by_layer: dict[int, list[Entry]] = {}
+        for file in files:
+            by_layer.setdefault(self.layers.index(file.layer), []).append(file.entry)
+        if not by_layer:
+            return
+        with ThreadPoolExecutor(len(by_layer), "lazylayer-files") as threads:
+            fetches = [threads.submit(self.layers[number].fetch, entries) for number, entries in by_layer.items()]
+        for fetch in fetches:
+            fetch.result()
 
     def close(self) -> None:
         """Gives the layers back to the store."""

@@ -7,7 +7,7 @@ prefetch plan asks for, and the rest when the machine is idle.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from loguru import logger
@@ -60,6 +60,7 @@ class Layer:
         self._error = ""
         self._told_complete = False
         self._prefetch_started = False
+        self._siblings_sought = False
         self._prefetched = threading.Event()
 
     @property
@@ -155,8 +156,21 @@ class Layer:
         finally:
             self._prefetched.set()
 
+    def fetch(self, entries: Iterable[Entry]) -> None:
+        """Fetches what of these files is not here, with few requests. Raises LayerError or ResolveError.
+
+        What somebody else fetches at this moment is not waited for.
+        """
+        self._fetcher.fetch(
+            chunk for each in entries for chunk in range(each.first_chunk, each.first_chunk + each.chunk_count)
+        )
+
     def find_siblings(self) -> None:
-        """Finds out what is read together, so that misses fetch that; costs about a microsecond for each file."""
+        """Finds out what is read together, so that misses fetch that. Costs a microsecond for each file, once."""
+        with self._lock:
+            if self._siblings_sought:
+                return
+            self._siblings_sought = True
         self._fetcher.know(Siblings(self.tree, self._table))
 
     def wait_prefetched(self, timeout: float) -> bool:

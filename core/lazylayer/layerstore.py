@@ -104,6 +104,16 @@ class LayerStore:
         for slot in slots:
             self._give_back(slot)
 
+    def start_fetching(self, layer: Layer, labels: Mapping[str, str]) -> None:
+        """Prefetches the layer, then leaves the rest to the background; both behind the caller's back."""
+
+        def fetch() -> None:
+            self.prefetch(layer, labels)
+            layer.find_siblings()
+            self.fetch_in_background(layer)
+
+        threading.Thread(target=fetch, name="lazylayer-prefetch", daemon=True).start()
+
     def prefetch(self, layer: Layer, labels: Mapping[str, str]) -> None:
         """Plans the layer's prefetch and carries it out; once per layer. Returns when it is done."""
         if self._settings.prefetch.enabled:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable
+from itertools import pairwise
 
 from lazylayer.chunks import ChunkTable
 from lazylayer.tree import Entry, Tree
@@ -46,7 +47,7 @@ class Siblings:
                 elif entry.chunk_count == 1:
                     member = table.member_of(entry.first_chunk)
                     if table.member_extent(member).size <= _SMALL:
-                        key = directory.ino, os.path.splitext(name)[1]
+                        key = directory.ino, os.path.splitext(name)[1]  # noqa: PTH122 - bytes
                         self._families[member] = numbers.setdefault(key, len(numbers) + 1)
                 elif entry.chunk_count > 1 and _is_program(name, entry):
                     self._join(entry)
@@ -74,7 +75,7 @@ class Siblings:
 
     def _join(self, entry: Entry) -> None:
         members = [self._table.member_of(entry.first_chunk + each) for each in range(entry.chunk_count)]
-        for member, following in zip(members, members[1:], strict=False):
+        for member, following in pairwise(members):
             if following == member + 1:
                 self._continues[member] = 1
 

@@ -47,7 +47,6 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 """In an archive, a file of this name hides everything that the lower layers have in its directory."""
 
-_MAX_LINKS = 40
 _MAX_NAME = 255
 _MAX_PATH = 16 * 1024
 _MAX_IMPLICIT_DIRECTORIES = 1_000_000
@@ -126,37 +125,6 @@ class Tree(msgspec.Struct, frozen=True):
                 return None
             entry = entry.children.get(name)
         return entry
-
-    def follow(self, path: bytes) -> Entry | None:
-        """The entry at `path`, symlinks followed as a process would whose root is this tree, or None.
-
-        A link that leads nowhere is None, and so is a loop.
-        """
-        directories = [self.root]
-        pending = list(reversed(path.split(b"/")))
-        links = 0
-        while pending:
-            name = pending.pop()
-            if name in (b"", b"."):
-                continue
-            if name == b"..":
-                if len(directories) > 1:
-                    directories.pop()
-                continue
-            children = directories[-1].children
-            child = children.get(name) if children is not None else None
-            if child is None:
-                return None
-            if not child.is_symlink:
-                directories.append(child)
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                return None
-            if child.target.startswith(b"/"):
-                del directories[1:]
-            pending.extend(reversed(child.target.split(b"/")))
-        return directories[-1]
 
     def walk(self) -> Iterator[tuple[bytes, Entry]]:
         """Every path with its entry, parents before children, siblings by name; the root is `b""`."""

@@ -117,8 +117,11 @@ def _opened(
 
 def _find(tree: MountableTree, reference: Reference, path: bytes) -> Entry:
     from lazylayer.errors import LayerError
+    from lazylayer.overlaid import follow
 
-    entry = tree.tree.follow(path)
+    found = follow((tree.tree,), path)
+    # A whiteout is there for who looks at a layer by itself.
+    entry = found.entry if found is not None else tree.tree.lookup(path)
     if entry is None:
         raise LayerError(f"{reference}: there is no {os.fsdecode(path)}")
     return entry

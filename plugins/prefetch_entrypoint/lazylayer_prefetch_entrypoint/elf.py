@@ -1,0 +1,96 @@
+"""What an ELF file says that it needs: its loader, its libraries, and where to look for them.
+
+Source: the System V ABI, "Object Files" (ELF header, program header) and "Dynamic Section"; elf(5).
+Nothing in the file is believed: every size is bounded, and what does not fit is None.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+__all__ = ["Needs", "read_needs"]
+
+_MAGIC = b"\x7fELF"
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
+_DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 15, 29
+_MAX_PROGRAM_HEADERS = 256
+_MAX_DYNAMIC = 64 * 1024
+_MAX_STRINGS = 4 * 1024 * 1024
+_MAX_NAME = 4096
+_MAX_LIBRARIES = 1000
+
+
+class Needs(NamedTuple):
+    """The path of the loader, empty for a library; names of libraries; directories to look for them first."""
+
+    loader: bytes
+    libraries: tuple[bytes, ...]
+    directories: tuple[bytes, ...]
+
+
+class _Segment(NamedTuple):
+    kind: int
+    offset: int
+    address: int
+    size: int
+
+
+def read_needs(read: Callable[[int, int], bytes]) -> Needs | None:
+    """What the file behind `read(offset, size)` needs; None for one that is no ELF file, or a broken one."""
+    try:
+        return _read(read)
+    except (struct.error, ValueError):
+        return None
+
+
+def _read(read: Callable[[int, int], bytes]) -> Needs | None:
+    header = read(0, 64)
+    if len(header) < 52 or header[:4] != _MAGIC or header[4] not in (1, 2) or header[5] not in (1, 2):
+        return None
+    wide, order = header[4] == 2, "<" if header[5] == 1 else ">"
+    segments = list(_segments(read, header, wide, order))
+    loader = next((read(each.offset, min(each.size, _MAX_NAME)) for each in segments if each.kind == _PT_INTERP), b"")
+    dynamic = next((each for each in segments if each.kind == _PT_DYNAMIC), None)
+    if dynamic is None:
+        return Needs(loader.partition(b"\0")[0], (), ())
+    entry = struct.Struct(order + ("qQ" if wide else "iI"))
+    data = read(dynamic.offset, min(dynamic.size, _MAX_DYNAMIC))
+    tags = list(entry.iter_unpack(data[: len(data) - len(data) % entry.size]))
+    known = dict(reversed(tags))
+    strings = _strings(read, segments, known.get(_DT_STRTAB, 0), known.get(_DT_STRSZ, 0))
+    libraries = [_string(strings, value) for tag, value in tags[:_MAX_LIBRARIES] if tag == _DT_NEEDED]
+    # DT_RPATH is looked at only where there is no DT_RUNPATH (ld.so(8)).
+    places = [_string(strings, known[tag]) for tag in (_DT_RUNPATH, _DT_RPATH) if tag in known][:1]
+    directories = [each for place in places for each in place.split(b":") if each]
+    return Needs(loader.partition(b"\0")[0], tuple(each for each in libraries if each), tuple(directories))
+
+
+def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, order: str) -> Iterator[_Segment]:
+    if wide:
+        (start,) = struct.unpack_from(order + "Q", header, 32)
+        size, count = struct.unpack_from(order + "HH", header, 54)
+        layout, wanted = struct.Struct(order + "IIQQQQQQ"), (0, 2, 3, 5)
+    else:
+        (start,) = struct.unpack_from(order + "I", header, 28)
+        size, count = struct.unpack_from(order + "HH", header, 42)
+        layout, wanted = struct.Struct(order + "IIIIIIII"), (0, 1, 2, 4)
+    if size < layout.size:
+        return
+    table = read(start, size * min(count, _MAX_PROGRAM_HEADERS))
+    for at in range(0, len(table) - layout.size + 1, size):
+        fields = layout.unpack_from(table, at)
+        yield _Segment(*(fields[number] for number in wanted))
+
+
+def _strings(read: Callable[[int, int], bytes], segments: list[_Segment], address: int, size: int) -> bytes:
+    for each in segments:
+        if each.kind == _PT_LOAD and each.address <= address < each.address + each.size:
+            return read(each.offset + address - each.address, min(size, _MAX_STRINGS))
+    return b""
+
+
+def _string(strings: bytes, offset: int) -> bytes:
+    end = strings.find(b"\0", offset, offset + _MAX_NAME)
+    return strings[offset:end] if end >= 0 else b""
