@@ -10,7 +10,6 @@ The lock is `Fetcher._lock` (also as the condition `_kept`); no request is made,
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,16 +20,14 @@ from lazylayer.chunkstore import ChunkStore
 from lazylayer.contents import LayerContents
 from lazylayer.errors import LayerError, LazylayerError, VerificationError
 from lazylayer.extents import Extent
+from lazylayer.members import WantedMember, extents_of, unpack
 from lazylayer.readahead import ReadAhead
 from lazylayer.settings import FetchSettings
 from lazylayer.siblings import Siblings
 from lazylayer.tasks import Scheduler, Turn
+from lazylayer.tree import Entry
 
 __all__ = ["Fetcher"]
-
-MERGED_GAP = 32 * 1024
-"""Bytes between two wanted members that are fetched along rather than asked for separately."""
-
 
 MAX_TRIGGERS = 16
 """Sequential readers of one layer for whom is fetched ahead at the same time."""
@@ -50,23 +47,11 @@ class _Flight:
         self.abandoned = False
 
 
-class _Member:
-    """A member to fetch: its number, where it starts, the end of the bytes that are needed, its flight."""
-
-    __slots__ = ("end", "flight", "need", "number", "start")
-
-    def __init__(self, number: int, start: int, end: int, need: int, flight: _Flight) -> None:
-        self.number = number
-        self.start = start
-        self.end = end
-        self.need = need
-        self.flight = flight
-
-
 class Fetcher:
     """Reads the chunks of one layer. Safe to use from any thread.
 
-    `on_complete` is called once, from the thread that fetched the last member.
+    `on_complete` is called once, from the thread that fetched the last member; `on_program` for each
+    program of which a reader had the start fetched, from the thread that did so.
     """
 
     def __init__(
@@ -77,6 +62,7 @@ class Fetcher:
         scheduler: Scheduler,
         settings: FetchSettings,
         on_complete: Callable[[], None],
+        on_program: Callable[[bytes, Entry], None],
     ) -> None:
         self._blob = blob
         self._table = contents.chunks
@@ -84,6 +70,7 @@ class Fetcher:
         self._store = store
         self._scheduler = scheduler
         self._on_complete = on_complete
+        self._on_program = on_program
         self._slots = threading.BoundedSemaphore(settings.threads)
         self._lock = threading.Lock()
         self._kept = threading.Condition(self._lock)
@@ -222,7 +209,7 @@ class Fetcher:
                 return flight
             claimed = self._claim_locked(wanted)
             self._plan_ahead(list(claimed), window, limit if sequential else 0)
-        self._start(claimed)
+        self._start(claimed, self._siblings.program_at(member) if self._siblings is not None else None)
         return claimed[member]
 
     def _limit(self, last: int | None) -> int:
@@ -313,27 +300,29 @@ class Fetcher:
         self._flights.update(claimed)
         return claimed
 
-    def _start(self, claimed: dict[int, _Flight]) -> None:
-        thread = threading.Thread(target=self._run, args=(claimed,), name="lazylayer-fetch", daemon=True)
+    def _start(self, claimed: dict[int, _Flight], program: tuple[bytes, Entry] | None = None) -> None:
+        thread = threading.Thread(target=self._run, args=(claimed, program), name="lazylayer-fetch", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             self._fail(claimed, LayerError(f"no thread to fetch with: {error}"))
 
-    def _run(self, claimed: dict[int, _Flight]) -> None:
+    def _run(self, claimed: dict[int, _Flight], program: tuple[bytes, Entry] | None) -> None:
         try:
             # An error is not lost: every flight carries it to whoever waits.
             with self._slots, self._scheduler.foreground(), suppress(LazylayerError):
                 self._carry_out(claimed)
         finally:
             self._abandon(claimed)
+        if program is not None:
+            self._on_program(*program)
 
     def _carry_out(self, claimed: dict[int, _Flight], turn: Turn | None = None) -> bool:
         """Fetches claimed members; returns whether all of them came. Raises what went wrong."""
         if not claimed:
             return True
         try:
-            return self._receive([self._need(member, flight) for member, flight in claimed.items()], turn)
+            return self._receive(claimed, turn)
         except LazylayerError as error:
             self._fail(claimed, error)
             raise
@@ -344,21 +333,14 @@ class Fetcher:
         finally:
             self._abandon(claimed)
 
-    def _need(self, member: int, flight: _Flight) -> _Member:
-        """What of a member must be fetched. A lying table cannot make it more than it inflates to."""
-        table = self._table
-        place = table.member_extent(member)
-        need = max(chunk.inner + chunk.size for chunk in map(table.__getitem__, table.chunks_of(member)))
-        longest = need + need // 64 + 64 * 1024
-        return _Member(member, place.start, min(place.end, place.start + longest), need, flight)
-
-    def _receive(self, members: list[_Member], turn: Turn | None) -> bool:
+    def _receive(self, claimed: dict[int, _Flight], turn: Turn | None) -> bool:
+        members = [WantedMember.of(self._table, number) for number in claimed]
         started = first = time.monotonic()
         received = 0
         waiting = iter(members)
-        member: _Member | None = next(waiting)
+        member: WantedMember | None = next(waiting)
         buffer = bytearray()
-        with closing(self._blob.stream(_extents(members))) as pieces:
+        with closing(self._blob.stream(extents_of(members))) as pieces:
             for at, piece in pieces:
                 if not received:
                     first = time.monotonic()
@@ -368,7 +350,7 @@ class Fetcher:
                     buffer += memoryview(piece)[max(member.start - at, 0) : member.end - at]
                     if member.end > end:
                         break
-                    self._complete(member, buffer)
+                    self._complete(member, buffer, claimed[member.number])
                     buffer = bytearray()
                     member = next(waiting, None)
                 if turn is not None and member is not None and turn.should_yield():
@@ -377,10 +359,12 @@ class Fetcher:
             self._readahead.link.observe(first - started, received, time.monotonic() - first)
         return True
 
-    def _complete(self, member: _Member, data: bytearray) -> None:
+    def _complete(self, member: WantedMember, data: bytearray, flight: _Flight) -> None:
         """Inflates and verifies a member, wakes its readers, then keeps its chunks."""
-        flight = member.flight
-        self._unpack(member, data, flight)
+        try:
+            flight.chunks = unpack(self._blob.digest, self._table, member, data, self._inflate)
+        except VerificationError as error:
+            flight.error = error
         with self._lock:
             self._keeping += 1
         flight.done.set()
@@ -396,25 +380,6 @@ class Fetcher:
             completed = good and self._mark_held(member.number)
         if completed:
             self._on_complete()
-
-    def _unpack(self, member: _Member, data: bytearray, flight: _Flight) -> None:
-        table = self._table
-        try:
-            plain = self._inflate(memoryview(data), member.need)
-        except LazylayerError as error:
-            flight.error = VerificationError(f"layer {self._blob.digest}, bytes at {member.start}: {error}")
-            return
-        for number in table.chunks_of(member.number):
-            chunk = table[number]
-            whole = chunk.inner == 0 and chunk.size == len(plain)
-            part = plain if whole else plain[chunk.inner : chunk.inner + chunk.size]
-            if len(part) == chunk.size and (not chunk.digest or hashlib.sha256(part).digest() == chunk.digest):
-                flight.chunks[number] = part
-            else:
-                flight.chunks[number] = VerificationError(
-                    f"layer {self._blob.digest}, bytes at {member.start}: the chunk does not have the digest "
-                    f"that the table of contents promises"
-                )
 
     def _fail(self, claimed: dict[int, _Flight], error: LazylayerError) -> None:
         for flight in self._take_back(claimed):
@@ -437,14 +402,3 @@ class Fetcher:
         """Forgets a flight, with the lock held, unless another one of that member took off."""
         if self._flights.get(member) is flight:
             del self._flights[member]
-
-
-def _extents(members: list[_Member]) -> list[Extent]:
-    """The extents to ask for: members that touch, or nearly so, are asked for together."""
-    extents: list[Extent] = []
-    for member in members:
-        if extents and member.start - extents[-1].end <= MERGED_GAP:
-            extents[-1] = Extent(extents[-1].start, max(extents[-1].end, member.end))
-        else:
-            extents.append(Extent(member.start, member.end))
-    return extents

@@ -37,6 +37,7 @@ class Image:
         self.resolved = resolved
         self.layers = layers
         self._store = store
+        self._closed = False
 
     def merged(self) -> MergedLayers:
         """The layers on top of each other, as a container would see them."""
@@ -63,10 +64,11 @@ class Image:
             fetch.result()
 
     def close(self) -> None:
-        """Gives the layers back to the store."""
-        for layer in self.layers:
-            self._store.release(layer)
-        self.layers = ()
+        """Gives the layers back to the store, which closes them when nobody uses them."""
+        if not self._closed:
+            self._closed = True
+            for layer in self.layers:
+                self._store.release(layer)
 
 
 def resolve_image(hooks: Hooks, settings: Settings, reference: Reference) -> ResolvedImage:

@@ -55,7 +55,8 @@ class Layer:
         self._table = contents.chunks
         self._store = store
         self._report = report
-        self._fetcher = Fetcher(blob, contents, store, scheduler, settings, self._completed)
+        self._fetcher = Fetcher(blob, contents, store, scheduler, settings, self._completed, self._program_read)
+        self._program_watchers: list[Callable[[bytes, Entry], None]] = []
         self._lock = threading.Lock()
         self._error = ""
         self._told_complete = False
@@ -165,6 +166,15 @@ class Layer:
             chunk for each in entries for chunk in range(each.first_chunk, each.first_chunk + each.chunk_count)
         )
 
+    def watch_programs(self, watcher: Callable[[bytes, Entry], None]) -> None:
+        """From now on tells `watcher` of programs and libraries of which a reader had the start fetched.
+
+        It is called with path and entry of each, in a thread of its own, and may fetch what such a
+        program will ask for next. What is found in a cache is not told of.
+        """
+        with self._lock:
+            self._program_watchers.append(watcher)
+
     def find_siblings(self) -> None:
         """Finds out what is read together, so that misses fetch that. Costs a microsecond for each file, once."""
         with self._lock:
@@ -197,6 +207,15 @@ class Layer:
             self._told_complete = True
         self.blob.mark_present(0, self.blob.size)
         self._tell("completed")
+
+    def _program_read(self, path: bytes, entry: Entry) -> None:
+        with self._lock:
+            watchers = list(self._program_watchers)
+        for watcher in watchers:
+            try:
+                watcher(path, entry)
+            except Exception as error:  # noqa: BLE001 - the program is there all the same
+                logger.debug("layer {digest}: a watcher failed: {error!r}", digest=self.digest, error=error)
 
     def _failed(self, error: str) -> None:
         with self._lock:

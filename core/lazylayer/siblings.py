@@ -30,27 +30,31 @@ _EXECUTABLE = 0o111
 
 
 class Siblings:
-    """The siblings of every member of a layer. Takes 5 bytes for each member."""
+    """The siblings of every member of a layer. Takes 5 bytes for each member, and some 200 for each program."""
 
     def __init__(self, tree: Tree, table: ChunkTable) -> None:
         self._table = table
         self._families = array("L", bytes(array("L").itemsize * table.members))
         self._continues = bytearray(table.members)
         """1 where the next member goes on with the same program."""
+        self._programs: dict[int, tuple[bytes, Entry]] = {}
+        """Programs and libraries with their paths, by their first chunk."""
         numbers: dict[tuple[int, bytes], int] = {}
-        directories = [tree.root]
+        directories = [(b"/", tree.root)]
         while directories:
-            directory = directories.pop()
+            path, directory = directories.pop()
             for name, entry in (directory.children or {}).items():
                 if entry.children is not None:
-                    directories.append(entry)
-                elif entry.chunk_count == 1:
+                    directories.append((path + name + b"/", entry))
+                    continue
+                if entry.chunk_count and _is_program(name, entry):
+                    self._programs[entry.first_chunk] = path + name, entry
+                    self._join(entry)
+                if entry.chunk_count == 1:
                     member = table.member_of(entry.first_chunk)
                     if table.member_extent(member).size <= _SMALL:
                         key = directory.ino, os.path.splitext(name)[1]  # noqa: PTH122 - bytes
                         self._families[member] = numbers.setdefault(key, len(numbers) + 1)
-                elif entry.chunk_count > 1 and _is_program(name, entry):
-                    self._join(entry)
 
     def around(self, member: int, budget: int, is_missing: Callable[[int], bool]) -> list[int]:
         """`member` and those to fetch with it, in blob order.
@@ -72,6 +76,10 @@ class Siblings:
                         return sorted(wanted)
                     wanted.append(sibling)
         return sorted(wanted)
+
+    def program_at(self, member: int) -> tuple[bytes, Entry] | None:
+        """The program, with its path, that starts in `member`, or None."""
+        return self._programs.get(self._table.chunks_of(member)[0])
 
     def _join(self, entry: Entry) -> None:
         members = [self._table.member_of(entry.first_chunk + each) for each in range(entry.chunk_count)]

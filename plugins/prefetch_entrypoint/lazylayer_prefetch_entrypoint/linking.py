@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lazylayer.image import Image, ImageFile
 
-__all__ = ["LOADER_CACHE", "Linker", "read_loader_cache"]
+__all__ = ["C_LIBRARY", "LOADER_CACHE", "READ_BY_C_LIBRARY", "Linker", "read_loader_cache"]
 
 LOADER_CACHE = b"/etc/ld.so.cache"
+C_LIBRARY = b"libc.so.6"
+"""The name of glibc."""
+READ_BY_C_LIBRARY = (b"/usr/lib/locale/C.utf8/LC_CTYPE", b"/etc/localtime", b"/etc/nsswitch.conf", b"/etc/passwd")
+"""Small files that glibc reads for most programs: the locale, the time zone, who the user is."""
 
 _MAGIC = b"glibc-ld.so.cache1.1"
 _OLD_MAGIC = b"ld.so-1.7.0"

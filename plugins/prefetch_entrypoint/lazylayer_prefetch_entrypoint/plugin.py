@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -12,6 +14,8 @@ from lazylayer.settings import Settings
 
 if TYPE_CHECKING:
     from lazylayer.image import Image, ImageFile
+    from lazylayer.layer import Layer
+    from lazylayer.tree import Entry
 
 __all__ = ["NAME", "Options", "PrefetchEntrypoint"]
 
@@ -48,13 +52,24 @@ class PrefetchEntrypoint:
 
     @hookimpl
     def lazylayer_prefetch_image(self, image: Image) -> None:
-        """Fetches the image's program, unless the image says itself what to prefetch."""
-        if self._options.max_bytes and not any(layer.tree.prefetch_landmark is not None for layer in image.layers):
-            _Prefetch(image, self._options.max_bytes).run()
+        """Fetches the image's program, unless the image says itself what to prefetch; watches for others."""
+        if not self._options.max_bytes:
+            return
+        from lazylayer.image import ImageFile
+
+        prefetch = _Prefetch(image, self._options.max_bytes)
+        if not any(layer.tree.prefetch_landmark is not None for layer in image.layers):
+            prefetch.run()
+
+        def follow(layer: Layer, path: bytes, entry: Entry) -> None:
+            prefetch.follow(path, ImageFile(layer, entry))
+
+        for layer in image.layers:
+            layer.watch_programs(functools.partial(follow, layer))
 
 
 class _Prefetch:
-    """The prefetch of one image."""
+    """The prefetch of one image. The lock guards what was taken and how much is left."""
 
     def __init__(self, image: Image, max_bytes: int) -> None:
         from lazylayer_prefetch_entrypoint.command import Command, environment_of
@@ -66,7 +81,7 @@ class _Prefetch:
         self._command = Command(config)
         self._linker = Linker(image, environment_of(config).get(b"LD_LIBRARY_PATH", b""))
         self._seen: set[tuple[int, int]] = set()
-        self._count = 0
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Fetches wave after wave until nothing more is needed."""
@@ -78,30 +93,40 @@ class _Prefetch:
         loader_cache = self._image.find(LOADER_CACHE)
         if loader_cache is not None:
             wave[LOADER_CACHE] = loader_cache
+        count = self._fetch(wave)
+        reference = str(self._image.resolved.reference)
+        logger.debug("{reference}: {count} files of its program were fetched ahead", reference=reference, count=count)
+
+    def follow(self, path: bytes, file: ImageFile) -> None:
+        """Fetches what a program needs that is being read, and was not foreseen."""
+        if self._take(file):
+            self._fetch(self._needed_by(path, file))
+
+    def _fetch(self, wave: dict[bytes, ImageFile]) -> int:
+        """Fetches files, what these need, and so on; returns how many."""
+        count = 0
         for _ in range(_MAX_WAVES):
             wave = {path: file for path, file in wave.items() if self._take(file)}
             if not wave:
                 break
+            count += len(wave)
             self._image.fetch(wave.values())
             wave = {path: file for each in list(wave.items()) for path, file in self._needed_by(*each).items()}
-        logger.debug(
-            "{reference}: {count} files of its program were fetched ahead",
-            reference=str(self._image.resolved.reference),
-            count=self._count,
-        )
+        return count
 
     def _take(self, file: ImageFile) -> bool:
         """Whether to fetch a file: it is new, and there is room for it."""
         key = id(file.layer), file.entry.ino
-        if key in self._seen or not file.entry.is_file or file.entry.size > self._left:
-            return False
-        self._seen.add(key)
-        self._left -= file.entry.size
-        self._count += 1
-        return True
+        with self._lock:
+            if key in self._seen or not file.entry.is_file or file.entry.size > self._left:
+                return False
+            self._seen.add(key)
+            self._left -= file.entry.size
+            return True
 
     def _needed_by(self, path: bytes, file: ImageFile) -> dict[bytes, ImageFile]:
         from lazylayer_prefetch_entrypoint.elf import read_needs
+        from lazylayer_prefetch_entrypoint.linking import C_LIBRARY, READ_BY_C_LIBRARY
 
         needs = read_needs(file.read)
         if needs is None:
@@ -115,4 +140,7 @@ class _Prefetch:
             found = self._linker.find(library, needs.directories, origin)
             if found is not None:
                 needed[library] = found
+        if C_LIBRARY in needed:
+            extra = {each: self._image.find(each) for each in READ_BY_C_LIBRARY}
+            needed |= {each: file for each, file in extra.items() if file is not None}
         return needed
