@@ -34,9 +34,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from cold_start_image import WORKLOAD, build_layers
-from link import Link
-
 from images.oci_layout import write_layout
+from link import Link
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 from servers.lazylayer_daemon import LazylayerDaemon

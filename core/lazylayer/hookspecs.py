@@ -102,8 +102,7 @@ def lazylayer_add_commands(cli: click.Group) -> None:
 def lazylayer_warm_up(frontend: str) -> None:
     """Get ready for mounts to come; called once in a daemon, when it serves already.
 
-    All plugins are called, each by itself. Commands that end soon do not call it: what it does must
-    happen without it, too, when it is first needed.
+    All plugins are called, each by itself. Nobody may rely on it: commands that end soon do not call it.
 
     :param frontend: the frontend that mounts will be made with; empty if none works here.
 
@@ -280,7 +279,7 @@ def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
 
     :param image: the image, all its layers open: `image.resolved.config`, `image.find(path)`,
         `image.fetch(files)`. It is closed when you return.
-    :param labels: the labels of the first mount, which may carry wishes; empty for a mount by hand.
+    :param labels: the labels of the first mount; empty for a mount by hand.
 
     Example::
 
@@ -290,8 +289,7 @@ def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
             if found is not None:
                 image.fetch([found])
 
-    Threading and errors: called from a thread of its own; mounts do not wait for it. What is fetched
-    goes before background fetching. An error is logged.
+    Threading and errors: called from a thread of its own, for which no mount waits. An error is logged.
     """
 
 

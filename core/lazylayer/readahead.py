@@ -14,6 +14,10 @@ __all__ = ["Link", "ReadAhead"]
 
 STREAMS = 16
 
+_CHEAPEST = 2.5
+"""How many times the smallest window a miss fetches at most on a link where that is cheap: more brings
+more bytes that nobody reads than requests that nobody needs (measured as in `lazylayer.siblings`)."""
+
 
 class Link:
     """What one blob's source has shown so far: seconds to the first byte, and bytes per second."""
@@ -49,7 +53,7 @@ class ReadAhead:
         window = self._streams.pop(member, 0)
         if window:
             return min(2 * window, self._largest), True
-        cheap = min(self.link.cheap, 4 * self._smallest, self._largest)
+        cheap = min(self.link.cheap, int(_CHEAPEST * self._smallest), self._largest)
         return max(cheap, self._smallest), False
 
     def expect(self, member: int, window: int) -> None:

@@ -20,8 +20,8 @@ from lazylayer.tree import Entry, Tree
 
 __all__ = ["Siblings"]
 
-_SMALL = 128 * 1024
-"""Bytes, compressed. A member that is larger costs about as much by itself as the request for it."""
+_SMALL = 64 * 1024
+"""Bytes, compressed. What is larger is seldom read because something beside it was: it costs more than it saves."""
 _SEARCHED = 256
 """How far from a member its siblings are looked for, in members each way."""
 _FOLLOWING = 2

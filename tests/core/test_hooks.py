@@ -105,7 +105,7 @@ CALLS = {
     ),
     "open_store": Call(lambda hooks: hooks.open_store(SHELF), BuildError, "no plugin takes shelf:… references"),
 }
-TO_ALL = {"configure", "add_commands", "warm_up", "add_virtual_entries", "report_state", "close"}
+TO_ALL = {"configure", "add_commands", "warm_up", "prefetch_image", "add_virtual_entries", "report_state", "close"}
 
 
 def test_every_hook_is_covered_here() -> None:
@@ -356,10 +356,22 @@ class TestToAll:
         assert closed == ["one", "three"]
         assert log == ["plugin two, lazylayer_close: ZeroDivisionError: division by zero"]
 
+    def test_everybody_prefetches(self, log: list[str]) -> None:
+        asked: list[object] = []
+        hooks = hooks_of(
+            one=plugin(prefetch_image=lambda image: asked.append([image])),
+            two=plugin(prefetch_image=lambda: 1 / 0),
+            three=plugin(prefetch_image=lambda labels, image: asked.append((image, labels))),
+        )
+        image: Any = object()
+        hooks.prefetch_image(image, {"a": "b"})
+        assert asked == [[image], (image, {"a": "b"})]
+        assert log == ["plugin two, lazylayer_prefetch_image: ZeroDivisionError: division by zero"]
+
     def test_everybody_gets_ready(self, log: list[str]) -> None:
         ready: list[str] = []
         hooks = hooks_of(
-            one=plugin(warm_up=lambda frontend: ready.append(frontend)),
+            one=plugin(warm_up=lambda frontend: ready.append(str(frontend))),
             two=plugin(warm_up=lambda: 1 / 0),
             three=plugin(warm_up=lambda: ready.append("three")),
         )

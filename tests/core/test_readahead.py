@@ -42,7 +42,7 @@ def test_a_slow_first_byte_makes_the_neighbourhood_cheap() -> None:
     ahead = ReadAhead(1000, 1_000_000)
     for _ in range(20):
         ahead.link.observe(latency=0.05, size=1_000_000, seconds=10.0)  # 50 ms and 100 kB/s
-    assert ahead.window(7) == (4000, False), "the 5000 that are cheap, but at most four times the smallest"
+    assert ahead.window(7) == (2500, False), "5000 are cheap, but two and a half times the smallest is the most"
 
 
 def test_nothing_is_cheap_on_an_unknown_link() -> None:

@@ -44,7 +44,8 @@ def test_what_is_here_is_not_fetched_again() -> None:
 
 
 def test_a_large_file_has_no_siblings() -> None:
-    made = SyntheticLayer({b"big.x": random.Random(1).randbytes(200_000), b"2.x": b"2", b"3.x": b"3"}, chunk_size=1 << 20)
+    files = {b"big.x": random.Random(1).randbytes(200_000), b"2.x": b"2", b"3.x": b"3"}
+    made = SyntheticLayer(files, chunk_size=1 << 20)
     assert names_around(made, b"big.x", 1 << 20) == [b"big.x"]
     assert names_around(made, b"2.x", 1 << 20) == [b"2.x", b"3.x"]
 
