@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,10 @@ class Node:
         """Pulls an image lazily."""
         values = {"containerd": self.containerd.address, "name": self._peer.name, "reference": reference}
         run([word.format(**values) for word in shlex.split(self._peer.pull)])
+
+    def run(self, reference: str, command: Sequence[str]) -> None:
+        """Runs a container of an image that was pulled, to its end."""
+        self.containerd.ctr("run", "--rm", "--snapshotter", self._peer.name, reference, "once", *command)
 
     def mount(self, mountpoint: Path) -> None:
         """Mounts the only image that was pulled, of one layer, for reading; `umount` ends it.

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from cold_start_image import build_layers
+from suite.cold_image import build_layers
 
 __all__ = ["NODE_PACKAGES", "debian_tree", "node_modules_tree"]
 

@@ -1,39 +1,175 @@
-"""Cold starts through containerd, as the suite records them; `cold_start` measures."""
+"""Cold starts through containerd: pull and run of one image on a node with nothing on it, which is then thrown away.
+
+Four cells: the image with and without a landmark, the registry on loopback and behind a link with
+20 ms round trip and 200 Mbit/s. Both images are made by `lazylayer convert`; lazylayer and peers pull
+with the same client. Requests and bytes are those that the registry counted.
+"""
 
 from __future__ import annotations
 
-import cold_start
-from suite.bench import FUSE, Bench, Workload
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from images.oci_layout import write_layout
+from servers.containerd import Containerd
+from servers.docker_registry import DockerRegistry
+from servers.process import ServerError
+from suite.bench import FUSE, Bench, Peer, Workload
+from suite.cold_image import WORKLOAD, build_layers
+from suite.commands import lazylayer
+from suite.link import Link
 from suite.machine import frontends_here
-from suite.nodes import DEFAULT_PULL
+from suite.nodes import Node
 
 __all__ = ["WORKLOADS"]
 
-_OVERLAYFS = "overlayfs"
-_LAZYLAYER = "lazylayer"
+_LAZYLAYER, _OVERLAYFS = "lazylayer", "overlayfs"
+_REPOSITORY = "bench/numpy"
+_PLAIN_TAG = "plain"
+_TAGS = {"no landmark": "no-landmark", "landmark": "landmark"}
+_LINKS = {"loopback": None, "20 ms, 200 Mbit/s": (20.0, 200.0)}
+_QUICK = "no landmark, loopback"
+_SERVED = re.compile(rb"http\.response\.written=(\d+)")
+
+
+class _Subject(NamedTuple):
+    name: str
+    peer: Peer | None = None
+    settings: Mapping[str, str] = {}
+
+
+class _Cell(NamedTuple):
+    """One image at one registry: how it is called, where it is, and as a plain image."""
+
+    name: str
+    host: str
+    reference: str
+    plain: str
 
 
 def _measure(bench: Bench) -> None:
-    subjects = [cold_start.Subject(_LAZYLAYER)]
+    subjects = _subjects(bench)
+    with bench.scratch() as scratch, ExitStack() as stack:
+        registry = stack.enter_context(DockerRegistry(scratch / "registry"))
+        _push_images(bench.options.work, registry)
+        cells = list(_cells(stack, registry, quick=bench.options.quick))
+        for number in bench.runs():
+            for cell in cells:
+                for subject in bench.alternate(subjects, number):
+                    place = scratch / "node"
+                    try:
+                        _start_cold(bench, place, registry, cell, subject)
+                    except ServerError as error:
+                        bench.skip(subject.name, str(error), failed=True)
+                        subjects.remove(subject)
+                    shutil.rmtree(place)
+
+
+def _subjects(bench: Bench) -> list[_Subject]:
+    subjects = [_Subject(_LAZYLAYER)]
     if len(frontends_here()[0]) > 1:
-        subjects.append(cold_start.Subject(FUSE, settings={"mount.frontend": '"frontend_fuse"'}))
-    for peer in bench.options.peers:
-        if "{host}" in peer.command or peer.pull != DEFAULT_PULL:
-            bench.skip(peer.name, "cold starts know no {host} and no --peer-pull")
-        else:
-            subjects.append(cold_start.Subject(peer.name, peer.command))
-    subjects.append(cold_start.Subject(_OVERLAYFS))
-    for number in bench.runs():
-        ordered = bench.alternate(subjects, number)
-        cells = "no landmark, loopback" if bench.options.quick else ""
-        for sample in cold_start.measure(bench.options.work, ordered, 1, cells):
-            bench.record(f"{sample.cell}: pull and run", sample.subject, sample.pull + sample.run, "s")
-            bench.record(f"{sample.cell}: pull", sample.subject, sample.pull, "s")
-            bench.record(f"{sample.cell}: run", sample.subject, sample.run, "s")
-            bench.record(f"{sample.cell}: requests", sample.subject, sample.requests, "count")
-            bench.record(f"{sample.cell}: fetched", sample.subject, sample.fetched, "bytes")
-            if sample.memory:
-                bench.record(f"{sample.cell}: memory (PSS)", sample.subject, sample.memory, "bytes")
+        subjects.append(_Subject(FUSE, settings={"mount.frontend": '"frontend_fuse"'}))
+    subjects += [_Subject(peer.name, peer) for peer in bench.options.peers]
+    return [*subjects, _Subject(_OVERLAYFS)]
+
+
+def _push_images(work: Path, registry: DockerRegistry) -> None:
+    """Puts the images into the registry; they are converted once, and kept in the work directory."""
+    layout = work / "cold-layout"
+    if not (layout / "complete").exists():
+        shutil.rmtree(layout, ignore_errors=True)
+        write_layout(layout, build_layers(work), _PLAIN_TAG, command=WORKLOAD)
+        plain, landmark, none = (f"oci:{layout}:{tag}" for tag in (_PLAIN_TAG, *reversed(_TAGS.values())))
+        settings = {"root": str(work / "convert-root"), "run": str(work / "convert-run")}
+        lazylayer("convert", plain, none, settings=settings)
+        lazylayer("convert", plain, landmark, "--record", shlex.join(WORKLOAD), settings=settings)
+        (layout / "complete").touch()
+    for tag in (_PLAIN_TAG, *_TAGS.values()):
+        registry.push_layout(layout, tag, f"{_REPOSITORY}:{tag}")
+
+
+def _cells(stack: ExitStack, registry: DockerRegistry, *, quick: bool) -> Iterator[_Cell]:
+    for link, facts in _LINKS.items():
+        host = registry.host
+        if facts is not None and not quick:
+            milliseconds, megabits = facts
+            host = stack.enter_context(Link(host, milliseconds=milliseconds, megabits=megabits)).host
+        for image, tag in _TAGS.items():
+            name = f"{image}, {link}"
+            if not quick or name == _QUICK:
+                yield _Cell(name, host, f"{host}/{_REPOSITORY}:{tag}", f"{host}/{_REPOSITORY}:{_PLAIN_TAG}")
+
+
+def _start_cold(bench: Bench, place: Path, registry: DockerRegistry, cell: _Cell, subject: _Subject) -> None:
+    with _node(place, cell, subject) as node:
+        reference = cell.plain if subject.name == _OVERLAYFS else cell.reference
+        asked = registry.log.stat().st_size
+        begin = time.monotonic()
+        node.pull(reference)
+        pulled = time.monotonic()
+        node.run(reference, WORKLOAD)
+        end = time.monotonic()
+        memory = node.memory()
+        with registry.log.open("rb") as log:
+            log.seek(asked)
+            served = [int(size) for size in _SERVED.findall(log.read())]
+        node.remove(reference)
+
+    def record(what: str, value: float, unit: str) -> None:
+        bench.record(f"{cell.name}: {what}", subject.name, value, unit)
+
+    record("pull and run", end - begin, "s")
+    record("pull", pulled - begin, "s")
+    record("run", end - pulled, "s")
+    record("requests", len(served), "count")
+    record("fetched", sum(served), "bytes")
+    if memory:
+        record("memory (PSS)", memory, "bytes")
+
+
+@contextmanager
+def _node(place: Path, cell: _Cell, subject: _Subject) -> Iterator[Node | _FullPull]:
+    if subject.name == _OVERLAYFS:
+        with _FullPull(place) as full_pull:
+            yield full_pull
+    else:
+        with Node(place, cell.host, subject.peer, subject.settings) as node:
+            yield node
+
+
+class _FullPull:
+    """A node whose containerd fetches and unpacks images, with no snapshotter beside it; a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self._containerd = Containerd(directory / "c")
+
+    def __enter__(self) -> _FullPull:
+        self._containerd.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._containerd.stop()
+
+    def pull(self, reference: str) -> None:
+        self._containerd.ctr("images", "pull", "--plain-http", "--snapshotter", _OVERLAYFS, reference)
+
+    def run(self, reference: str, command: Sequence[str]) -> None:
+        self._containerd.ctr("run", "--rm", "--snapshotter", _OVERLAYFS, reference, "once", *command)
+
+    def memory(self) -> int:
+        return 0
+
+    def remove(self, reference: str) -> None:
+        self._containerd.ctr("images", "remove", "--sync", reference)
 
 
 WORKLOADS = (

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from cold_start_image import build_layers
 from images.oci_layout import write_layout
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 from servers.process import run
 from suite.bench import Bench, Workload
+from suite.cold_image import build_layers
 
 __all__ = ["WORKLOADS"]
 

@@ -1,6 +1,6 @@
 """A link to a server that adds round-trip time and limits bandwidth: a TCP proxy on a free port of 127.0.0.1.
 
-    python bench/link.py HOST:PORT --milliseconds 20 --megabits 200
+    python bench/suite/link.py HOST:PORT --milliseconds 20 --megabits 200
 
 Prints its own port on the first line and serves until its standard input ends. All connections
 share the bandwidth, each direction by itself. A new connection costs one round trip before its first
