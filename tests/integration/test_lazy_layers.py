@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,9 @@ def test_layers_of_the_go_tools_are_read(
     if form == "zstdchunked":
         reference = go_images.push_zstdchunked(odd_layers)
     elif form == "podman":
+        chosen = [number for number, layer in enumerate(odd_layers) if _names_are_unique(layer)]
+        odd_layers, expected = [odd_layers[each] for each in chosen], [expected[each] for each in chosen]
+        assert odd_layers
         reference = go_images.push_zstdchunked_of_podman(odd_layers)
     else:
         reference = go_images.push_estargz(odd_layers, chunk_size=65536 if form == "small chunks" else None)
@@ -149,6 +153,13 @@ def test_layers_of_the_go_tools_are_read(
             assert differences(facts, layer_facts(contents, blob, unknown_mtimes=implicit)) == []
     finally:
         shutil.rmtree(layout)
+
+
+def _names_are_unique(archive: Path) -> bool:
+    """podman's library refuses archives in which a name comes twice, in its newer versions."""
+    with tarfile.open(archive) as tar:
+        names = [name.strip("/") for name in tar.getnames()]
+    return len(names) == len(set(names))
 
 
 def test_toc_is_as_the_go_tools_write_it(hooks: Hooks, odd_layers: list[Path]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from lazylayer_prefetch_entrypoint.elf import read_needs
 from lazylayer_prefetch_entrypoint.linking import LOADER_CACHE, read_loader_cache
 
-PROGRAMS = ["/usr/bin/python3", "/bin/ls", "/usr/bin/git"]
+PROGRAMS = ["/usr/bin/python3", "/bin/ls", "/usr/bin/skopeo"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
