@@ -80,8 +80,11 @@ def merge_settings(settings: Iterable[Setting]) -> tuple[dict[str, Any], dict[Ke
     Tables are merged, everything else is replaced.
     """
     origins: dict[KeyPath, str] = {}
+    listed = list(settings)
+    if not listed:
+        return {}, {}  # without importing anything for it
     with _plain_dynaconf() as layers:
-        for each in settings:
+        for each in listed:
             below = [path for path in origins if path[: len(each.path)] == each.path]
             if each.value == {} and any(len(path) > len(each.path) for path in below):
                 continue  # an empty table takes nothing away

@@ -123,6 +123,14 @@ class PlainLayer(io.RawIOBase):
         self.size += len(data)
         return data
 
+    def view(self, size: int) -> bytes | memoryview:
+        """As `read`, but without copying the bytes where that can be."""
+        if not 0 < size <= len(self._rest):
+            return self.read(size)
+        data, self._rest = self._rest[:size], self._rest[size:]
+        self.size += size
+        return data
+
     def finish(self) -> Digest:
         """Reads what is left behind the end of the archive; returns the diff ID, checked."""
         while self.read(_PIECE):

@@ -5,7 +5,8 @@ itself: see `lazylayer.chunks`. What a member holds is decided before it comes h
 compressed on its own, so the result does not depend on how many threads there are.
 
 `MemberWriter` is used by one thread, which reads and writes, while threads of its own compress and
-hash. What is under way is bounded in bytes.
+hash. Small members go together from thread to thread, since each time that costs more than a small
+member does. What is under way is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from typing import IO, NamedTuple, Self
 from lazylayer.oci import Digest
 from lazylayer.toc import TocEntry
 
-__all__ = ["Member", "MemberWriter"]
+__all__ = ["Compress", "Member", "MemberWriter"]
 
-_BATCH = 128 * 1024
-"""Bytes. Small members go to a thread together."""
+Compress = Callable[[bytes | memoryview], bytes | bytearray]
+"""Compresses bytes to one member; thread-safe."""
+
+_BATCH = 1024 * 1024
+"""Bytes of small members that go to a thread together."""
 _UNDER_WAY = 16 * 1024 * 1024
 """Bytes, uncompressed, that may wait for each thread, unless a single member is larger."""
 
@@ -35,17 +39,17 @@ class Member:
     __slots__ = ("chunks", "pieces", "size")
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
+        self.pieces: list[bytes | memoryview] = []
         self.size = 0
         self.chunks: list[tuple[TocEntry, int, int]] = []
         """Each chunk: its entry, where it starts in the member, and its size in bytes."""
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes | memoryview) -> None:
         """Adds bytes that belong to no chunk."""
         self.pieces.append(piece)
         self.size += len(piece)
 
-    def append_chunk(self, entry: TocEntry, data: bytes) -> None:
+    def append_chunk(self, entry: TocEntry, data: bytes | memoryview) -> None:
         """Adds a chunk; its entry will be told where it lies and what its digest is."""
         entry.inner_offset = self.size
         self.chunks.append((entry, self.size, len(data)))
@@ -53,22 +57,25 @@ class Member:
 
 
 class _Batch(NamedTuple):
-    """Members that a thread compresses, their bytes uncompressed, and what is being done with them."""
+    """Members that a thread compresses, their bytes uncompressed, and what is being done with them.
+
+    `compressed` gives their bytes, compressed, and how many of them are each member's.
+    """
 
     members: list[Member]
     size: int
-    compressed: Future[list[bytes]]
+    compressed: Future[tuple[bytes, list[int]]]
     hashed: Future[None]
 
 
 class MemberWriter:
-    """Writes members to `destination`, compressed by `compress`, which must be thread-safe.
+    """Writes members to `destination`, compressed by `compress`.
 
     Use it as a context manager: at the end of the block nothing is under way any more. `jobs` is how
     many threads compress, 0 for one for each core.
     """
 
-    def __init__(self, destination: IO[bytes], compress: Callable[[bytes], bytes], jobs: int = 0) -> None:
+    def __init__(self, destination: IO[bytes], compress: Compress, jobs: int = 0) -> None:
         self.size = 0
         """Bytes written so far."""
         self.plain_size = 0
@@ -130,36 +137,35 @@ class MemberWriter:
     def _send(self) -> None:
         if not self._batch:
             return
-        pieces = [piece for member in self._batch for piece in member.pieces]
-        hashed = self._hasher.submit(self._hash_plain, pieces)
-        compressed = self._threads.submit(self._work, self._batch)
+        data = b"".join([piece for member in self._batch for piece in member.pieces])
+        for member in self._batch:
+            member.pieces.clear()
+        hashed = self._hasher.submit(self._plain_hash.update, data)
+        compressed = self._threads.submit(self._work, self._batch, data)
         self._waiting.append(_Batch(self._batch, self._batch_size, compressed, hashed))
         self._under_way += self._batch_size
         self._batch, self._batch_size = [], 0
 
-    def _hash_plain(self, pieces: list[bytes]) -> None:
-        """Runs in the one thread that hashes the archive, in its order."""
-        for piece in pieces:
-            self._plain_hash.update(piece)
-
-    def _work(self, members: Sequence[Member]) -> list[bytes]:
-        """Runs in a thread: compresses members, and gives their chunks their digests."""
-        results = []
+    def _work(self, members: Sequence[Member], data: bytes) -> tuple[bytes, list[int]]:
+        """Runs in a thread: compresses the members that `data` holds, and gives their chunks their digests."""
+        results, at = [], 0
+        view = memoryview(data)
         for member in members:
-            data = member.pieces[0] if len(member.pieces) == 1 else b"".join(member.pieces)
-            member.pieces.clear()
-            view = memoryview(data)
+            part = view[at : at + member.size]
+            at += member.size
             for entry, start, size in member.chunks:
-                entry.chunk_digest = f"sha256:{hashlib.sha256(view[start : start + size]).hexdigest()}"
-            results.append(self._compress(data))
-        return results
+                entry.chunk_digest = f"sha256:{hashlib.sha256(part[start : start + size]).hexdigest()}"
+            results.append(self._compress(part))
+        return b"".join(results), [len(result) for result in results]
 
     def _write_oldest(self) -> None:
         batch = self._waiting.popleft()
-        results = batch.compressed.result()
+        data, sizes = batch.compressed.result()
         batch.hashed.result()
         self._under_way -= batch.size
-        for member, result in zip(batch.members, results, strict=True):
+        offset = self.size
+        for member, size in zip(batch.members, sizes, strict=True):
             for entry, _, _ in member.chunks:
-                entry.offset = self.size
-            self.write(result)
+                entry.offset = offset
+            offset += size
+        self.write(data)

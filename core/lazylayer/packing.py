@@ -13,6 +13,7 @@ Source: the eStargz specification of the Go stargz-snapshotter, `docs/estargz.md
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import IO
 
 from lazylayer.building import BuildOptions
@@ -33,6 +34,7 @@ _LANDMARK_CONTENT = b"\x0f"
 _MAX_TAIL = 1024 * 1024
 """Bytes. So much of headers is enough for a member of its own: else reading a chunk would inflate them."""
 _PIECE = 1024 * 1024
+_Read = Callable[[int], bytes | memoryview]
 _OURS = (*LANDMARKS, TOC_NAME.encode())
 
 
@@ -81,7 +83,7 @@ def _pack_exactly(source: IO[bytes], packer: _Packer, options: BuildOptions) -> 
             while reader.read(_PIECE):
                 packer.append(recorded.take())
         else:
-            packer.add(member, _Unrecorded(reader, recorded))
+            packer.add(member, _Unrecorded(reader, recorded).read)
     packer.append(recorded.take())
     while piece := source.read(_PIECE):
         packer.append(piece)
@@ -139,18 +141,18 @@ class _Packer:
             self.append(make_header(member))
         else:
             self.append(member.raw)
-        self.add(member, _Expanding(member, content) if member.sparse is not None else content)
+        self.add(member, _Expanding(member, content).read if member.sparse is not None else content.view)
         if member.kind == "reg":
             self.append(bytes(padding(member.size)))
 
-    def add(self, member: TarMember, content: Readable) -> None:
-        """Takes a member whose header was appended, but not the padding behind its content."""
+    def add(self, member: TarMember, read: _Read) -> None:
+        """Takes a member whose header was appended, but not the padding behind the content that `read` reads."""
         if member.kind == "hardlink":
             self._toc.add_link(member)
             return
         entry = self._toc.add(member)
         if member.size and member.kind == "reg":
-            self._add_content(member, entry, content)
+            self._add_content(member, entry, read)
 
     def add_landmark(self, name: bytes) -> None:
         """Adds a landmark, in a member of its own: everything in front of it lies in front of that."""
@@ -172,11 +174,11 @@ class _Packer:
                 entry.digest = entry.chunk_digest or f"sha256:{hashlib.sha256().hexdigest()}"
         return entries
 
-    def _add_content(self, member: TarMember, entry: TocEntry, content: Readable) -> None:
+    def _add_content(self, member: TarMember, entry: TocEntry, read: _Read) -> None:
         whole = hashlib.sha256() if member.size > self._chunk_size else None
         at = 0
         while at < member.size:
-            data = content.read(min(self._chunk_size, member.size - at))
+            data = read(min(self._chunk_size, member.size - at))
             chunk = self._toc.add_chunk(entry, at) if at else entry
             if whole is not None:
                 whole.update(data)

@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import NoReturn
 
 import msgspec
@@ -59,7 +60,7 @@ _MODTIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+
 _LAST_SECOND = 253_402_300_799
 
 
-class TocEntry(msgspec.Struct, rename="camel", omit_defaults=True):
+class TocEntry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """One entry of a TOC, as it is written. Offsets and sizes in bytes.
 
     `name_bytes` and `link_name_bytes` are an addition of lazylayer: JSON cannot hold a name that is
@@ -140,6 +141,7 @@ def parse_modtime(text: str) -> int:
     return seconds * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
 
 
+@lru_cache(maxsize=4096)
 def format_modtime(mtime: int) -> str:
     """The RFC 3339 time of `mtime` nanoseconds since 1970; empty for 1970 itself.
 

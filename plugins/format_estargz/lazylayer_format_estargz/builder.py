@@ -44,7 +44,9 @@ def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions
         annotations = {TOC_DIGEST: sha256_digest(toc), UNCOMPRESSED_SIZE: str(writer.plain_size)}
         descriptor = Descriptor(MediaType.OCI_LAYER_GZIP, writer.digest, writer.size, annotations)
         companions = (
-            (_toc_layer(descriptor, compress(_toc_member(toc) + END_OF_ARCHIVE)),) if options.external_toc else ()
+            (_toc_layer(descriptor, bytes(compress(_toc_member(toc) + END_OF_ARCHIVE))),)
+            if options.external_toc
+            else ()
         )
         return BuiltLayer(descriptor, writer.plain_digest, companions)
 

@@ -52,7 +52,7 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     return decompressor
 
 
-def zstd_compressor(level: int | None) -> Callable[[bytes], bytes]:
+def zstd_compressor(level: int | None) -> Callable[[bytes | memoryview], bytes]:
     """What compresses bytes to one zstd frame, at a level from 1 (fast) to 22 (small).
 
     Thread-safe. Raises BuildError for other levels.
@@ -62,7 +62,7 @@ def zstd_compressor(level: int | None) -> Callable[[bytes], bytes]:
         raise BuildError(f"there is no compression level {level}; they go from 1 to {_MAX_LEVEL}")
     own = threading.local()
 
-    def compress(data: bytes) -> bytes:
+    def compress(data: bytes | memoryview) -> bytes:
         compressor: zstandard.ZstdCompressor | None = getattr(own, "compressor", None)
         if compressor is None:
             compressor = own.compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
