@@ -23,6 +23,7 @@ class MadeUpTree:
     """A tree of about so many entries, whose files are zeros."""
 
     source = "bench"
+    complete = False
 
     def __init__(self, entries: int) -> None:
         self.virtual: dict[bytes, VirtualDirectory] = {}

@@ -86,7 +86,7 @@ class Filesystem:
             if check:
                 self._check_source(layer)
             self.layers.start_fetching(layer, labels)
-            claim.mounted = self._show(layer, mountpoint)
+            claim.mounted = self._show(layer, mountpoint, claim.layers)
         self._tell("mounted", mountpoint, claim)
 
     def mount_image(self, mountpoint: str, reference: Reference, layer: int | None = None) -> None:
@@ -102,7 +102,7 @@ class Filesystem:
             if layer is None:
                 self._prefetch_image(image)
             tree: MountableTree = image.merged() if layer is None else image.layers[0]
-            claim.mounted = self._show(tree, mountpoint)
+            claim.mounted = self._show(tree, mountpoint, claim.layers)
         self._tell("mounted", mountpoint, claim)
 
     def open_image(self, reference: Reference, layer: int | None = None) -> Image:
@@ -286,10 +286,14 @@ class Filesystem:
             except ResolveError:
                 raise
 
-    def _show(self, tree: MountableTree, mountpoint: str) -> MountedTree:
+    def _show(self, tree: MountableTree, mountpoint: str, layers: tuple[Layer, ...]) -> MountedTree:
         mount = self._settings.mount
         options = MountOptions(self.frontend(), mount.allow_other, mount.debug)
-        return self._hooks.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
+        mounted = self._hooks.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
+        if not mounted.needs_tree:
+            for layer in layers:
+                layer.need_nothing()
+        return mounted
 
     def _release(self, layers: tuple[Layer, ...]) -> None:
         for layer in layers:

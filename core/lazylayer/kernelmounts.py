@@ -11,13 +11,13 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntFlag
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["KernelMount", "MountFlags", "attach", "create", "mount", "mount_at", "unmount"]
+__all__ = ["KernelMount", "MountFlags", "attach", "create", "mount", "mount_at", "parse_mounts", "unmount"]
 
 _MNT_FORCE = 1
 _MNT_DETACH = 2
@@ -120,12 +120,18 @@ def mount_at(target: str) -> KernelMount | None:
     """What lies on top at `target`, an absolute path without symlinks; None if it is no mountpoint."""
     wanted = os.fsencode(target)
     found = None
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields = line.split(b" ")
-        if _unescape(fields[4]) == wanted:
-            kind, source = fields[fields.index(b"-", 6) + 1 :][:2]
-            found = KernelMount(int(fields[0]), fields[2].decode(), wanted, kind.decode(), _unescape(source))
+    for mount in parse_mounts(Path("/proc/self/mountinfo").read_bytes()):
+        if mount.mountpoint == wanted:
+            found = mount
     return found
+
+
+def parse_mounts(table: bytes) -> Iterator[KernelMount]:
+    """The mounts of a table in the format of /proc/self/mountinfo, in its order: what lies on top comes later."""
+    for line in table.splitlines():
+        fields = line.split(b" ")
+        kind, source = fields[fields.index(b"-", 6) + 1 :][:2]
+        yield KernelMount(int(fields[0]), fields[2].decode(), _unescape(fields[4]), kind.decode(), _unescape(source))
 
 
 def _unescape(field: bytes) -> bytes:

@@ -60,6 +60,7 @@ class Layer:
         self._lock = threading.Lock()
         self._error = ""
         self._told_complete = False
+        self._elsewhere = False
         self._prefetch_started = False
         self._siblings_sought = False
         self._prefetched = threading.Event()
@@ -86,8 +87,8 @@ class Layer:
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk was seen here."""
-        return self._fetcher.complete
+        """Whether every chunk was seen here, or is elsewhere on this machine."""
+        return self._elsewhere or self._fetcher.complete
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.
@@ -183,12 +184,19 @@ class Layer:
             self._siblings_sought = True
         self._fetcher.know(Siblings(self.tree, self._table))
 
+    def need_nothing(self) -> None:
+        """Notes that a mount has all of the layer elsewhere, so that nothing is fetched of it without being read."""
+        self._elsewhere = True
+        self._completed()
+
     def wait_prefetched(self, timeout: float) -> bool:
         """Waits, at most `timeout` seconds, for a prefetch that was started; whether it is over."""
         return not self._prefetch_started or self._prefetched.wait(timeout)
 
     def fetch_some(self, turn: Turn, request_size: int) -> bool:
         """One piece of background work, as `BackgroundWorkers` wants it: whether there is more to do."""
+        if self._elsewhere:
+            return False
         if not self._store.room_for(self._table.total_size):
             logger.info("{digest} is not fetched in the background: the cache is smaller than it", digest=self.digest)
             return False
@@ -243,6 +251,11 @@ class MergedLayers:
         self.source = str(reference).replace(",", "_").replace(" ", "_")
         self.identity = "; ".join(["merged", *(layer.identity for layer in layers)])
         self.virtual = _union([layer.virtual for layer in layers])
+
+    @property
+    def complete(self) -> bool:
+        """Whether all layers are complete."""
+        return all(layer.complete for layer in self.layers)
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """The verified bytes of a file; see `Layer.read`."""

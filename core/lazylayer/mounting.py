@@ -50,6 +50,11 @@ class MountableTree(Protocol):
     def virtual(self) -> Mapping[bytes, VirtualDirectory]:
         """Hidden directories of the root by name. A frontend that cannot show them leaves them out."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all data are here, so that reading them asks nothing of the network. Once true, it stays so;
+        `lazylayer_report_state` hears of it as `completed`."""
+
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.
 
@@ -74,6 +79,8 @@ class MountedTree(ABC):
 
     frontend: str
     mountpoint: str
+    needs_tree: bool = True
+    """Whether what is read comes from the tree; False for a mount that has all of it elsewhere by now."""
 
     @abstractmethod
     def unmount(self, *, force: bool = False) -> None:

@@ -58,6 +58,11 @@ class RecordingTree:
         return ""
 
     @property
+    def complete(self) -> bool:
+        """The image's."""
+        return self._image.complete
+
+    @property
     def virtual(self) -> Mapping[bytes, VirtualDirectory]:
         """None: a container has no business there."""
         return {}

@@ -29,7 +29,7 @@ class SampleTree:
     """A `MountableTree` whose files are read from memory, from `contents` or made up.
 
     Made-up content differs from file to file and repeats only after a million bytes, so that bytes
-    from a wrong place are found out. `fail` is raised by reads while it is set; `short` lets reads
+    from a wrong place are found out. `complete` may be set. `fail` is raised by reads while it is set; `short` lets reads
     answer with too few bytes; `gate` holds reads up while it is cleared.
     """
 
@@ -44,6 +44,7 @@ class SampleTree:
         self.tree = tree
         self.source = source
         self.identity = identity
+        self.complete = False
         self.virtual: Mapping[bytes, VirtualDirectory] = virtual or {}
         self.fail: Exception | None = None
         self.short = False

@@ -82,7 +82,7 @@ class MetadataCache:
     def _evict(self) -> None:
         """Removes what was not used for longest, until the rest is within the limit."""
         known = []
-        for path in self._directory.iterdir():
+        for path in self._directory.glob("*.metadata"):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 known.append((status.st_mtime_ns, status.st_size, path))

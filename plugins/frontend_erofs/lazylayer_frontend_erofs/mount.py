@@ -1,13 +1,8 @@
-"""One mount: made, served and unmounted."""
+"""How a mount is made: from a local image, served by this process, or taken up as the last process left it."""
 
 from __future__ import annotations
 
-import atexit
-import errno
 import os
-import secrets
-import threading
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,100 +12,117 @@ from lazylayer import kernelmounts
 from lazylayer.errors import LayerError, MountError
 from lazylayer.mounting import MountableTree, MountedTree
 from lazylayer_frontend_erofs.image import Image
-from lazylayer_frontend_erofs.keeping import Keeping, Note
+from lazylayer_frontend_erofs.keeping import Keeping
+from lazylayer_frontend_erofs.kept import Kept
 from lazylayer_frontend_erofs.kernel import mount_erofs, mount_file
+from lazylayer_frontend_erofs.localizing import Localizer
 from lazylayer_frontend_erofs.metadata_cache import MetadataCache
-from lazylayer_frontend_erofs.plugin import NAME, Options
+from lazylayer_frontend_erofs.mounts import ErofsMount, LocalMount, ServedMount, explain
+from lazylayer_frontend_erofs.plugin import Options
 from lazylayer_frontend_erofs.server import ImageServer
 from lazylayer_frontend_erofs.writer import Metadata, write_metadata
 
-__all__ = ["ErofsMount", "mount_tree", "serve_image"]
+__all__ = ["mount_tree", "serve_image"]
 
 _DEVICE = "/dev/fuse"
-_END_SECONDS = 5.0
-
-_mounts: weakref.WeakSet[ErofsMount] = weakref.WeakSet()
 
 
 def mount_tree(
-    tree: MountableTree, mountpoint: str, own: Options, root: str = "", keeping: Keeping | None = None
+    tree: MountableTree,
+    mountpoint: str,
+    own: Options,
+    root: str = "",
+    keeping: Keeping | None = None,
+    local: Localizer | None = None,
 ) -> MountedTree:
-    """Mounts `tree`, or takes up the mount of it that was kept; it answers when this returns. Raises MountError.
+    """Mounts `tree`, or takes up the mount of it that was left; it answers when this returns. Raises MountError.
 
-    Finished metadata are kept below the directory `root`, if one is given, and mounts by `keeping`.
+    Finished metadata are kept below the directory `root`, if one is given, and mounts by `keeping`. What
+    `local` has a whole image of is mounted from that; of the others it makes one when they are complete.
     """
     if not Path(mountpoint).is_dir():
         raise MountError(f"{mountpoint} is not a directory; make it first")
     image = _open_image(tree, MetadataCache(Path(root), own.metadata_cache) if root else None)
     target = os.path.realpath(mountpoint)
-    kept = _Kept(keeping, target)
-    server = _resume(image, own, kept)
-    if server is not None:
-        return ErofsMount(mountpoint, target, server, kept)
+    kept = Kept(keeping, target)
+    noted = Kept(local.notes if local is not None else None, target)
     try:
-        server, mounted = serve_image(image, tree.source, own, kept.forget)
-        try:
-            kernelmounts.attach(mounted, target)
-        finally:
-            os.close(mounted)
+        mount = _take_up(image, own, kept, noted, mountpoint)
+        if mount is None and local is not None and _mount_local(image, tree, own, noted, local):
+            mount = LocalMount(mountpoint, target, noted.forget)
+            noted.hold(mount.device, image.name, -1)
+        if mount is None:
+            mount = _mount_served(image, tree, own, kept, mountpoint)
     except OSError as error:
-        raise MountError(f"{mountpoint} cannot be mounted with EROFS: {_reason(error)}") from error
-    mount = ErofsMount(mountpoint, target, server, kept)
+        raise MountError(f"{mountpoint} cannot be mounted with EROFS: {explain(error)}") from error
+    if local is not None and tree.identity and mount.needs_tree:
+        local.wish(mount, tree, image)
+    return mount
+
+
+def _mount_served(image: Image, tree: MountableTree, own: Options, kept: Kept, mountpoint: str) -> ErofsMount:
+    server, mounted = serve_image(image, tree.source, own, kept.forget)
+    try:
+        kernelmounts.attach(mounted, kept.target)
+    finally:
+        os.close(mounted)
+    mount = ServedMount(mountpoint, kept.target, server, kept)
     server.store_metadata(own.stored_metadata)
     kept.hold(mount.device, image.name, server.descriptor)
     return mount
 
 
-class _Kept:
-    """How one mount is kept; without `keeping` it is not."""
-
-    def __init__(self, keeping: Keeping | None, target: str) -> None:
-        self.keeping = keeping
-        self.target = target
-        self._token = secrets.token_hex(8)
-
-    def hold(self, device: str, image: str, descriptor: int) -> None:
-        """Keeps the mount."""
-        if self.keeping is not None:
-            self.keeping.hold(self.target, Note(self.target, device, image, self._token), descriptor)
-
-    def take(self) -> tuple[Note, int] | None:
-        """What was kept at the same place before; it is this mount from now on."""
-        taken = self.keeping.take(self.target) if self.keeping is not None else None
-        if taken is not None:
-            self._token = taken[0].token
-        return taken
-
-    def forget(self) -> None:
-        """Keeps it no longer."""
-        if self.keeping is not None:
-            self.keeping.forget(self.target, self._token)
+def _take_up(image: Image, own: Options, kept: Kept, noted: Kept, mountpoint: str) -> ErofsMount | None:
+    """The mount that was left at this place; None if there was none, or one of another tree, which is unmounted."""
+    if _is_left(image, noted) is not None:
+        return LocalMount(mountpoint, noted.target, noted.forget)
+    device = _is_left(image, kept)
+    if device is None:
+        return None
+    server = _server(device, image, own, kept.forget)
+    server.start()
+    try:
+        server.resend()
+    except OSError as error:
+        # The mount has gone meanwhile, which the server sees as well.
+        logger.debug("{target}: {error}", target=kept.target, error=error)
+    logger.info("the mount at {target} was taken up again", target=kept.target)
+    return ServedMount(mountpoint, kept.target, server, kept)
 
 
-def _resume(image: Image, own: Options, kept: _Kept) -> ImageServer | None:
-    """Serves the mount that was kept; None if there was none, or one of another tree, which is unmounted."""
+def _is_left(image: Image, kept: Kept) -> int | None:
+    """What serves the mount that was left, if it is there and shows this image."""
     taken = kept.take()
     if taken is None:
         return None
-    note, device = taken
+    note, descriptor = taken
     target = kept.target
     on_top = kernelmounts.mount_at(target)
     if on_top is not None and on_top.device == note.device and note.image == image.name:
-        server = _server(device, image, own, kept.forget)
-        server.start()
-        try:
-            server.resend()
-        except OSError as error:
-            # The mount has gone meanwhile, which the server sees as well.
-            logger.debug("{target}: {error}", target=target, error=error)
-        logger.info("the mount at {target} was taken up again", target=target)
-        return server
-    os.close(device)
+        return descriptor
+    if descriptor >= 0:
+        os.close(descriptor)
     kept.forget()
     if on_top is not None and on_top.device == note.device:
         logger.warning("{target}: what was mounted there shows another tree; it is unmounted", target=target)
         kernelmounts.unmount(target, force=True)
     return None
+
+
+def _mount_local(image: Image, tree: MountableTree, own: Options, noted: Kept, local: Localizer) -> bool:
+    """Mounts the local image, if there is one that is known to be good; whether it did. Raises OSError."""
+    file = local.images.open(tree.identity, image) if tree.identity else None
+    if file is None:
+        return False
+    try:
+        mounted = mount_erofs(f"/proc/self/fd/{file}", tree.source, direct=own.direct)
+        try:
+            kernelmounts.attach(mounted, noted.target)
+        finally:
+            os.close(mounted)
+    finally:
+        os.close(file)
+    return True
 
 
 def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:
@@ -165,88 +177,3 @@ def _server(device: int, image: Image, own: Options, on_end: Callable[[], None])
         direct=own.direct,
         on_end=on_end,
     )
-
-
-class ErofsMount(MountedTree):
-    """A mount of EROFS. The lock makes unmounting happen once; it is held over a system call."""
-
-    frontend = NAME
-
-    def __init__(self, mountpoint: str, target: str, server: ImageServer, kept: _Kept) -> None:
-        self.mountpoint = mountpoint
-        self._target = target
-        self._server = server
-        self._kept = kept
-        self._left = False
-        self._lock = threading.Lock()
-        self._gone = threading.Event()
-        on_top = kernelmounts.mount_at(target)
-        self.device = on_top.device if on_top is not None else ""
-        _mounts.add(self)
-
-    def unmount(self, *, force: bool = False) -> None:
-        """Unmounts; see `MountedTree.unmount`."""
-        with self._lock:
-            if self._is_there():
-                self._remove(force=force)
-            self._gone.set()
-        self._kept.forget()
-        if not force:
-            self.wait_ended()
-
-    def wait_ended(self) -> None:
-        """Waits a moment for the server's threads, for tidiness; a read that hangs in the network holds them up."""
-        self._server.ended.wait(_END_SECONDS)
-
-    def _remove(self, *, force: bool) -> None:
-        if force:
-            self._server.fail()
-        try:
-            kernelmounts.unmount(self._target, force=force)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise MountError(
-                    f"{self.mountpoint} is in use; end what uses it (fuser -vm {self.mountpoint}) or unmount by force"
-                ) from error
-            if self._is_there():
-                raise MountError(f"{self.mountpoint} cannot be unmounted: {_reason(error)}") from error
-
-    def _is_there(self) -> bool:
-        """Whether the mount lies at its mountpoint. Raises MountError if another lies on top of it."""
-        if self._gone.is_set() or self._server.ended.is_set():
-            return False
-        on_top = kernelmounts.mount_at(self._target)
-        if on_top is None:
-            return False
-        if self.device and on_top.device != self.device:
-            raise MountError(f"something else ({on_top.kind}) is mounted over {self.mountpoint}; unmount that first")
-        return True
-
-    def leave(self) -> bool:
-        """Leaves the mount to the keeper; see `MountedTree.leave`."""
-        self._left = self._kept.keeping is not None
-        if self._left:
-            self._server.leave()
-        return self._left
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the mount is gone; see `MountedTree.wait`."""
-        return self._gone.wait(0) or self._server.ended.wait(timeout)
-
-
-def _reason(error: OSError) -> str:
-    from lazylayer_frontend_erofs.probe import what_is_missing
-
-    return what_is_missing(quick=True) or error.strerror or str(error)
-
-
-@atexit.register
-def _unmount_all() -> None:
-    left = [mount for mount in _mounts if not mount._left]
-    for mount in left:
-        try:
-            mount.unmount(force=True)
-        except (MountError, OSError) as error:
-            logger.warning("at exit: {error}", error=error)
-    for mount in left:
-        mount.wait_ended()

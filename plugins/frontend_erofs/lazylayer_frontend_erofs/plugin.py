@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -12,7 +13,9 @@ from lazylayer.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.settings import Settings
 
 if TYPE_CHECKING:
+    from lazylayer.events import StateEvent
     from lazylayer_frontend_erofs.keeping import Keeping
+    from lazylayer_frontend_erofs.localizing import Localizer
 
 __all__ = ["NAME", "FrontendErofs", "Options"]
 
@@ -36,6 +39,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who keeps mounts alive while the daemon is restarted: systemd's descriptor store, or a process of ours."""
     keeper_timeout: Annotated[float, msgspec.Meta(gt=0)] = 120.0
     """How many seconds our keeper waits for a new daemon; then readers get errors."""
+    local_images: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """How many bytes of whole images are kept on disk, so that the next mount of a layer that is complete needs
+    no server; 0 keeps none. By default a tenth of the file system, and not more than 50 GiB."""
     direct: bool = True
     """Whether data go straight to EROFS's page cache; otherwise the kernel keeps two copies."""
 
@@ -47,6 +53,7 @@ class FrontendErofs:
         self._options = Options()
         self._root = self._run = ""
         self._keeping: Keeping | None = None
+        self._localizer: Localizer | None = None
         self._lock = threading.Lock()
 
     @hookimpl
@@ -79,7 +86,32 @@ class FrontendErofs:
             return None
         from lazylayer_frontend_erofs.mount import mount_tree
 
-        return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping())
+        return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping(), self._open_localizer())
+
+    @hookimpl
+    def lazylayer_report_state(self, event: StateEvent) -> None:
+        """Has a local image made of what is complete."""
+        if event.kind == "completed" and self._localizer is not None:
+            self._localizer.look()
+
+    @hookimpl
+    def lazylayer_close(self) -> None:
+        """Makes no more local images."""
+        if self._localizer is not None:
+            self._localizer.close()
+
+    def _open_localizer(self) -> Localizer | None:
+        from lazylayer_frontend_erofs.localizing import Localizer, default_limit
+
+        with self._lock:
+            if self._localizer is None and self._root and self._run and self._options.local_images != 0:
+                limit = self._options.local_images
+                try:
+                    limit = default_limit(Path(self._root)) if limit is None else limit
+                except OSError:
+                    return None
+                self._localizer = Localizer(Path(self._root), Path(self._run), limit)
+            return self._localizer
 
     def _open_keeping(self) -> Keeping | None:
         from lazylayer_frontend_erofs.keeping import open_keeping

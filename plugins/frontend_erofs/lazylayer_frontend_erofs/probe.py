@@ -49,6 +49,7 @@ class _TrialTree:
 
     source = "trial"
     identity = ""
+    complete = False
 
     def __init__(self) -> None:
         self.virtual: dict[bytes, VirtualDirectory] = {}

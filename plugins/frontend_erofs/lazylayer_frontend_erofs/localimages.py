@@ -1,0 +1,218 @@
+"""Whole images on disk: of a layer that is complete, so that the kernel needs no server to show it.
+
+An image file holds what `Image` serves, the metadata and then all data, written from verified reads.
+Beside it lies a record of its digest, and of the boot in which the file was last known to match it,
+with the file's inode and times. A file is mounted only if nothing has touched it since then; after a
+restart of the machine it is first read whole, behind the back of a mount that is served, and
+counts from the next mount on. What was damaged is removed, and written again.
+
+From a mount on, what is read comes from the file system that the file is on, like the files of any
+container that was unpacked.
+
+Any number of processes may share the directory; it is for its owner only. No lock is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from loguru import logger
+
+from lazylayer import __version__
+from lazylayer_frontend_erofs.image import Image
+
+__all__ = ["LocalImages"]
+
+_PIECE = 1024 * 1024
+_ZEROS = bytes(_PIECE)
+_SPARE_FRACTION = 20
+"""One part in so many of the file system is left free."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """What is known of an image file: its digest, and that it had it in this boot while it looked like this."""
+
+    image: str
+    digest: str
+    boot: str
+    inode: int
+    modified: int
+    changed: int
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether nothing has touched the file since it was found to match, in this boot."""
+        known = self.boot, self.inode, self.modified, self.changed
+        return known == (_boot(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class LocalImages:
+    """The image files below `root`, at most `limit` bytes of them. Safe to use from any thread.
+
+    `is_ending` is asked between pieces of long work; it is given up when that says True.
+    """
+
+    def __init__(self, root: Path, limit: int, is_ending: Callable[[], bool]) -> None:
+        self._directory = root / "frontend_erofs" / "images"
+        self._limit = limit
+        self._is_ending = is_ending
+
+    def open(self, identity: str, image: Image) -> int | None:
+        """A descriptor of the image's file, if there is one that is known to be good; for the caller to close."""
+        path = self._path(identity)
+        try:
+            record = self._record(path)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (OSError, msgspec.DecodeError):
+            return None
+        status = os.fstat(descriptor)
+        if record.image == image.name and record.is_of(status) and status.st_size == image.size:
+            with contextlib.suppress(OSError):
+                os.utime(_record_path(path))
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def make(self, identity: str, image: Image) -> bool:
+        """Sees to it that there is a good file of the image; whether there is one now.
+
+        One that is there is read whole, and kept if it is good; else the image is, and written. A disk
+        that is full, or closed to us, has none: that is no error. Raises LazylayerError where the image
+        cannot be read.
+        """
+        path = self._path(identity)
+        if self._is_good(path, image):
+            return True
+        try:
+            if not self._has_room(image.size):
+                return False
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    digest = self._write(image, file.fileno())
+                    if not digest:
+                        return False
+                    status = os.fstat(file.fileno())
+                Path(temporary).replace(path)
+                # Renaming changes the time of change.
+                self._note(path, image, digest, path.stat() if path.stat().st_ino == status.st_ino else status)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+            self._evict(path)
+        except OSError as error:
+            logger.warning("a layer is not kept as a local image: {error}", error=error)
+            return False
+        return True
+
+    # --- one file ----------------------------------------------------------------------------------
+
+    def _is_good(self, path: Path, image: Image) -> bool:
+        """Reads a file whole and compares its digest; notes that it is good, or removes it."""
+        try:
+            record = self._record(path)
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if record.is_of(status) and record.image == image.name:
+                    return True
+                digest = hashlib.sha256()
+                while piece := file.read(_PIECE):
+                    if self._is_ending():
+                        return False
+                    digest.update(piece)
+            if (digest.hexdigest(), record.image, status.st_size) == (record.digest, image.name, image.size):
+                self._note(path, image, record.digest, status)
+                return True
+        except FileNotFoundError:
+            return False
+        except (OSError, msgspec.DecodeError) as error:
+            logger.warning("{path}: {error}", path=str(path), error=error)
+        else:
+            logger.warning("{path} is damaged; it is written again", path=str(path))
+        self._remove(path)
+        return False
+
+    def _write(self, image: Image, descriptor: int) -> str:
+        """Writes an image and returns its digest; empty if the program ends."""
+        digest = hashlib.sha256()
+        for offset in range(0, image.size, _PIECE):
+            if self._is_ending():
+                return ""
+            for part in image.read(offset, _PIECE):
+                digest.update(part)
+                _append(descriptor, part)
+        os.truncate(descriptor, image.size)
+        return digest.hexdigest()
+
+    def _note(self, path: Path, image: Image, digest: str, status: os.stat_result) -> None:
+        record = _Record(image.name, digest, _boot(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(record))
+            Path(temporary).replace(_record_path(path))
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def _record(self, path: Path) -> _Record:
+        return msgspec.json.decode(_record_path(path).read_bytes(), type=_Record)
+
+    def _path(self, identity: str) -> Path:
+        # What another version of the program made of a tree may not be what this one would.
+        name = hashlib.sha256(f"{__version__} {identity}".encode()).hexdigest()
+        return self._directory / f"{name}.erofs"
+
+    # --- room --------------------------------------------------------------------------------------
+
+    def _has_room(self, size: int) -> bool:
+        if size > self._limit:
+            return False
+        place = self._directory
+        while not place.exists():
+            place = place.parent
+        status = os.statvfs(place)
+        spare = status.f_blocks // _SPARE_FRACTION
+        return (status.f_bavail - spare) * status.f_frsize >= size
+
+    def _evict(self, newest: Path) -> None:
+        """Removes what was mounted longest ago, until the rest is within the limit. Mounts of it go on."""
+        known = []
+        for path in self._directory.glob("*.erofs"):
+            with contextlib.suppress(FileNotFoundError):
+                known.append((_record_path(path).stat().st_mtime_ns, path.stat().st_size, path))
+        total = sum(size for _, size, _ in known)
+        for _, size, path in sorted(known):
+            if total <= self._limit:
+                return
+            if path != newest:
+                self._remove(path)
+                total -= size
+
+    def _remove(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            _record_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+
+def _append(descriptor: int, data: bytes | memoryview) -> None:
+    """Writes data behind what was written; a hole for zeros, so that sparse files stay sparse."""
+    if data == _ZEROS[: len(data)]:
+        os.lseek(descriptor, len(data), os.SEEK_CUR)
+        return
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _boot() -> str:
+    return _BOOT_ID.read_text().strip()

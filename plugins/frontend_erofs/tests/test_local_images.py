@@ -1,0 +1,363 @@
+"""Mounts of whole images on disk: made when a layer is complete, believed only when they are good."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lazylayer import kernelmounts
+from lazylayer.errors import LayerError
+from lazylayer.events import StateEvent
+from lazylayer.mounting import MountedTree, MountOptions
+from lazylayer.settings import Settings
+from lazylayer.testing import frontend_tree
+from lazylayer.testing.frontend_facts import differences
+from lazylayer.testing.frontend_tree import SampleTree, access_tree, odd_tree
+from lazylayer_frontend_erofs import FrontendErofs
+from lazylayer_frontend_erofs.image import Image
+from lazylayer_frontend_erofs.localimages import LocalImages
+from lazylayer_frontend_erofs.probe import what_is_missing
+from lazylayer_frontend_erofs.writer import write_metadata
+
+pytestmark = pytest.mark.fuse
+
+WAIT = 30.0
+
+
+def complete_tree(tree: SampleTree | None = None, identity: str = "sample") -> SampleTree:
+    tree = tree or odd_tree()
+    tree.identity = identity
+    tree.complete = True
+    return tree
+
+
+class Place:
+    """One place to mount at, and programs that mount there, one after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.mountpoint = directory / "mount"
+        self.mountpoint.mkdir()
+        self.images = directory / "root/frontend_erofs/images"
+        self.plugins: list[FrontendErofs] = []
+        self.mounted: list[MountedTree] = []
+
+    def plugin(self, **options: object) -> FrontendErofs:
+        plugin = FrontendErofs()
+        table = {"keeper": "off", **options}
+        root, run = str(self.directory / "root"), str(self.directory / "run")
+        plugin.lazylayer_configure(Settings(root=root, run=run, plugin={"frontend_erofs": table}))
+        self.plugins.append(plugin)
+        return plugin
+
+    def mount(self, tree: SampleTree, plugin: FrontendErofs | None = None) -> MountedTree:
+        plugin = plugin or self.plugin()
+        mounted = plugin.lazylayer_mount_tree(tree, str(self.mountpoint), MountOptions("frontend_erofs"))
+        assert mounted is not None
+        self.mounted.append(mounted)
+        return mounted
+
+    def image(self) -> Path:
+        (path,) = self.images.glob("*.erofs")
+        return path
+
+    def record(self) -> Path:
+        return self.image().with_suffix(".json")
+
+    def wait_for_image(self, before: bytes = b"") -> None:
+        """Waits until there is a record of an image, another one than `before`."""
+        deadline = time.monotonic() + WAIT
+        while time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError):
+                if any(record.read_bytes() != before for record in self.images.glob("*.json")):
+                    return
+            time.sleep(0.01)
+        raise AssertionError("no image was made")
+
+    def make_image(self) -> None:
+        """Mounts and unmounts a tree that is complete."""
+        mounted = self.mount(complete_tree())
+        self.wait_for_image()
+        mounted.unmount()
+
+    def close(self) -> None:
+        for mounted in self.mounted:
+            mounted.unmount(force=True)
+        for plugin in self.plugins:
+            plugin.lazylayer_close()
+        if kernelmounts.mount_at(str(self.mountpoint)) is not None:
+            subprocess.run(["umount", "-l", self.mountpoint], check=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_huge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole images are written here, and a large file is enough."""
+    monkeypatch.setattr(frontend_tree, "HUGE", 3)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+def unreadable(identity: str = "sample") -> SampleTree:
+    """The tree, of which nothing can be read: what is read of a mount of it comes from elsewhere."""
+    tree = complete_tree(identity=identity)
+    tree.fail = LayerError("nobody may ask for this")
+    return tree
+
+
+def test_the_next_mount_of_a_complete_tree_needs_no_server(place: Place) -> None:
+    place.make_image()
+    mounted = place.mount(unreadable())
+    assert not mounted.needs_tree
+    assert differences(odd_tree(), str(place.mountpoint)) == []
+    mounted.unmount()
+    assert kernelmounts.mount_at(str(place.mountpoint)) is None
+
+
+def test_an_image_is_made_when_a_tree_becomes_complete(place: Place) -> None:
+    plugin = place.plugin()
+    tree = complete_tree()
+    tree.complete = False
+    place.mount(tree, plugin)
+    plugin.lazylayer_report_state(StateEvent("completed"))
+    assert not list(place.images.glob("*"))
+    tree.complete = True
+    plugin.lazylayer_report_state(StateEvent("prefetched"))
+    assert not list(place.images.glob("*"))
+    plugin.lazylayer_report_state(StateEvent("completed"))
+    place.wait_for_image()
+
+
+def test_files_are_for_their_owner_only(place: Place) -> None:
+    place.make_image()
+    assert place.images.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in place.images.iterdir()} == {0o600}
+    assert len(list(place.images.iterdir())) == 2
+
+
+@pytest.mark.parametrize("at", [0, 1024, -5000])
+def test_a_damaged_image_is_never_shown_and_is_written_again(place: Place, at: int) -> None:
+    place.make_image()
+    good, status, before = place.image().read_bytes(), place.image().stat(), place.record().read_bytes()
+    with place.image().open("r+b") as file:
+        file.seek(at, os.SEEK_END if at < 0 else os.SEEK_SET)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    os.utime(place.image(), ns=(status.st_atime_ns, status.st_mtime_ns))
+    mounted = place.mount(complete_tree())
+    assert mounted.needs_tree
+    assert differences(odd_tree(), str(place.mountpoint)) == []
+    place.wait_for_image(before)
+    mounted.unmount()
+    assert place.image().read_bytes() == good
+    assert not place.mount(unreadable()).needs_tree
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "no record", "garbage", "another image"])
+def test_an_image_with_a_wrong_record_is_never_shown(place: Place, damage: str) -> None:
+    place.make_image()
+    record = place.record()
+    before = record.read_bytes()
+    if damage == "cut":
+        os.truncate(place.image(), place.image().stat().st_size - 4096)
+    elif damage == "longer":
+        with place.image().open("ab") as file:
+            file.write(bytes(4096))
+    elif damage == "no record":
+        record.unlink()
+        before = b""
+    elif damage == "garbage":
+        record.write_bytes(b"{")
+        before = b"{"
+    else:
+        record.write_text(json.dumps(json.loads(before) | {"image": "0" * 32}))
+        before = record.read_bytes()
+    mounted = place.mount(complete_tree())
+    assert mounted.needs_tree
+    place.wait_for_image(before)
+    mounted.unmount()
+    assert not place.mount(unreadable()).needs_tree
+    assert differences(odd_tree(), str(place.mountpoint)) == []
+
+
+def test_an_image_of_an_earlier_boot_is_read_before_it_is_believed(place: Place) -> None:
+    place.make_image()
+    record, inode = place.record(), place.image().stat().st_ino
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"boot": "yesterday"}))
+    before = record.read_bytes()
+    mounted = place.mount(complete_tree())
+    assert mounted.needs_tree
+    place.wait_for_image(before)
+    mounted.unmount()
+    assert place.image().stat().st_ino == inode, "it was good, and is not written again"
+    assert not place.mount(unreadable()).needs_tree
+
+
+def test_what_cannot_be_read_whole_leaves_nothing(place: Place) -> None:
+    plugin = place.plugin()
+    tree = complete_tree()
+    tree.complete = False
+    place.mount(tree, plugin)
+    tree.fail = LayerError("gone")
+    tree.complete = True
+    plugin.lazylayer_report_state(StateEvent("completed"))
+    plugin.lazylayer_close()
+    assert list(place.images.glob("*")) == []
+
+
+def test_a_tree_without_identity_has_no_image(place: Place) -> None:
+    plugin = place.plugin()
+    place.mount(complete_tree(identity=""), plugin)
+    plugin.lazylayer_report_state(StateEvent("completed"))
+    plugin.lazylayer_close()
+    assert not place.images.exists()
+
+
+@pytest.mark.parametrize("limit", [0, 100_000])
+def test_an_image_that_is_too_large_is_not_kept(place: Place, limit: int) -> None:
+    plugin = place.plugin(local_images=limit)
+    place.mount(complete_tree(), plugin)
+    plugin.lazylayer_report_state(StateEvent("completed"))
+    plugin.lazylayer_close()
+    assert not place.images.exists()
+
+
+def image_of(tree: SampleTree) -> Image:
+    return Image(tree, write_metadata(tree.tree))
+
+
+def test_what_was_mounted_longest_ago_leaves_first(tmp_path: Path) -> None:
+    image = image_of(access_tree(b"x"))
+    images = LocalImages(tmp_path, 2 * image.size, lambda: False)
+    for name in ("a", "b"):
+        assert images.make(name, image)
+    (records := sorted((tmp_path / "frontend_erofs/images").glob("*.json")))[0].touch()
+    kept = images.open("a", image)
+    assert kept is not None and len(records) == 2
+    os.close(kept)
+    assert images.make("c", image)
+    for name, expected in (("a", True), ("b", False), ("c", True)):
+        descriptor = images.open(name, image)
+        assert (descriptor is not None) == expected, name
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def test_a_full_disk_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
+    if what_is_missing(quick=True):
+        pytest.skip("mounting needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        image = image_of(odd_tree())
+        assert image.size > 1 << 20
+        assert not LocalImages(tmp_path, 1 << 40, lambda: False).make("a", image)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_making_ends_with_the_program(tmp_path: Path) -> None:
+    asked = iter([False, False])
+    images = LocalImages(tmp_path, 1 << 40, lambda: next(asked, True))
+    assert not images.make("a", image_of(odd_tree()))
+    assert list((tmp_path / "frontend_erofs/images").iterdir()) == []
+
+
+def test_a_mount_ends_when_somebody_unmounts_it(place: Place) -> None:
+    place.make_image()
+    mounted = place.mount(unreadable())
+    assert not mounted.wait(0)
+    subprocess.run(["umount", place.mountpoint], check=True)
+    assert mounted.wait(WAIT)
+    mounted.unmount()
+
+
+def test_a_mount_that_is_used_stays_unless_forced(place: Place) -> None:
+    from lazylayer.errors import MountError
+
+    place.make_image()
+    mounted = place.mount(unreadable())
+    with (place.mountpoint / "sizes/large").open("rb"):
+        with pytest.raises(MountError, match="in use"):
+            mounted.unmount()
+        mounted.unmount(force=True)
+    assert kernelmounts.mount_at(str(place.mountpoint)) is None
+
+
+PROGRAM = """
+import sys
+from lazylayer.errors import LayerError
+from lazylayer.mounting import MountOptions
+from lazylayer.settings import Settings
+from lazylayer.testing import frontend_tree
+from lazylayer.testing.frontend_tree import odd_tree, access_tree
+from lazylayer_frontend_erofs import FrontendErofs
+
+frontend_tree.HUGE = 3
+directory, which = sys.argv[1:]
+tree = odd_tree() if which == "odd" else access_tree(b"x")
+tree.identity = "sample"
+tree.fail = LayerError("nobody may ask for this")
+plugin = FrontendErofs()
+settings = Settings(root=f"{directory}/root", run=f"{directory}/run", plugin={"frontend_erofs": {"keeper": "off"}})
+plugin.lazylayer_configure(settings)
+mounted = plugin.lazylayer_mount_tree(tree, f"{directory}/mount", MountOptions("frontend_erofs"))
+print(mounted.needs_tree, flush=True)
+if sys.stdin.readline() == "leave\\n":
+    assert mounted.leave()
+"""
+
+
+def start(place: Place, which: str = "odd") -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(place.directory), which],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == ("False\n" if which == "odd" else "True\n")
+    return process
+
+
+@pytest.mark.parametrize("end", ["kill", "leave"])
+def test_a_mount_outlives_its_process_without_a_keeper(place: Place, end: str) -> None:
+    place.make_image()
+    first = start(place)
+    device = place.mountpoint.stat().st_dev
+    if end == "kill":
+        first.kill()
+    first.communicate("leave\n" if end == "leave" else None, timeout=WAIT)
+    assert differences(odd_tree(), str(place.mountpoint)) == []
+    second = start(place)
+    assert place.mountpoint.stat().st_dev == device, "it was taken up, not mounted again"
+    second.communicate("\n", timeout=WAIT)
+    assert kernelmounts.mount_at(str(place.mountpoint)) is None
+
+
+def test_a_mount_of_another_tree_is_not_taken_up(place: Place) -> None:
+    place.make_image()
+    first = start(place)
+    first.kill()
+    first.communicate(timeout=WAIT)
+    second = start(place, "access")
+    try:
+        shown = {os.fsencode(name) for name in os.listdir(place.mountpoint)}
+        assert shown == set(access_tree(b"x").tree.root.children or {})
+    finally:
+        second.communicate("\n", timeout=WAIT)
