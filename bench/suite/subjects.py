@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from servers.process import ServerError
-from suite.bench import EXTRACTED, Bench, Peer, subject_name
+from servers.process import ServerError, wait_until
+from suite.bench import EROFS, EXTRACTED, Bench, Peer, subject_name
 from suite.commands import lazylayer
 from suite.machine import frontends_here, why_not
 from suite.memory import processes_of, proportional_set_size
 from suite.nodes import Node
 
 __all__ = ["Extracted", "Mounted", "Subject", "open_subjects"]
+
+_IMAGE_SECONDS = 120.0
 
 
 class Subject(Protocol):
@@ -29,6 +31,9 @@ class Subject(Protocol):
 
     def mount(self) -> None:
         """Returns when the tree can be read."""
+
+    def settle(self) -> None:
+        """Called once all of the tree was read: brings it into the state that it is in from then on."""
 
     def unmount(self) -> None:
         """Ends that."""
@@ -50,6 +55,9 @@ class Extracted:
     def mount(self) -> None:
         """It always is."""
 
+    def settle(self) -> None:
+        """It is as it is."""
+
     def unmount(self) -> None:
         """It stays."""
 
@@ -62,10 +70,14 @@ class Extracted:
 
 
 class Mounted:
-    """`lazylayer mount` of an image with one frontend, its caches and state below `directory`."""
+    """`lazylayer mount` of an image with one frontend, its caches and state below `directory`.
 
-    def __init__(self, directory: Path, reference: str, host: str, frontend: str) -> None:
-        self.name = subject_name(frontend)
+    Once it is complete it is mounted again, as after a restart; EROFS needs no server then, unless `served`.
+    """
+
+    def __init__(self, directory: Path, reference: str, host: str, frontend: str, *, served: bool = False) -> None:
+        self.name = subject_name(frontend) + (", served" if served else "")
+        self._makes_image = frontend == "frontend_erofs" and not served
         self.directory = directory / "mount"
         self.directory.mkdir(parents=True)
         self._home = directory
@@ -77,10 +89,20 @@ class Mounted:
             "mount.frontend": frontend,
             "log.level": "WARNING",
         }
+        if served:
+            self._settings["plugin.frontend_erofs.local_images"] = "0"
 
     def mount(self) -> None:
         """Runs `lazylayer mount`."""
         lazylayer("mount", *self._options, self._reference, self.directory, settings=self._settings)
+
+    def settle(self) -> None:
+        """Waits for the image of EROFS, and mounts again."""
+        if self._makes_image:
+            images = self._home / "root" / "frontend_erofs" / "images"
+            wait_until(lambda: any(images.glob("*.json")), f"{self.name}: a local image is made", _IMAGE_SECONDS)
+        self.unmount()
+        self.mount()
 
     def unmount(self) -> None:
         """Runs `lazylayer umount`."""
@@ -120,6 +142,9 @@ class _PeerMount:
         self._node.pull(self._reference)
         self._node.mount(self.directory)
 
+    def settle(self) -> None:
+        """It goes on."""
+
     def unmount(self) -> None:
         subprocess.run(["umount", self.directory], check=True)
         self._node.remove(self._reference)
@@ -141,6 +166,8 @@ def open_subjects(bench: Bench, stack: ExitStack, tree: Path, scratch: Path, ima
     for frontend, why in missing.items():
         bench.skip(subject_name(frontend), why)
     subjects += [Mounted(scratch / frontend, reference, host, frontend) for frontend in here]
+    if EROFS in [subject.name for subject in subjects]:
+        subjects.append(Mounted(scratch / "served", reference, host, "frontend_erofs", served=True))
     for number, peer in enumerate(bench.options.peers):
         why = why_not(["root", "fuse", "containerd", "registry"])
         if why:

@@ -79,6 +79,7 @@ def _with_the_right_bytes(bench: Bench, subjects: Sequence[Subject]) -> list[Sub
         try:
             subject.mount()
             found = _digest(subject.directory)
+            subject.settle()
         except _FAILURES as error:
             bench.skip(subject.name, str(error), failed=True)
             continue
