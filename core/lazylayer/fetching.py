@@ -308,13 +308,14 @@ class Fetcher:
             self._fail(claimed, LayerError(f"no thread to fetch with: {error}"))
 
     def _run(self, claimed: dict[int, _Flight], program: tuple[bytes, Entry] | None) -> None:
+        done = False
         try:
             # An error is not lost: every flight carries it to whoever waits.
             with self._slots, self._scheduler.foreground(), suppress(LazylayerError):
-                self._carry_out(claimed)
+                done = self._carry_out(claimed)
         finally:
             self._abandon(claimed)
-        if program is not None:
+        if done and program is not None:
             self._on_program(*program)
 
     def _carry_out(self, claimed: dict[int, _Flight], turn: Turn | None = None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from lazylayer.hooks import Hooks
@@ -12,6 +12,7 @@ from lazylayer.layerstore import LayerStore
 from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.overlaid import follow
 from lazylayer.settings import Settings
+from lazylayer.together import run_together
 from lazylayer.tree import Entry, merge_trees
 
 __all__ = ["Image", "ImageFile", "open_image", "resolve_image"]
@@ -20,10 +21,11 @@ CONCURRENT_LAYERS = 32
 
 
 class ImageFile(NamedTuple):
-    """A file, or whatever else a path leads to, in one of an image's layers."""
+    """A file, or whatever else a path leads to, in one of an image's layers; `path` has no link in it."""
 
     layer: Layer
     entry: Entry
+    path: bytes
 
     def read(self, offset: int, size: int) -> bytes:
         """The file's verified bytes; see `Layer.read`."""
@@ -46,21 +48,19 @@ class Image:
     def find(self, path: bytes) -> ImageFile | None:
         """What a container of the image would find at `path`, symlinks followed, or None."""
         found = follow([layer.tree for layer in self.layers], path)
-        return ImageFile(self.layers[found.tree], found.entry) if found is not None else None
+        return ImageFile(self.layers[found.tree], found.entry, found.path) if found is not None else None
 
     def fetch(self, files: Iterable[ImageFile]) -> None:
         """Fetches what of these files is not here, all layers at the same time, each with few requests.
 
-        What somebody else fetches at this moment is not waited for. Raises LayerError or ResolveError.
+        What somebody else fetches at this moment is not waited for. Raises the first LayerError or
+        ResolveError, by order of files, when all other layers have fetched theirs.
         """
-        by_layer: dict[int, list[Entry]] = {}
+        by_layer: dict[int, tuple[Layer, list[Entry]]] = {}
         for file in files:
-            by_layer.setdefault(self.layers.index(file.layer), []).append(file.entry)
-        if not by_layer:
-            return
-        with ThreadPoolExecutor(len(by_layer), "lazylayer-files") as threads:
-            fetches = [threads.submit(self.layers[number].fetch, entries) for number, entries in by_layer.items()]
-        for fetch in fetches:
+            by_layer.setdefault(id(file.layer), (file.layer, []))[1].append(file.entry)
+        calls = [partial(layer.fetch, entries) for layer, entries in by_layer.values()]
+        for fetch in run_together(calls, "lazylayer-files", CONCURRENT_LAYERS):
             fetch.result()
 
     def close(self) -> None:
@@ -84,18 +84,9 @@ def open_image(
 
     Raises the first error, by order of layers; the layers that did open are given back.
     """
-    wanted = list(resolved.manifest.layers if layers is None else layers)
-
-    def borrow(descriptor: Descriptor) -> Layer:
-        return store.borrow(
-            resolved.reference, descriptor, verify=settings.fetch.verify, timeout=settings.resolve.timeout
-        )
-
-    if not wanted:
-        return Image(store, resolved, ())
-    opened: list[Layer] = []
-    with ThreadPoolExecutor(min(len(wanted), CONCURRENT_LAYERS), "lazylayer-image") as threads:
-        futures = [threads.submit(borrow, descriptor) for descriptor in wanted]
+    borrow = partial(store.borrow, resolved.reference, verify=settings.fetch.verify, timeout=settings.resolve.timeout)
+    calls = [partial(borrow, each) for each in (resolved.manifest.layers if layers is None else layers)]
+    futures = run_together(calls, "lazylayer-image", CONCURRENT_LAYERS)
     failures = [error for future in futures if (error := future.exception()) is not None]
     opened = [future.result() for future in futures if future.exception() is None]
     if failures:

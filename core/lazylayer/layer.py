@@ -56,7 +56,7 @@ class Layer:
         self._store = store
         self._report = report
         self._fetcher = Fetcher(blob, contents, store, scheduler, settings, self._completed, self._program_read)
-        self._program_watchers: list[Callable[[bytes, Entry], None]] = []
+        self._program_watchers: dict[str, Callable[[bytes, Entry], None]] = {}
         self._lock = threading.Lock()
         self._error = ""
         self._told_complete = False
@@ -167,14 +167,15 @@ class Layer:
             chunk for each in entries for chunk in range(each.first_chunk, each.first_chunk + each.chunk_count)
         )
 
-    def watch_programs(self, watcher: Callable[[bytes, Entry], None]) -> None:
+    def watch_programs(self, owner: str, watcher: Callable[[bytes, Entry], None]) -> None:
         """From now on tells `watcher` of programs and libraries of which a reader had the start fetched.
 
         It is called with path and entry of each, in a thread of its own, and may fetch what such a
-        program will ask for next. What is found in a cache is not told of.
+        program will ask for next. What is found in a cache is not told of. `owner` is the name of the
+        plugin that watches; its watcher of before is told no more.
         """
         with self._lock:
-            self._program_watchers.append(watcher)
+            self._program_watchers[owner] = watcher
 
     def find_siblings(self) -> None:
         """Finds out what is read together, so that misses fetch that. Costs a microsecond for each file, once."""
@@ -218,7 +219,7 @@ class Layer:
 
     def _program_read(self, path: bytes, entry: Entry) -> None:
         with self._lock:
-            watchers = list(self._program_watchers)
+            watchers = list(self._program_watchers.values())
         for watcher in watchers:
             try:
                 watcher(path, entry)
@@ -236,7 +237,9 @@ class Layer:
         self._report(StateEvent(kind, str(self.reference), (self.state(),), error=error))
 
     def close(self) -> None:
-        """Closes the blob and says that the layer is not used any more."""
+        """Closes the blob, forgets who watches, and says that the layer is not used any more."""
+        with self._lock:
+            self._program_watchers.clear()
         self._fetcher.finish()
         self._tell("closed")
         self.blob.close()

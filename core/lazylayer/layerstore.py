@@ -58,6 +58,7 @@ class LayerStore:
         self._hooks = hooks
         self._lock = threading.Lock()
         self._slots: OrderedDict[_Key, _Slot] = OrderedDict()
+        self._closed = False
         self.scheduler = Scheduler(settings.background.silence, settings.background.starvation)
         self._background = BackgroundWorkers(self.scheduler, settings.background.concurrency)
         self._background_work: dict[int, _BackgroundFetch] = {}
@@ -69,10 +70,12 @@ class LayerStore:
 
         Waits at most `timeout` seconds; an opening that takes longer goes on, for the next who asks.
         `verify` says whether a layer that promises no digest for its table of contents is refused.
-        Raises ResolveError or LayerError.
+        Raises ResolveError or LayerError; UnavailableError when the store was closed.
         """
         key = (str(reference), descriptor.digest, verify)
         with self._lock:
+            if self._closed:
+                raise UnavailableError(f"layer {descriptor.digest} is not opened any more: lazylayer is ending")
             slot = self._slots.get(key)
             if mine := slot is None:
                 slot = self._slots[key] = _Slot()
@@ -133,11 +136,11 @@ class LayerStore:
         self.scheduler.close()
         self._background.close()
         with self._lock:
-            slots = list(self._slots.values())
+            self._closed = True
+            layers = [slot.layer for slot in self._slots.values() if slot.layer is not None]
             self._slots.clear()
-        for slot in slots:
-            if slot.layer is not None:
-                slot.layer.close()
+        for layer in layers:
+            layer.close()
         self.chunks.close()
         self._ranges.close()
 
@@ -155,7 +158,12 @@ class LayerStore:
             slot.future.set_exception(failure)
             self._hooks.report_state(StateEvent("failed", key[0], error=str(failure)))
             return
-        slot.future.set_result(layer)
+        with self._lock:
+            slot.future.set_result(layer)
+            too_late = self._closed
+        if too_late:
+            layer.close()
+            return
         self._hooks.report_state(StateEvent("resolved", key[0], (layer.state(),)))
         self._evict()
 

@@ -13,13 +13,14 @@ _MAX_LINKS = 40
 
 
 class Found(NamedTuple):
-    """An entry, and the number of the tree that it is in, 0 the lowest."""
+    """An entry, the number of the tree that it is in, 0 the lowest, and its path, which has no link in it."""
 
     tree: int
     entry: Entry
+    path: bytes
 
 
-_Directory = list[Found]
+_Seen = list[Found]
 """The directories of one name that lie on each other, the uppermost first; or one entry that is no directory."""
 
 
@@ -28,46 +29,42 @@ def follow(trees: Sequence[Tree], path: bytes) -> Found | None:
 
     :param trees: lowest first; one tree by itself, or one that was merged, will do.
 
-    A link that leads nowhere is None, and so is a loop.
+    A link that leads nowhere is None, and so are a loop and a path through what is no directory. Of
+    directories that lie on each other it is the uppermost.
     """
-    uppermost_first = [Found(number, tree.root) for number, tree in reversed(list(enumerate(trees)))]
-    directories = [_cut(uppermost_first)]
+    way = [_cut([Found(number, tree.root, b"/") for number, tree in reversed(list(enumerate(trees)))])]
     pending = list(reversed(path.split(b"/")))
     links = 0
-    while pending:
+    while pending and way[-1]:
         name = pending.pop()
+        if way[-1][0].entry.children is None:
+            return None
         if name in (b"", b"."):
             continue
         if name == b"..":
-            if len(directories) > 1:
-                directories.pop()
+            del way[max(len(way) - 1, 1) :]
             continue
-        child = _cut(_children(directories[-1], name))
-        if not child:
-            return None
-        target = child[0].entry.target if child[0].entry.is_symlink else b""
-        if not target:
-            directories.append(child)
+        child = _cut(_children(way[-1], name))
+        if not child or not child[0].entry.is_symlink:
+            way.append(child)
             continue
+        target = child[0].entry.target
         links += 1
-        if links > _MAX_LINKS:
+        if links > _MAX_LINKS or not target:
             return None
         if target.startswith(b"/"):
-            del directories[1:]
+            del way[1:]
         pending.extend(reversed(target.split(b"/")))
-    return directories[-1][0] if directories[-1] else None
+    return way[-1][0] if way[-1] else None
 
 
-def _children(directory: _Directory, name: bytes) -> list[Found]:
-    found = []
-    for number, entry in directory:
-        child = entry.children.get(name) if entry.children is not None else None
-        if child is not None:
-            found.append(Found(number, child))
-    return found
+def _children(directory: _Seen, name: bytes) -> list[Found]:
+    path = directory[0].path.rstrip(b"/") + b"/" + name
+    children = [(number, entry.children.get(name)) for number, entry, _ in directory if entry.children is not None]
+    return [Found(number, child, path) for number, child in children if child is not None]
 
 
-def _cut(entries: list[Found]) -> _Directory:
+def _cut(entries: list[Found]) -> _Seen:
     """What is seen of entries of one name: down to a whiteout, an opaque directory, or what is no directory."""
     seen: list[Found] = []
     for found in entries:

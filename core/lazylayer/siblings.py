@@ -34,7 +34,7 @@ class Siblings:
 
     def __init__(self, tree: Tree, table: ChunkTable) -> None:
         self._table = table
-        self._families = array("L", bytes(array("L").itemsize * table.members))
+        self._families = array("I", bytes(array("I").itemsize * table.members))
         self._continues = bytearray(table.members)
         """1 where the next member goes on with the same program."""
         self._programs: dict[int, tuple[bytes, Entry]] = {}

@@ -6,12 +6,14 @@ import gzip
 import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from e2e.command_line import CommandLine
+from images.oci_layout import write_layout
 from servers.docker_registry import DockerRegistry
 
 FORMATS = ["estargz", "zstdchunked"]
@@ -192,3 +194,30 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert done.returncode == status
     assert said in done.stderr
     assert not (tmp_path / "there" / "index.json").exists()
+
+
+def test_a_layer_by_itself_shows_its_whiteouts_and_an_image_does_not(command_line: CommandLine, tmp_path: Path) -> None:
+    def archive(name: str, *members: tuple[str, str]) -> Path:
+        path = tmp_path / name
+        with tarfile.open(path, "w") as tar:
+            for member, target in members:
+                info = tarfile.TarInfo(member)
+                info.type, info.linkname = (tarfile.SYMTYPE, target) if target else (tarfile.REGTYPE, "")
+                tar.addfile(info)
+        return path
+
+    lower = archive("lower.tar", ("etc/gone", ""), ("etc/kept", ""), ("etc/link", "kept"))
+    upper = archive("upper.tar", ("etc/.wh.gone", ""), ("etc/dangling", "nowhere"))
+    write_layout(tmp_path / "plain", [lower, upper], "v")
+    image = f"oci:{tmp_path}/lazy:v"
+    convert(command_line, f"oci:{tmp_path}/plain:v", image)
+    (shown,) = command_line.run("ls", "--json", "--layer", "1", f"{image}:/etc/gone").stdout.splitlines()
+    assert json.loads(shown)["whiteout"]
+    assert command_line.run("ls", f"{image}:/etc").stdout == b"dangling\nkept\nlink\n"
+    assert command_line.run("cat", image, "/etc/link").stdout == b""
+    for words in (["ls", f"{image}:/etc/gone"], ["ls", f"{image}:/etc/dangling"], ["ls", f"{image}:/etc/kept/"]):
+        done = command_line.run(*words, check=False)
+        assert done.returncode == 1
+        assert b"there is no /etc/" in done.stderr
+    done = command_line.run("cat", "--layer", "1", image, "/etc/gone", check=False)
+    assert b"is not a regular file" in done.stderr

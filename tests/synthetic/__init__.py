@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from lazylayer.blob import Blob
 from lazylayer.cache import Cache
@@ -105,10 +105,19 @@ def inflate(data: bytes | memoryview, size: int) -> bytes:
 class SyntheticLayer:
     """Files, each cut into chunks of `chunk_size`, each chunk a gzip member; `pack` puts files together.
 
-    With `pack`, all chunks of consecutive files share members of up to `pack` inflated bytes.
+    With `pack`, all chunks of consecutive files share members of up to `pack` inflated bytes. `links`
+    are symbolic links; files in `programs` can be executed.
     """
 
-    def __init__(self, files: dict[bytes, bytes], chunk_size: int = 1000, pack: int = 0, digests: bool = True) -> None:
+    def __init__(
+        self,
+        files: dict[bytes, bytes],
+        chunk_size: int = 1000,
+        pack: int = 0,
+        digests: bool = True,
+        links: Mapping[bytes, bytes] | None = None,
+        programs: Collection[bytes] = (),
+    ) -> None:
         self.files = files
         blob = bytearray(b"header--")
         places: list[tuple[bytes, int, bytes, int, int]] = []
@@ -138,7 +147,9 @@ class SyntheticLayer:
         builder = TreeBuilder()
         self.entries: dict[bytes, Entry] = {}
         for name, content in files.items():
-            entry = Entry(mode=0o100644, size=len(content), first_chunk=len(self.chunks))
+            entry = Entry(
+                mode=0o100755 if name in programs else 0o100644, size=len(content), first_chunk=len(self.chunks)
+            )
             for owner, file_offset, data, offset, inner in places:
                 if owner == name:
                     self.chunks.append(
@@ -151,5 +162,7 @@ class SyntheticLayer:
                     entry.chunk_count += 1
             builder.add(name, entry)
             self.entries[name] = entry
+        for name, target in (links or {}).items():
+            builder.add(name, Entry(mode=0o120777, size=len(target), target=target))
         self.chunks.finish(self.data_end)
         self.contents = LayerContents("synthetic", builder.finish(), self.chunks, sha256_digest(b"toc"), inflate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from lazylayer.contents import LayerContents
 from lazylayer.errors import MountError, NotFoundError
 from lazylayer.events import StateEvent
 from lazylayer.hooks import Hooks
+from lazylayer.image import Image
 from lazylayer.labels import TOC_DIGEST, layer_source_labels
 from lazylayer.layer import Layer
 from lazylayer.mounting import MountableTree, MountedTree, MountOptions
@@ -72,11 +74,17 @@ class MemoryPlugin:
         self.verify: Callable[[bytes], Exception | None] = lambda _: None
         self.before_mount: Callable[[], None] = lambda: None
         self.plan: Callable[[Layer], PrefetchPlan | None] = lambda _: None
+        self.prefetch_image: Callable[[Image], None] = lambda _: None
+        self.config: dict[str, Any] = {}
+        self.tagged = list(self.layers)
+        """The layers of the image that the tag names now."""
 
     def descriptors(self) -> list[Descriptor]:
         return [
-            Descriptor(MediaType.OCI_LAYER_GZIP, layer.digest, len(layer.data), {TOC_DIGEST: sha256_digest(b"toc")})
-            for layer in self.layers.values()
+            Descriptor(
+                MediaType.OCI_LAYER_GZIP, digest, len(self.layers[digest].data), {TOC_DIGEST: sha256_digest(b"toc")}
+            )
+            for digest in self.tagged
         ]
 
     def labels(self, number: int) -> dict[str, str]:
@@ -91,7 +99,7 @@ class MemoryPlugin:
         self.asked.append("resolve_image")
         if reference != REFERENCE:
             raise NotFoundError(f"{reference} does not exist")
-        config = ImageConfig()
+        config = ImageConfig(config=self.config)
         config_bytes = msgspec.json.encode(config)
         config_descriptor = Descriptor(MediaType.OCI_CONFIG, sha256_digest(config_bytes), len(config_bytes))
         manifest = Manifest(config_descriptor, self.descriptors(), 2, MediaType.OCI_MANIFEST)
@@ -122,6 +130,11 @@ class MemoryPlugin:
     def lazylayer_plan_prefetch(self, layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
         self.asked.append(f"plan_prefetch {layer.digest}")
         return self.plan(layer)
+
+    @hookimpl
+    def lazylayer_prefetch_image(self, image: Image, labels: Mapping[str, str]) -> None:
+        self.asked.append("prefetch_image")
+        self.prefetch_image(image)
 
     @hookimpl
     def lazylayer_probe_frontend(self, frontend: str) -> str | None:

@@ -120,11 +120,12 @@ def _find(tree: MountableTree, reference: Reference, path: bytes) -> Entry:
     from lazylayer.overlaid import follow
 
     found = follow((tree.tree,), path)
-    # A whiteout is there for who looks at a layer by itself.
-    entry = found.entry if found is not None else tree.tree.lookup(path)
-    if entry is None:
-        raise LayerError(f"{reference}: there is no {os.fsdecode(path)}")
-    return entry
+    if found is not None:
+        return found.entry
+    entry = tree.tree.lookup(path)
+    if entry is not None and entry.whiteout:
+        return entry  # for who looks at a layer by itself
+    raise LayerError(f"{reference}: there is no {os.fsdecode(path)}")
 
 
 def _listed(path: bytes, entry: Entry, recursive: bool) -> Iterator[tuple[bytes, Entry]]:

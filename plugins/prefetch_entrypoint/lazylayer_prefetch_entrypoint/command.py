@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ _SHELLS = frozenset({b"ash", b"bash", b"dash", b"sh", b"zsh"})
 _EXECUTABLE = 0o111
 _SHEBANG = 256
 _MAX_WORDS = 64
+_MAX_WORD = 16 * 1024
+_MAX_DIRECTORIES = 64
 
 
 def environment_of(config: Mapping[str, Any]) -> dict[bytes, bytes]:
     """The variables that a container is started with."""
-    pairs = [each.encode("utf-8", "surrogateescape").partition(b"=") for each in _texts(config.get("Env"))]
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _, value in (each.partition(b"=") for each in _words(config.get("Env")))}
 
 
 class Command:
@@ -35,20 +37,18 @@ class Command:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        words = [*_texts(config.get("Entrypoint")), *_texts(config.get("Cmd"))][:_MAX_WORDS]
-        self._words = [each.encode("utf-8", "surrogateescape") for each in words]
-        self._path = environment_of(config).get(b"PATH", _PATH).split(b":")
-        directory = config.get("WorkingDir")
-        self._directory = directory.encode("utf-8", "surrogateescape") if isinstance(directory, str) else b"/"
+        self._words = [*_words(config.get("Entrypoint")), *_words(config.get("Cmd"))][:_MAX_WORDS]
+        self._path = environment_of(config).get(b"PATH", _PATH).split(b":")[:_MAX_DIRECTORIES]
+        self._directory = (*_words([config.get("WorkingDir")]), b"/")[0]
 
-    def files(self, image: Image) -> Iterator[tuple[bytes, ImageFile]]:
-        """The program, and the programs and files among its arguments, each with its path; only what is there."""
+    def files(self, image: Image) -> Iterator[ImageFile]:
+        """The program, and the programs and files among its arguments; only what is there."""
         for number, word in enumerate(self._words):
             yield from self._named(image, word, is_program=number == 0)
-        if self._words and self._words[0].rpartition(b"/")[2] in _SHELLS and b"-c" in self._words[:-1]:
-            yield from self._named(image, _first_word(self._words[self._words.index(b"-c") + 1]), is_program=True)
+        if self._words and self._words[0].rpartition(b"/")[2] in _SHELLS:
+            yield from self._named(image, _first_word(_script_of(self._words)), is_program=True)
 
-    def interpreters(self, image: Image, script: ImageFile) -> Iterator[tuple[bytes, ImageFile]]:
+    def interpreters(self, image: Image, script: ImageFile) -> Iterator[ImageFile]:
         """The programs that a script's first line names: its interpreter, and what `env` is to run."""
         line = script.read(0, _SHEBANG)
         if not line.startswith(b"#!"):
@@ -60,7 +60,7 @@ class Command:
             for word in [each for each in words[1:] if not each.startswith(b"-") and b"=" not in each][:1]:
                 yield from self._named(image, word, is_program=True)
 
-    def _named(self, image: Image, word: bytes, *, is_program: bool) -> Iterator[tuple[bytes, ImageFile]]:
+    def _named(self, image: Image, word: bytes, *, is_program: bool) -> Iterator[ImageFile]:
         if not word or b"\0" in word:
             return
         if b"/" in word:
@@ -74,19 +74,32 @@ class Command:
             if found is not None and found.entry.is_file:
                 if is_program and not found.entry.mode & _EXECUTABLE:
                     continue
-                yield place, found
+                yield found
                 return
 
 
-def _texts(value: object) -> list[str]:
-    return [each for each in value if isinstance(each, str)] if isinstance(value, Sequence) else []
+def _words(value: object) -> list[bytes]:
+    """The texts in a list of a config, whatever it is; without those that are too long for a command's word."""
+    texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+    words = [each.encode("utf-8", "replace") for each in texts if len(each) <= _MAX_WORD]
+    return [each for each in words if b"\0" not in each]
+
+
+def _script_of(words: Sequence[bytes]) -> bytes:
+    """What a shell is told to run by `-c`, which may stand with other options, as in `-ec`."""
+    for option, script in pairwise(words):
+        if option.startswith(b"-") and not option.startswith(b"--") and option.endswith(b"c"):
+            return script
+    return b""
 
 
 def _first_word(script: bytes) -> bytes:
-    """The first command of a shell script of one line, as far as that can be told; `exec` is looked through."""
+    """The first command of a shell script, as far as that can be told; `exec` is looked through."""
+    lexer = shlex.shlex(script.decode("utf-8", "surrogateescape"), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
     try:
-        words = shlex.split(script.decode("utf-8", "surrogateescape"), comments=True)
+        return next(
+            (each.encode("utf-8", "surrogateescape") for each in lexer if each != "exec" and "=" not in each), b""
+        )
     except ValueError:
         return b""
-    names = [each for each in words if each != "exec" and "=" not in each]
-    return names[0].encode("utf-8", "surrogateescape") if names else b""

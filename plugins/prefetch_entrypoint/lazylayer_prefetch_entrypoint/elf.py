@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 __all__ = ["Needs", "read_needs"]
 
 _MAGIC = b"\x7fELF"
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
-_DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 15, 29
+_DT_NULL, _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_RPATH, _DT_RUNPATH = 0, 1, 5, 10, 15, 29
 _MAX_PROGRAM_HEADERS = 256
+_MAX_PROGRAM_HEADER = 256
 _MAX_DYNAMIC = 64 * 1024
 _MAX_STRINGS = 4 * 1024 * 1024
 _MAX_NAME = 4096
@@ -23,11 +25,15 @@ _MAX_LIBRARIES = 1000
 
 
 class Needs(NamedTuple):
-    """The path of the loader, empty for a library; names of libraries; directories to look for them first."""
+    """The path of the loader, empty for a library; names of libraries; directories to look for them.
 
-    loader: bytes
-    libraries: tuple[bytes, ...]
-    directories: tuple[bytes, ...]
+    `rpath` counts for what the libraries need too, and is empty where there is a `runpath`.
+    """
+
+    loader: bytes = b""
+    libraries: tuple[bytes, ...] = ()
+    rpath: tuple[bytes, ...] = ()
+    runpath: tuple[bytes, ...] = ()
 
 
 class _Segment(NamedTuple):
@@ -54,17 +60,23 @@ def _read(read: Callable[[int, int], bytes]) -> Needs | None:
     loader = next((read(each.offset, min(each.size, _MAX_NAME)) for each in segments if each.kind == _PT_INTERP), b"")
     dynamic = next((each for each in segments if each.kind == _PT_DYNAMIC), None)
     if dynamic is None:
-        return Needs(loader.partition(b"\0")[0], (), ())
+        return Needs(loader.partition(b"\0")[0])
     entry = struct.Struct(order + ("qQ" if wide else "iI"))
     data = read(dynamic.offset, min(dynamic.size, _MAX_DYNAMIC))
-    tags = list(entry.iter_unpack(data[: len(data) - len(data) % entry.size]))
+    tags = list(
+        takewhile(lambda each: each[0] != _DT_NULL, entry.iter_unpack(data[: len(data) - len(data) % entry.size]))
+    )
     known = dict(reversed(tags))
     strings = _strings(read, segments, known.get(_DT_STRTAB, 0), known.get(_DT_STRSZ, 0))
-    libraries = [_string(strings, value) for tag, value in tags[:_MAX_LIBRARIES] if tag == _DT_NEEDED]
-    # DT_RPATH is looked at only where there is no DT_RUNPATH (ld.so(8)).
-    places = [_string(strings, known[tag]) for tag in (_DT_RUNPATH, _DT_RPATH) if tag in known][:1]
-    directories = [each for place in places for each in place.split(b":") if each]
-    return Needs(loader.partition(b"\0")[0], tuple(each for each in libraries if each), tuple(directories))
+    libraries = [_string(strings, value) for tag, value in tags if tag == _DT_NEEDED][:_MAX_LIBRARIES]
+    paths = {tag: tuple(_string(strings, known[tag]).split(b":")) for tag in (_DT_RPATH, _DT_RUNPATH) if tag in known}
+    return Needs(
+        loader.partition(b"\0")[0],
+        tuple(each for each in libraries if each),
+        # ld.so(8): DT_RPATH counts only where there is no DT_RUNPATH.
+        paths.get(_DT_RPATH, ()) if _DT_RUNPATH not in paths else (),
+        paths.get(_DT_RUNPATH, ()),
+    )
 
 
 def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, order: str) -> Iterator[_Segment]:
@@ -76,7 +88,7 @@ def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, orde
         (start,) = struct.unpack_from(order + "I", header, 28)
         size, count = struct.unpack_from(order + "HH", header, 42)
         layout, wanted = struct.Struct(order + "IIIIIIII"), (0, 1, 2, 4)
-    if size < layout.size:
+    if not layout.size <= size <= _MAX_PROGRAM_HEADER:
         return
     table = read(start, size * min(count, _MAX_PROGRAM_HEADERS))
     for at in range(0, len(table) - layout.size + 1, size):

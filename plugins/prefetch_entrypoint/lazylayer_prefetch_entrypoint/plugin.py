@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
 import msgspec
 from loguru import logger
@@ -52,20 +53,32 @@ class PrefetchEntrypoint:
 
     @hookimpl
     def lazylayer_prefetch_image(self, image: Image) -> None:
-        """Fetches the image's program, unless the image says itself what to prefetch; watches for others."""
+        """Watches for programs; fetches that of the image, unless the image says itself what to prefetch."""
         if not self._options.max_bytes:
             return
         from lazylayer.image import ImageFile
 
         prefetch = _Prefetch(image, self._options.max_bytes)
+
+        def follow(layer: Layer, path: bytes, entry: Entry) -> None:
+            prefetch.follow(ImageFile(layer, entry, path))
+
+        for layer in image.layers:
+            layer.watch_programs(NAME, functools.partial(follow, layer))
         if not any(layer.tree.prefetch_landmark is not None for layer in image.layers):
             prefetch.run()
 
-        def follow(layer: Layer, path: bytes, entry: Entry) -> None:
-            prefetch.follow(path, ImageFile(layer, entry))
 
-        for layer in image.layers:
-            layer.watch_programs(functools.partial(follow, layer))
+class _Wanted(NamedTuple):
+    """A file to fetch, the directory that `$ORIGIN` is for it, and the DT_RPATH of those that it is loaded for."""
+
+    file: ImageFile
+    origin: bytes
+    rpath: tuple[bytes, ...] = ()
+
+    @classmethod
+    def program(cls, file: ImageFile) -> Self:
+        return cls(file, _directory_of(file.path))
 
 
 class _Prefetch:
@@ -87,31 +100,31 @@ class _Prefetch:
         """Fetches wave after wave until nothing more is needed."""
         from lazylayer_prefetch_entrypoint.linking import LOADER_CACHE
 
-        wave = dict(self._command.files(self._image))
-        if not wave:
+        files = list(self._command.files(self._image))
+        if not files:
             return
         loader_cache = self._image.find(LOADER_CACHE)
         if loader_cache is not None:
-            wave[LOADER_CACHE] = loader_cache
-        count = self._fetch(wave)
+            files.append(loader_cache)
+        count = self._fetch(map(_Wanted.program, files))
         reference = str(self._image.resolved.reference)
         logger.debug("{reference}: {count} files of its program were fetched ahead", reference=reference, count=count)
 
-    def follow(self, path: bytes, file: ImageFile) -> None:
+    def follow(self, file: ImageFile) -> None:
         """Fetches what a program needs that is being read, and was not foreseen."""
         if self._take(file):
-            self._fetch(self._needed_by(path, file))
+            self._fetch(self._needed_by(_Wanted.program(file)))
 
-    def _fetch(self, wave: dict[bytes, ImageFile]) -> int:
+    def _fetch(self, wave: Iterable[_Wanted]) -> int:
         """Fetches files, what these need, and so on; returns how many."""
         count = 0
         for _ in range(_MAX_WAVES):
-            wave = {path: file for path, file in wave.items() if self._take(file)}
-            if not wave:
+            taken = [each for each in wave if self._take(each.file)]
+            if not taken:
                 break
-            count += len(wave)
-            self._image.fetch(wave.values())
-            wave = {path: file for each in list(wave.items()) for path, file in self._needed_by(*each).items()}
+            count += len(taken)
+            self._image.fetch(each.file for each in taken)
+            wave = [needed for each in taken for needed in self._needed_by(each)]
         return count
 
     def _take(self, file: ImageFile) -> bool:
@@ -124,23 +137,26 @@ class _Prefetch:
             self._left -= file.entry.size
             return True
 
-    def _needed_by(self, path: bytes, file: ImageFile) -> dict[bytes, ImageFile]:
+    def _needed_by(self, wanted: _Wanted) -> Iterator[_Wanted]:
         from lazylayer_prefetch_entrypoint.elf import read_needs
-        from lazylayer_prefetch_entrypoint.linking import C_LIBRARY, READ_BY_C_LIBRARY
+        from lazylayer_prefetch_entrypoint.linking import C_LIBRARY, READ_BY_C_LIBRARY, with_origin
 
-        needs = read_needs(file.read)
+        needs = read_needs(wanted.file.read)
         if needs is None:
-            return dict(self._command.interpreters(self._image, file))
-        needed = {}
-        loader = self._image.find(needs.loader) if needs.loader else None
-        if loader is not None:
-            needed[needs.loader] = loader
-        origin = path.rpartition(b"/")[0]
+            yield from map(_Wanted.program, self._command.interpreters(self._image, wanted.file))
+            return
+        rpath = (*with_origin(needs.rpath, wanted.origin), *wanted.rpath)
+        runpath = with_origin(needs.runpath, wanted.origin)
         for library in needs.libraries:
-            found = self._linker.find(library, needs.directories, origin)
+            found = self._linker.find(library, () if runpath else rpath, runpath)
             if found is not None:
-                needed[library] = found
-        if C_LIBRARY in needed:
-            extra = {each: self._image.find(each) for each in READ_BY_C_LIBRARY}
-            needed |= {each: file for each, file in extra.items() if file is not None}
-        return needed
+                path, file = found
+                yield _Wanted(file, _directory_of(path), rpath)
+        for each in (needs.loader, *(READ_BY_C_LIBRARY if C_LIBRARY in needs.libraries else ())):
+            file_there = self._image.find(each) if each else None
+            if file_there is not None:
+                yield _Wanted.program(file_there)
+
+
+def _directory_of(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
