@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from weakref import WeakValueDictionary
 
 from loguru import logger
 
-from lazylayer.errors import LazylayerError
 from lazylayer.hooks import Hooks
 from lazylayer.image import open_image, resolve_image
 from lazylayer.labels import LayerSource
+from lazylayer.layer import Layer
 from lazylayer.layerstore import LayerStore
 from lazylayer.oci import Digest, Reference, ResolvedImage
 from lazylayer.settings import Settings
@@ -24,7 +25,8 @@ from lazylayer.settings import Settings
 __all__ = ["Neighbours"]
 
 AT_ONCE = 8
-_REMEMBERED = 1000
+_WHOLE_CHAIN = 50
+"""A chain of more layers than this may be cut: labels hold at most 4096 bytes."""
 
 
 class Neighbours:
@@ -37,25 +39,23 @@ class Neighbours:
         self._lock = threading.Lock()
         self._at_once = threading.BoundedSemaphore(AT_ONCE)
         self._busy_with: set[Reference] = set()
-        self._prefetched: dict[tuple[Reference, Digest], None] = {}
+        self._prefetched: WeakValueDictionary[tuple[Reference, Digest], Layer] = WeakValueDictionary()
+        """The layers of images that were prefetched, as long as they stay open."""
 
     def open(self, source: LayerSource, labels: Mapping[str, str], *, prefetch: bool) -> None:
         """Begins to open the neighbours that a layer's labels name; returns at once.
 
-        With `prefetch`, the image is prefetched too, if it was not.
+        With `prefetch`, the image is prefetched too, if it was not since its uppermost layer was opened.
         """
         missing = [each for each in source.neighbours if not self._layers.knows(source.reference, each)]
         uppermost = (source.neighbours or (source.digest,))[-1]
         with self._lock:
             prefetch = prefetch and self._settings.prefetch.enabled
-            prefetch = prefetch and (source.reference, uppermost) not in self._prefetched
+            done = (source.reference, uppermost) in self._prefetched and self._layers.knows(source.reference, uppermost)
+            prefetch = prefetch and not done
             if source.reference in self._busy_with or not (missing or prefetch):
                 return
             self._busy_with.add(source.reference)
-            if prefetch:
-                self._prefetched[source.reference, uppermost] = None
-                while len(self._prefetched) > _REMEMBERED:
-                    del self._prefetched[next(iter(self._prefetched))]
         arguments = (source, missing, dict(labels), prefetch)
         threading.Thread(target=self._run, args=arguments, name="lazylayer-neighbours", daemon=True).start()
 
@@ -65,10 +65,10 @@ class Neighbours:
             with self._at_once:
                 resolved = resolve_image(self._hooks, self._settings, reference)
                 self._open(resolved, missing, labels)
-                if prefetch and source.digest in [layer.digest for layer in resolved.manifest.layers]:
+                if prefetch and _names(source, resolved):
                     self._prefetch(resolved, labels)
-        except LazylayerError as error:
-            logger.debug("{reference}: layers were not opened ahead: {error}", reference=str(reference), error=error)
+        except Exception as error:  # noqa: BLE001 - mounts do without
+            logger.debug("{reference}: layers were not opened ahead: {error!r}", reference=str(reference), error=error)
         finally:
             with self._lock:
                 self._busy_with.discard(reference)
@@ -87,7 +87,16 @@ class Neighbours:
 
     def _prefetch(self, resolved: ResolvedImage, labels: Mapping[str, str]) -> None:
         image = open_image(self._layers, resolved, self._settings)
+        with self._lock:
+            self._prefetched.update({(image.resolved.reference, each.digest): each for each in image.layers})
         try:
             self._hooks.prefetch_image(image, labels)
         finally:
             image.close()
+
+
+def _names(source: LayerSource, resolved: ResolvedImage) -> bool:
+    """Whether labels are those of this image, rather than of one that its tag named before."""
+    layers = [layer.digest for layer in resolved.manifest.layers]
+    chain = [source.digest, *source.neighbours]
+    return set(chain) <= set(layers) and (chain[-1] == layers[-1] or len(chain) > _WHOLE_CHAIN)
