@@ -101,11 +101,12 @@ class PrefetchChoice:
     def _cover(self, names: Iterable[Name]) -> None:
         for path, is_directory in names:
             directory, _, name = path.rpartition(b"/")
+            at = path
             if name == OPAQUE_MARKER:
                 self._opaque.add(directory)
-                continue
-            at = path
-            if name.startswith(WHITEOUT_PREFIX):
+                # The directory is there, and takes the place of a file, though nothing may be in it.
+                at, is_directory = directory, True
+            elif name.startswith(WHITEOUT_PREFIX):
                 at = clean_path(directory + b"/" + name[len(WHITEOUT_PREFIX) :])
             if not is_directory:
                 self._covered.add(at)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lazylayer.errors import BuildError
@@ -119,6 +119,7 @@ def layers_of_names(draw: st.DrawFn) -> list[Names]:
 
 
 @given(layers_of_names(), st.booleans())
+@example([{b"a": False}, {b"a/.wh..wh..opq": False}], False)
 def test_choice_is_what_the_merged_tree_shows(layers: list[Names], from_trees: bool) -> None:
     trees = [tree_of(layer) for layer in layers]
     if from_trees:
