@@ -214,6 +214,7 @@ def _mount_and_read(world: World, who: str) -> None:
             world.said[f"{state.name} in the mount of {who}"] = state.read_bytes()
         world.run("status", "--json")
         world.run("status")
+        world.run("metrics")
         _look_at_processes(world)
         _take_files(world, f"during the mount of {who}")
     finally:

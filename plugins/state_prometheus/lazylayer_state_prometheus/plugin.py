@@ -1,0 +1,165 @@
+"""The plugin: which layers there are, what happened, and where to tell.
+
+Its lock guards what it knows; no state is asked for while it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+from loguru import logger
+
+from lazylayer import hookimpl
+from lazylayer.errors import ConfigurationError
+from lazylayer.events import LayerState, StateEvent
+from lazylayer.mounting import VirtualDirectory
+from lazylayer.settings import Settings
+
+if TYPE_CHECKING:
+    import click
+    from prometheus_client.core import Metric
+
+    from lazylayer.layer import Layer
+    from lazylayer_state_prometheus.families import Sums
+    from lazylayer_state_prometheus.server import MetricsServer
+
+__all__ = ["NAME", "Options", "StatePrometheus", "parse_address"]
+
+NAME = "state_prometheus"
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.state_prometheus]`."""
+
+    address: str = ""
+    """Where `lazylayer serve` offers metrics: HOST:PORT, [ADDRESS]:PORT or the path of a unix socket."""
+    layers: bool = True
+    """Whether each layer has series of its own."""
+
+
+class StatePrometheus:
+    """The plugin. While it has no address it keeps and imports nothing."""
+
+    def __init__(self) -> None:
+        self._options = Options()
+        self._lock = threading.Lock()
+        self._layers: dict[tuple[str, str], weakref.ref[Layer]] = {}
+        self._frontends: dict[str, str] = {}
+        self._events: dict[str, int] = {}
+        self._closed: Sums | None = None
+        self._frontend = ""
+        self._server: MetricsServer | None = None
+
+    @hookimpl
+    def lazylayer_configure(self, settings: Settings) -> None:
+        """Takes `[plugin.state_prometheus]`."""
+        self._options = settings.plugin_options(NAME, Options)
+        address = self._options.address
+        if address and not address.startswith("/"):
+            parse_address(address)
+
+    @hookimpl
+    def lazylayer_add_commands(self, cli: click.Group) -> None:
+        """Adds `metrics`."""
+        from lazylayer_state_prometheus.command import metrics
+
+        cli.add_command(metrics)
+
+    @hookimpl
+    def lazylayer_warm_up(self, frontend: str) -> None:
+        """Begins to offer metrics: only a daemon has an address to itself."""
+        self._frontend = frontend
+        if not self._options.address:
+            return
+        from lazylayer_state_prometheus.server import MetricsServer
+
+        try:
+            self._server = MetricsServer(self._options.address, self.render)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            logger.warning("no metrics at {address}: {reason}", address=self._options.address, reason=reason)
+        else:
+            logger.info("metrics are at {address}", address=self._options.address)
+
+    @hookimpl
+    def lazylayer_add_virtual_entries(self, layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+        """Nothing; but here every layer that is opened comes by."""
+        if self._options.address:
+            with self._lock:
+                self._layers[str(layer.reference), layer.digest] = weakref.ref(layer)
+        return None
+
+    @hookimpl
+    def lazylayer_report_state(self, event: StateEvent) -> None:
+        """Counts it."""
+        if not self._options.address:
+            return
+        with self._lock:
+            self._events[event.kind] = self._events.get(event.kind, 0) + 1
+            if event.kind == "mounted":
+                self._frontends[event.mountpoint] = self._frontend
+            elif event.kind == "unmounted":
+                self._frontends.pop(event.mountpoint, None)
+            elif event.kind == "closed":
+                for state in event.layers:
+                    if self._layers.pop((event.reference, state.digest), None) is not None:
+                        self._sums().add(state)
+
+    @hookimpl
+    def lazylayer_close(self) -> None:
+        """Ends the server."""
+        if self._server is not None:
+            self._server.close()
+
+    def render(self) -> bytes:
+        """All metrics, in Prometheus' text format."""
+        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+        registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=registry)
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of metrics, as a collector of prometheus_client."""
+        from prometheus_client.core import CounterMetricFamily
+
+        from lazylayer_state_prometheus.families import layer_families, sum_families
+
+        with self._lock:
+            layers = [layer for reference in self._layers.values() if (layer := reference()) is not None]
+            mounts: dict[str, int] = {}
+            for frontend in self._frontends.values():
+                mounts[frontend] = mounts.get(frontend, 0) + 1
+            kinds = dict(self._events)
+            closed = self._sums()
+        states: list[LayerState] = [layer.state() for layer in layers]
+        yield from sum_families(states, mounts, closed)
+        events = CounterMetricFamily("lazylayer_events", "What happened to layers and mounts.", labels=["kind"])
+        for kind, count in sorted(kinds.items()):
+            events.add_metric([kind], count)
+        yield events
+        if self._options.layers:
+            yield from layer_families(states)
+
+    def _sums(self) -> Sums:
+        from lazylayer_state_prometheus.families import Sums
+
+        if self._closed is None:
+            self._closed = Sums()
+        return self._closed
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[ADDRESS]:PORT`. Raises ConfigurationError."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        key = "plugin.state_prometheus.address"
+        message = f"{key}: {address!r} is neither HOST:PORT nor the absolute path of a socket"
+        raise ConfigurationError(message, key=key)
+    return host, int(port)
