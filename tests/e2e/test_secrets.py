@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 
 from e2e.command_line import CommandLine
@@ -24,12 +25,16 @@ from lazylayer.building import BuildOptions
 from lazylayer.program import Program
 from lazylayer.testing.registry import BasicAuthentication, ImageLayer, ScriptedRegistry, TokenAuthentication
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
+from servers.image_service import ImageService, pull_request
 from servers.kube_api import KubeApi
+from servers.process import ServerProcess
 
 pytestmark = pytest.mark.fuse
 
 NAME = "team/app"
-PASSWORDS = {who: f"{who}-Pa55w0rd-Tk3x" for who in ("file", "helper", "kube", "cri", "wrong", "mirror", "broken")}
+PASSWORDS = {
+    who: f"{who}-Pa55w0rd-Tk3x" for who in ("file", "helper", "kube", "cri", "wrong", "mirror", "broken", "kubelet")
+}
 IDENTITY_TOKEN = "identity-t0ken-9f31"
 API_TOKEN = "api-t0ken-77aa"
 HEADER = "header-s3cret-41d2"
@@ -64,12 +69,16 @@ class World:
     def reference(self, who: str) -> str:
         return f"{self.registries[who].host}/{NAME}:1"
 
-    def run(self, *arguments: str | Path, fails: bool = False, log_format: str = "text") -> str:
+    def command(self, *arguments: str | Path, log_format: str) -> list[str]:
         settings = {"log.level": "TRACE", "log.format": log_format}
         config = self.directory / "lazylayer.toml"
         command = self.shell.command(*arguments, settings=settings)
         at = command.index("--set")
         command[at:at] = ["--debug", "--config", str(config)]
+        return command
+
+    def run(self, *arguments: str | Path, fails: bool = False, log_format: str = "text") -> str:
+        command = self.command(*arguments, log_format=log_format)
         done = subprocess.run(command, capture_output=True, timeout=120, check=False)
         said = done.stdout + done.stderr
         self.said[f"{' '.join(map(str, arguments))} ({log_format}, {len(self.said)})"] = said
@@ -147,7 +156,8 @@ class World:
             [plugin.keychain_kube]
             kubeconfig = "{self.directory / "kubeconfig"}"
             [plugin.keychain_cri]
-            listen = "{self.directory / "unused.sock"}"
+            listen = "{self.directory / "cri.sock"}"
+            backend = "{self.directory / "backend.sock"}"
             """
         )
 
@@ -185,11 +195,43 @@ def use_everything(world: World) -> None:
         world.run("ls", world.reference("wrong"), fails=True, log_format=log_format)
         world.run("login-check", f"broken.example.com/{NAME}:1", fails=True, log_format=log_format)
         world.run("login-check", "--json", world.reference("wrong"), fails=True, log_format=log_format)
+    _pull_by_cri(world)
     for who in ("file", "kube"):
         _mount_and_read(world, who)
     for command in (["config", "show"], ["config", "show", "--json"], ["config", "check"], ["plugins", "list"]):
         world.run(*command)
     _take_files(world, "at the end")
+
+
+def _pull_by_cri(world: World) -> None:
+    """Has kubelet's pulls go by the proxy: good ones, one that fails, and one that cannot be read."""
+    backend = ImageService(world.directory / "backend.sock")
+    log = world.directory / "cri-proxy.log"
+    socket = world.directory / "cri.sock"
+    proxy = ServerProcess(world.command("cri-proxy", log_format="json"), log=log, ready=socket.exists)
+    proxy.start()
+    try:
+        _look_at_process(world, proxy.pid)
+        password = PASSWORDS["kubelet"]
+        with grpc.insecure_channel(f"unix:{socket}") as channel:
+            pull = channel.unary_unary("/runtime.v1.ImageService/PullImage")
+            for login in (
+                {"username": "kubelet", "password": password},
+                {"auth": encode("kubelet", password)},
+                {"auth": f"!{encode('broken', PASSWORDS['broken'])}"},
+                {"identity_token": IDENTITY_TOKEN},
+            ):
+                pull(pull_request(**login), timeout=100, wait_for_ready=True)
+            backend.answers["PullImage"] = lambda request, context: context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "the registry refused"
+            )
+            with pytest.raises(grpc.RpcError, match="refused"):
+                pull(pull_request(username="kubelet", password=password), timeout=100)
+    finally:
+        proxy.stop()
+        backend.close()
+    assert "its credentials are remembered" in log.read_text()
+    world.said["log of the CRI proxy"] = log.read_bytes()
 
 
 def _mount_and_read(world: World, who: str) -> None:
@@ -225,8 +267,12 @@ def _look_at_processes(world: World) -> None:
     mounts = json.loads(world.shell.run("status", "--json").stdout)["mounts"]
     assert mounts
     for pid in {each["pid"] for each in mounts}:
-        for name in ("cmdline", "comm", "limits"):
-            world.processes[f"{pid} {name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+        _look_at_process(world, pid)
+
+
+def _look_at_process(world: World, pid: int) -> None:
+    for name in ("cmdline", "comm", "limits"):
+        world.processes[f"{pid} {name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
 
 
 def _take_files(world: World, when: str) -> None:
