@@ -101,16 +101,20 @@ class PrefetchChoice:
     def _cover(self, names: Iterable[Name]) -> None:
         for path, is_directory in names:
             directory, _, name = path.rpartition(b"/")
-            at = path
             if name == OPAQUE_MARKER:
                 self._opaque.add(directory)
-                # The directory is there, and takes the place of a file, though nothing may be in it.
-                at, is_directory = directory, True
-            elif name.startswith(WHITEOUT_PREFIX):
+                # The directory is there, though nothing may be in it.
+                self._know(directory)
+                continue
+            at = path
+            if name.startswith(WHITEOUT_PREFIX):
                 at = clean_path(directory + b"/" + name[len(WHITEOUT_PREFIX) :])
             if not is_directory:
                 self._covered.add(at)
-            # Directories that are only implied take the place of a file too.
-            while at not in self._known:
-                self._known.add(at)
-                at = at.rpartition(b"/")[0]
+            self._know(at)
+
+    def _know(self, path: bytes) -> None:
+        """Directories that are only implied take the place of a file too."""
+        while path not in self._known:
+            self._known.add(path)
+            path = path.rpartition(b"/")[0]
