@@ -34,7 +34,7 @@ finally:
     print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr)
 """
 
-_LEVELS = (1, 2, 3, 6, 8)
+_LEVELS = (1, 2, 3, 5, 8)
 _GO = "ctr-remote image optimize"
 
 
@@ -55,7 +55,7 @@ def _measure(bench: Bench) -> None:
         for number in bench.runs():
             for level in bench.alternate([0, *levels], number):
                 if level:
-                    converted = _with_lazylayer(layout, scratch, level)
+                    converted = _with_lazylayer(layout, level)
                 else:
                     converted = _with_go(layout, scratch / f"go-{number}")
                 _record(bench, f"lazylayer convert --level {level}" if level else _GO, converted)
@@ -82,10 +82,9 @@ def _with_go(layout: Path, scratch: Path) -> _Converted:
     return _Converted(seconds, processors, _layer_bytes(layout, "go"))
 
 
-def _with_lazylayer(layout: Path, scratch: Path, level: int) -> _Converted:
-    command = [sys.executable, "-c", _RUN, f"--set=root={scratch}/root", f"--set=run={scratch}/run"]
-    command += ["--set=cache.chunks=cache_memory", "--set=cache.ranges=cache_memory"]
-    command += ["convert", "--level", str(level), f"oci:{layout}:plain", f"oci:{layout}:level-{level}"]
+def _with_lazylayer(layout: Path, level: int) -> _Converted:
+    command = [sys.executable, "-c", _RUN, "convert", "--level", str(level)]
+    command += [f"oci:{layout}:plain", f"oci:{layout}:level-{level}"]
     started, before = time.perf_counter(), _processors()
     process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
     seconds, processors = time.perf_counter() - started, _processors() - before
