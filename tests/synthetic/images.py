@@ -1,0 +1,60 @@
+"""Images in memory, opened as a mount would open them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from lazylayer.image import Image, open_image
+from lazylayer.layerstore import LayerStore
+from lazylayer.oci import Platform
+from lazylayer.settings import BackgroundSettings, FetchSettings, Settings
+from synthetic import SyntheticLayer
+from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
+
+__all__ = ["MemoryImage", "memory_image"]
+
+_SETTINGS = Settings(background=BackgroundSettings(enabled=False), fetch=FetchSettings(window_min=1, window_max=1))
+
+
+class MemoryImage:
+    """An open image, and how it is asked for its bytes."""
+
+    def __init__(self, plugin: MemoryPlugin, image: Image) -> None:
+        self.plugin = plugin
+        self.image = image
+
+    def requests(self) -> int:
+        """How many requests for bytes of its layers were made."""
+        return sum(len(source.asked) for source in self.plugin.sources.values())
+
+    def read(self, path: bytes, offset: int = 0, size: int = 1 << 30) -> bytes:
+        """What a container would read there."""
+        found = self.image.find(path)
+        assert found is not None, path
+        return found.read(offset, size)
+
+    def is_here(self, path: bytes) -> bool:
+        """Whether all of a file can be read without a request; reads it."""
+        before = self.requests()
+        self.read(path)
+        return self.requests() == before
+
+
+@contextmanager
+def memory_image(*layers: SyntheticLayer, config: Mapping[str, Any] | None = None) -> Iterator[MemoryImage]:
+    """An image of these layers, lowest first, that nobody fetches ahead."""
+    plugin = MemoryPlugin(list(layers))
+    plugin.config = dict(config or {})
+    program = SyntheticProgram(plugin, _SETTINGS)
+    store = LayerStore(program.settings, program.hooks)
+    resolved = program.hooks.resolve_image(REFERENCE, Platform("amd64", "linux"))
+    image = open_image(store, resolved, program.settings)
+    for layer in image.layers:
+        layer.find_siblings()
+    try:
+        yield MemoryImage(plugin, image)
+    finally:
+        image.close()
+        store.close()
