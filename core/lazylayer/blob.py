@@ -46,6 +46,7 @@ class Blob:
         self._reading: dict[Extent, Future[bytes]] = {}
         self._present = ExtentSet()
         self._from_cache: set[str] = set()
+        self._fetched: set[str] = set()
 
     @property
     def size(self) -> int:
@@ -131,13 +132,21 @@ class Blob:
         with self._lock:
             self._present.add(start, end)
 
-    def forget_cached_ranges(self) -> bool:
-        """Drops the ranges that came from the cache, since they proved bad; whether there were any."""
+    def forget_ranges(self, error: Exception) -> bool:
+        """Drops the ranges that `read` has returned, since they proved bad; whether others may be had.
+
+        Those that came from the cache are fetched the next time. If none did, their source is told.
+        """
         with self._lock:
-            keys, self._from_cache = self._from_cache, set()
-        for key in keys:
+            cached, self._from_cache = self._from_cache, set()
+            fetched, self._fetched = self._fetched, set()
+        for key in cached | fetched:
             self._ranges.remove(key)
-        return bool(keys)
+        return bool(cached) or (bool(fetched) and self.doubt(error))
+
+    def doubt(self, error: Exception) -> bool:
+        """Tells the source that it served wrong bytes; whether asking again may do better. See `BlobSource.doubt`."""
+        return self._source is not None and self._source.doubt(error)
 
     def describe(self) -> str:
         """Where the bytes come from, for people, or an empty string while nobody asked."""
@@ -159,6 +168,8 @@ class Blob:
             return data
         data = b"".join(piece for _, piece in self.stream([extent])) if extent.size else b""
         self._ranges.put(key, data)
+        with self._lock:
+            self._fetched.add(key)
         return data
 
     def _cached_size(self) -> int:

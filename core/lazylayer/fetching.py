@@ -46,6 +46,16 @@ class _Flight:
         self.error: LazylayerError | None = None
         self.abandoned = False
 
+    @property
+    def is_good(self) -> bool:
+        """Whether every chunk is what it should be."""
+        return self.error is None and not any(isinstance(each, LazylayerError) for each in self.chunks.values())
+
+    def failure(self) -> LazylayerError:
+        """What is wrong with a flight that is not good."""
+        wrong = [each for each in self.chunks.values() if isinstance(each, LazylayerError)]
+        return self.error or wrong[0]
+
 
 class Fetcher:
     """Reads the chunks of one layer. Safe to use from any thread.
@@ -322,8 +332,13 @@ class Fetcher:
         """Fetches claimed members; returns whether all of them came. Raises what went wrong."""
         if not claimed:
             return True
+        wrong: dict[int, _Flight] = {}
         try:
-            return self._receive(claimed, turn)
+            done = self._receive(claimed, turn, wrong)
+            if wrong and self._blob.doubt(next(iter(wrong.values())).failure()):
+                again, wrong = wrong, {}
+                self._receive(again, None, wrong)
+            return done
         except LazylayerError as error:
             self._fail(claimed, error)
             raise
@@ -332,9 +347,12 @@ class Fetcher:
             self._fail(claimed, failure)
             raise failure from error
         finally:
+            for member, flight in wrong.items():
+                self._arrive(member, flight)
             self._abandon(claimed)
 
-    def _receive(self, claimed: dict[int, _Flight], turn: Turn | None) -> bool:
+    def _receive(self, claimed: dict[int, _Flight], turn: Turn | None, wrong: dict[int, _Flight]) -> bool:
+        """Fetches members and has their readers served; those that are not what they should be get into `wrong`."""
         members = [WantedMember.of(self._table, number) for number in claimed]
         started = first = time.monotonic()
         received = 0
@@ -351,7 +369,11 @@ class Fetcher:
                     buffer += memoryview(piece)[max(member.start - at, 0) : member.end - at]
                     if member.end > end:
                         break
-                    self._complete(member, buffer, claimed[member.number])
+                    flight = claimed[member.number]
+                    if self._unpack(member, buffer, flight):
+                        self._arrive(member.number, flight)
+                    else:
+                        wrong[member.number] = flight
                     buffer = bytearray()
                     member = next(waiting, None)
                 if turn is not None and member is not None and turn.should_yield():
@@ -360,12 +382,17 @@ class Fetcher:
             self._readahead.link.observe(first - started, received, time.monotonic() - first)
         return True
 
-    def _complete(self, member: WantedMember, data: bytearray, flight: _Flight) -> None:
-        """Inflates and verifies a member, wakes its readers, then keeps its chunks."""
+    def _unpack(self, member: WantedMember, data: bytearray, flight: _Flight) -> bool:
+        """Inflates and verifies a member; whether all of it is what it should be."""
+        flight.error, flight.chunks = None, {}
         try:
             flight.chunks = unpack(self._blob.digest, self._table, member, data, self._inflate)
         except VerificationError as error:
             flight.error = error
+        return flight.is_good
+
+    def _arrive(self, member: int, flight: _Flight) -> None:
+        """Wakes the readers of a member that came, then keeps its chunks."""
         with self._lock:
             self._keeping += 1
         flight.done.set()
@@ -376,9 +403,8 @@ class Fetcher:
             self._keeping -= 1
             self._kept.notify_all()
             # In one step, so that a reader who finds no flight any more knows to look in the store.
-            self._land(member.number, flight)
-            good = flight.error is None and not any(isinstance(each, LazylayerError) for each in flight.chunks.values())
-            completed = good and self._mark_held(member.number)
+            self._land(member, flight)
+            completed = flight.is_good and self._mark_held(member)
         if completed:
             self._on_complete()
 

@@ -193,9 +193,9 @@ class LayerStore:
         companions = Companions(self._hooks, reference, descriptor.digest, self._ranges)
         try:
             return self._hooks.open_layer(blob, descriptor, verify, companions)
-        except LayerError:
-            # All that came from the cache is suspect.
-            if not any([blob.forget_cached_ranges(), companions.forget_cached()]):
+        except LayerError as error:
+            # All that was read is suspect: a cache has damaged it, or a mirror serves something else.
+            if not any([blob.forget_ranges(error), companions.forget_cached()]):
                 raise
         return self._hooks.open_layer(blob, descriptor, verify, companions)
 

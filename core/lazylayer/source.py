@@ -77,6 +77,15 @@ class BlobSource(ABC):
         when they are refused.
         """
 
+    def doubt(self, error: Exception) -> bool:
+        """Hears that what was served last proved to be wrong; `error` says how.
+
+        Returns whether asking again may do better: a source with several places to ask leaves the
+        one that served these bytes alone for a while, and says True as long as there is another.
+        """
+        del error
+        return False
+
     def describe(self) -> str:
         """Where the bytes come from, for people: a host or a path. Holds no secrets and no query."""
         return type(self).__name__

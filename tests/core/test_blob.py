@@ -86,9 +86,14 @@ def test_bad_cached_ranges_can_be_forgotten() -> None:
     source = MemorySource(DATA)
     blob = make_blob(DATA, source, ranges)
     assert blob.read(0, 10) == b"0123456789"
-    assert blob.forget_cached_ranges()
+    wrong = FormatError("wrong")
+    assert blob.forget_ranges(wrong)
     assert blob.read(0, 10) == DATA[:10]
-    assert not blob.forget_cached_ranges()
+    asked = len(source.asked)
+    assert not blob.forget_ranges(wrong), "they came from the only source"
+    assert blob.read(0, 10) == DATA[:10]
+    assert len(source.asked) == asked + 1, "what proved bad is in no cache"
+    assert not blob.forget_ranges(wrong) and not blob.forget_ranges(wrong)
 
 
 class Misbehaving(BlobSource):

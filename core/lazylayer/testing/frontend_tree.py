@@ -29,8 +29,8 @@ class SampleTree:
     """A `MountableTree` whose files are read from memory, from `contents` or made up.
 
     Made-up content differs from file to file and repeats only after a million bytes, so that bytes
-    from a wrong place are found out. `complete` may be set. `fail` is raised by reads while it is set; `short` lets reads
-    answer with too few bytes; `gate` holds reads up while it is cleared.
+    from a wrong place are found out. `complete` may be set. `fail` is raised by reads while it is set;
+    `short` lets reads answer with too few bytes; `gate` holds reads up while it is cleared.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
+from lazylayer.errors import VerificationError
 from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor
 from lazylayer.source import BlobSource
@@ -45,6 +46,16 @@ class MirroredBlob(BlobSource):
                 self._route.failed(repository, self._descriptor.digest, error)
                 failures.add(repository, error)
         raise failures.last()
+
+    def doubt(self, error: Exception) -> bool:
+        """See `BlobSource.doubt`: the place that served last is passed over for this blob."""
+        served_by = self._served_by
+        subject = self._descriptor.digest
+        for repository in self._route.places("pull", subject):
+            if served_by is not None and self._source(repository) is served_by:
+                self._route.failed(repository, subject, VerificationError(f"{repository}: {error}"))
+        others = self._route.places("pull", subject)
+        return self._source(others[0]) is not served_by
 
     def check(self) -> None:
         """See `BlobSource.check`."""

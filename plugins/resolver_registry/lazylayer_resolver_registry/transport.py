@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -81,10 +80,17 @@ class Patience:
         self._transport.pause(max(pause, error.after))
 
 
-class _Client(NamedTuple):
-    client: httpx.Client
-    changed: tuple[int, ...]
-    """When its certificates were changed."""
+class _Client:
+    """A client, closed once it was replaced and nobody uses it. `Transport._lock` guards the counts."""
+
+    __slots__ = ("changed", "client", "retired", "users")
+
+    def __init__(self, client: httpx.Client, changed: tuple[int, ...]) -> None:
+        self.client = client
+        self.changed = changed
+        """When its certificates were changed."""
+        self.users = 0
+        self.retired = False
 
 
 class Transport:
@@ -97,7 +103,6 @@ class Transport:
         self._proxies = Proxies.of_environment()
         self._lock = threading.Lock()
         self._clients: dict[tuple[bool, str, ConnectionOptions], _Client] = {}
-        self._replaced: list[httpx.Client] = []
         self._closing = threading.Event()
 
     @contextmanager
@@ -114,10 +119,10 @@ class Transport:
         Raises RetryableError for what goes wrong on the way, also while the body is read inside;
         ConfigurationError for certificates and proxies that cannot be used.
         """
-        client = self._client(url, connection)
+        chosen = self._client(url, connection)
         try:
-            request = client.build_request(method, url, headers=httpx.Headers(headers), content=content)
-            response = client.send(request, stream=True)
+            request = chosen.client.build_request(method, url, headers=httpx.Headers(headers), content=content)
+            response = chosen.client.send(request, stream=True)
             try:
                 step("{method} {url} answered {status}", method=method, url=shown(url), status=response.status_code)
                 yield response
@@ -133,11 +138,13 @@ class Transport:
             if not self._closing.is_set():  # else the client was closed by another thread
                 raise
             raise UnavailableError("lazylayer is ending") from error
+        finally:
+            self._leave(chosen)
 
     def warm_up(self) -> None:
         """Makes the clients that most requests use, certificates loaded. Raises ConfigurationError."""
         for scheme in ("http", "https"):
-            self._client(httpx.URL(f"{scheme}://registry.invalid"), UNCONFIGURED)
+            self._leave(self._client(httpx.URL(f"{scheme}://registry.invalid"), UNCONFIGURED))
 
     def patience(self, attempts: int = 0) -> Patience:
         """A new count of attempts, by default as many as the options say."""
@@ -152,15 +159,15 @@ class Transport:
         """Closes all connections; requests that wait for their next attempt end."""
         self._closing.set()
         with self._lock:
-            clients = [*self._replaced, *(each.client for each in self._clients.values())]
-            self._clients, self._replaced = {}, []
-        for client in clients:
-            client.close()
+            clients, self._clients = list(self._clients.values()), {}
+        for each in clients:
+            each.client.close()
 
-    def _client(self, url: httpx.URL, connection: ConnectionOptions) -> httpx.Client:
-        """The client for a kind of host: certificates are only loaded when something needs them.
+    def _client(self, url: httpx.URL, connection: ConnectionOptions) -> _Client:
+        """The client for a kind of host, to be given back by `_leave`.
 
-        They are loaded again when their files have changed, since mounts outlive certificates.
+        Certificates are only loaded when something needs them, and again when their files have changed,
+        since mounts outlive certificates.
         """
         fresh = connection.refreshed()
         proxy = fresh.proxy or self._proxies.proxy(url)
@@ -170,8 +177,21 @@ class Transport:
                 raise UnavailableError("lazylayer is ending")
             known = self._clients.get(key)
             if known is None or known.changed != fresh.changed:
-                known = self._clients[key] = self._make_client(key[0], proxy, fresh, known)
-            return known.client
+                before, known = known, self._make_client(key[0], proxy, fresh, known)
+                self._clients[key] = known
+                if before is not None and before is not known:
+                    before.retired = True
+                    if not before.users:
+                        before.client.close()
+            known.users += 1
+            return known
+
+    def _leave(self, client: _Client) -> None:
+        with self._lock:
+            client.users -= 1
+            unused = client.retired and not client.users
+        if unused:
+            client.client.close()
 
     def _make_client(self, secure: bool, proxy: str, connection: ConnectionOptions, before: _Client | None) -> _Client:
         """A client, or the one `before` when the new certificates cannot be used (they may be half written)."""
@@ -182,8 +202,6 @@ class Transport:
                 raise
             logger.warning("{error}; going on with what was there before", error=str(error))
             return before
-        if before is not None:
-            self._replaced.append(before.client)  # may be in use: closed at the end
         return _Client(client, connection.changed)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,9 +21,11 @@ from lazylayer.oci import parse_reference
 from lazylayer.settings import ResolveSettings, Settings
 from lazylayer.testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthentication
 from lazylayer_resolver_registry import ResolverRegistry
+from lazylayer_resolver_registry import transport as transport_module
 from lazylayer_resolver_registry.connections import ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
+from lazylayer_resolver_registry.transport import Transport
 from synthetic.registry_client import PLATFORM, REPOSITORY, Client, fetched
 
 FAR = "registry.invalid"
@@ -253,3 +257,31 @@ def test_the_end_of_the_program_ends_waiting(registry: ScriptedRegistry) -> None
         client.plugin.lazylayer_close()
         with pytest.raises(UnavailableError, match="lazylayer is ending"):
             waiting.result(30)
+
+
+def test_a_client_that_was_replaced_is_closed_when_nobody_uses_it(
+    registry: ScriptedRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[httpx.Client] = []
+
+    def make(*arguments: Any) -> httpx.Client:
+        made.append(make_client(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(transport_module, "make_client", make)
+    certificate = tmp_path / "ca.crt"
+    certificate.write_text("one")
+    connection = ConnectionOptions(ca=(str(certificate),)).stamped()
+    transport = Transport(Options())
+    url = httpx.URL(f"{registry.url}/v2/")
+    with transport.send("GET", url, {}, connection=connection) as response:
+        os.utime(certificate, ns=(1, 1))
+        with transport.send("GET", url, {}, connection=connection):
+            assert [client.is_closed for client in made] == [False, False]
+        assert response.read() is not None
+    assert [client.is_closed for client in made] == [True, False]
+    os.utime(certificate, ns=(2, 2))
+    with transport.send("GET", url, {}, connection=connection):
+        assert [client.is_closed for client in made] == [True, True, False]
+    transport.close()
+    assert all(client.is_closed for client in made)
