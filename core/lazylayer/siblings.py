@@ -11,6 +11,7 @@ Written once, then only read, from any thread.
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections.abc import Callable
 from itertools import pairwise
@@ -27,6 +28,7 @@ _SEARCHED = 256
 _FOLLOWING = 2
 """How many members of a program are fetched with the one that is needed."""
 _EXECUTABLE = 0o111
+_LIBRARY = re.compile(rb"\.so(\.[0-9][^/]*)?$")
 
 
 class Siblings:
@@ -89,4 +91,4 @@ class Siblings:
 
 
 def _is_program(name: bytes, entry: Entry) -> bool:
-    return bool(entry.mode & _EXECUTABLE) or b".so" in name
+    return bool(entry.mode & _EXECUTABLE) or _LIBRARY.search(name) is not None

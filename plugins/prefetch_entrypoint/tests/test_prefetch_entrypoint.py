@@ -1,0 +1,264 @@
+"""Images whose program is fetched ahead, and programs that are followed when they are loaded."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+
+import pytest
+
+from lazylayer.errors import UnavailableError
+from lazylayer.settings import Settings
+from lazylayer_prefetch_entrypoint import NAME, PrefetchEntrypoint
+from synthetic import SyntheticLayer
+from synthetic.elf_files import make_elf, make_loader_cache
+from synthetic.images import MemoryImage, memory_image
+
+GLIBC = b"lib64/ld-linux.so.2"
+NUMBERS = itertools.count()
+
+
+def filler(seed: int, size: int = 2000) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def elf(*libraries: bytes, rpath: bytes | None = None, runpath: bytes | None = None, program: bool = False) -> bytes:
+    """A file of some chunks that needs these; no other has its content."""
+    behind = filler(next(NUMBERS), 3000)
+    return make_elf(libraries, loader=b"/" + GLIBC if program else b"", rpath=rpath, runpath=runpath, behind=behind)
+
+
+BASE = {
+    GLIBC: elf(),
+    b"lib64/libc.so.6": elf(b"ld-linux.so.2"),
+    b"usr/lib64/libz.so.1": elf(b"libc.so.6"),
+    b"etc/ld.so.cache": make_loader_cache([(b"libdeep.so.1", b"/opt/deep/libdeep.so.1")]),
+    b"etc/passwd": b"root:x:0:0::/:/bin/sh\n",
+    b"opt/deep/libdeep.so.1": elf(b"libz.so.1"),
+    b"usr/share/data": filler(1),
+}
+APP = {
+    b"app/server": elf(b"libdeep.so.1", b"libc.so.6", program=True),
+    b"app/start.sh": b"#!/bin/sh\nexec /app/server\n",
+    b"app/config": filler(2),
+    b"app/unused": filler(3),
+    b"bin/sh": elf(b"libc.so.6", program=True),
+}
+SERVER = {"Entrypoint": ["/app/server", "/app/config"]}
+OF_SERVER = [GLIBC, b"lib64/libc.so.6", b"usr/lib64/libz.so.1", b"opt/deep/libdeep.so.1", b"app/server", b"app/config"]
+
+
+def image_of(
+    app: Mapping[bytes, bytes] = APP,
+    config: Mapping[str, object] = SERVER,
+    base: Mapping[bytes, bytes] = BASE,
+    links: Mapping[bytes, bytes] | None = None,
+) -> AbstractContextManager[MemoryImage]:
+    """An image of two layers, everything in which can be executed but what lies in /etc."""
+    layers = [
+        SyntheticLayer(dict(files), programs=[name for name in files if name[:4] != b"etc/"], links=links)
+        for files in (base, app)
+    ]
+    return memory_image(*layers, config=config)
+
+
+def plugin(max_bytes: int = 64 << 20) -> PrefetchEntrypoint:
+    made = PrefetchEntrypoint()
+    made.lazylayer_configure(Settings(plugin={NAME: {"max_bytes": max_bytes}}))
+    return made
+
+
+def here(image: MemoryImage, names: Mapping[bytes, bytes]) -> list[bytes]:
+    """Those of the files that are in the cache."""
+    return sorted(name for name in names if image.is_here(name))
+
+
+def until_quiet() -> None:
+    """Waits for every thread that fetches, and then follows."""
+    pause = threading.Event()
+    while [each for each in threading.enumerate() if each.name in ("lazylayer-fetch", "lazylayer-files")]:
+        pause.wait(0.005)
+
+
+def watched(image: MemoryImage) -> list[bytes]:
+    """From now on the paths of which readers had the start fetched."""
+    told: list[bytes] = []
+    for layer in image.image.layers:
+        layer.watch_programs("test", lambda path, _: told.append(path))
+    return told
+
+
+def test_the_program_and_all_that_it_is_linked_with_is_here_before_it_starts() -> None:
+    with image_of() as image:
+        before = image.requests()
+        plugin().lazylayer_prefetch_image(image.image)
+        assert image.requests() - before <= 4, "the program; its libraries; theirs, twice"
+        assert here(image, {**BASE, **APP}) == sorted([*OF_SERVER, b"etc/ld.so.cache", b"etc/passwd"])
+
+
+def test_a_script_leads_to_its_interpreter() -> None:
+    with image_of(config={"Cmd": ["/app/start.sh"]}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, APP) == [b"app/start.sh", b"bin/sh"]
+
+
+def test_an_image_without_a_command_costs_nothing() -> None:
+    for config in ({}, {"Cmd": ["/none"]}):
+        with image_of(config=config) as image:
+            before = image.requests()
+            plugin().lazylayer_prefetch_image(image.image)
+            assert image.requests() == before
+
+
+def test_the_origin_of_a_program_is_where_its_links_lead() -> None:
+    app = {
+        b"opt/tool/bin/tool": elf(b"libtool.so", runpath=b"$ORIGIN/../lib", program=True),
+        b"opt/tool/lib/libtool.so": elf(),
+        b"usr/lib/libtool.so": elf(b"wrong"),
+    }
+    links = {b"usr/bin/tool": b"../../opt/tool/bin/tool"}
+    with image_of(app, {"Cmd": ["tool"]}, links=links) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, app) == [b"opt/tool/bin/tool", b"opt/tool/lib/libtool.so"]
+
+
+def test_the_origin_of_a_library_is_where_it_lies() -> None:
+    """As in what pip installs: libraries of their own, beside those that need them."""
+    app = {
+        b"venv/bin/program": elf(b"one.so", rpath=b"$ORIGIN/../lib/one", program=True),
+        b"venv/lib/one/one.so": elf(b"two.so", runpath=b"${ORIGIN}/../one.libs"),
+        b"venv/lib/one.libs/two.so": elf(b"three.so", runpath=b"$ORIGIN"),
+        b"venv/lib/one.libs/three.so": elf(b"two.so"),
+    }
+    with image_of(app, {"Cmd": ["/venv/bin/program"]}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, app) == sorted(app)
+
+
+def test_an_rpath_counts_for_what_libraries_need_and_a_runpath_does_not() -> None:
+    app = {
+        b"app/one": elf(b"first.so", rpath=b"/r", program=True),
+        b"app/two": elf(b"other.so", runpath=b"/u", program=True),
+        b"r/first.so": elf(b"second.so"),
+        b"r/second.so": elf(b"third.so", runpath=b"/nowhere"),
+        b"r/third.so": elf(),
+        b"u/other.so": elf(b"another.so"),
+        b"u/another.so": elf(),
+    }
+    with image_of(app, {"Cmd": ["/app/one", "/app/two"]}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, app) == [b"app/one", b"app/two", b"r/first.so", b"r/second.so", b"u/other.so"]
+
+
+def test_the_library_path_of_the_image_counts() -> None:
+    app = {b"app/one": elf(b"a.so", program=True), b"x/a.so": elf(), b"lib/a.so": elf(b"wrong")}
+    with image_of(app, {"Cmd": ["/app/one"], "Env": ["LD_LIBRARY_PATH=/none:/x"]}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, app) == [b"app/one", b"x/a.so"]
+
+
+def test_libraries_that_need_each_other_come_once() -> None:
+    app = {b"p": elf(b"a.so", program=True), b"lib/a.so": elf(b"b.so", b"a.so"), b"lib/b.so": elf(b"a.so")}
+    with image_of(app, {"Cmd": ["/p"]}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, app) == sorted(app)
+
+
+def test_an_endless_chain_of_libraries_ends() -> None:
+    app = {b"lib/%d.so" % number: elf(b"%d.so" % (number + 1)) for number in range(100)}
+    app[b"p"] = elf(b"0.so", program=True)
+    with image_of(app, {"Cmd": ["/p"]}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert 10 <= len(here(image, app)) <= 20
+
+
+def test_no_more_is_fetched_than_may_be() -> None:
+    size = len(APP[b"app/server"])
+    with image_of() as image:
+        plugin(size).lazylayer_prefetch_image(image.image)
+        assert here(image, {**BASE, **APP}) == [b"app/server", b"etc/ld.so.cache"]
+    with image_of() as image:
+        plugin(size - 1).lazylayer_prefetch_image(image.image)
+        assert b"app/server" not in here(image, APP), "what is larger than that is left out"
+
+
+def test_nothing_is_fetched_nor_followed_when_nothing_may_be() -> None:
+    with image_of() as image:
+        before = image.requests()
+        plugin(0).lazylayer_prefetch_image(image.image)
+        assert image.requests() == before
+        image.read(b"app/server", 0, 10)
+        until_quiet()
+        assert image.requests() == before + 1
+
+
+def test_an_image_that_says_what_it_reads_is_followed_only() -> None:
+    app = {**APP, b".prefetch.landmark": b"\xf0"}
+    with image_of(app) as image:
+        before = image.requests()
+        plugin().lazylayer_prefetch_image(image.image)
+        assert image.requests() == before
+        image.read(b"bin/sh", 0, 10)
+        until_quiet()
+        assert here(image, BASE) == [b"etc/ld.so.cache", b"etc/passwd", GLIBC, b"lib64/libc.so.6"]
+
+
+def test_a_program_that_nobody_foresaw_is_followed_to_its_libraries() -> None:
+    app = {**APP, b"usr/bin/other": elf(b"extra.so", program=True), b"lib/extra.so": elf(b"libz.so.1")}
+    with image_of(app) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        image.read(b"usr/bin/other", 0, 10)
+        until_quiet()
+        before = image.requests()
+        assert len(image.read(b"lib/extra.so")) == len(app[b"lib/extra.so"])
+        assert image.requests() == before
+
+
+def test_programs_are_followed_where_the_prefetch_failed() -> None:
+    with image_of() as image:
+        for source in image.plugin.sources.values():
+            source.fail = lambda _: UnavailableError("away")
+        with pytest.raises(UnavailableError):
+            plugin().lazylayer_prefetch_image(image.image)
+        for source in image.plugin.sources.values():
+            source.fail = lambda _: None
+        image.read(b"bin/sh", 0, 10)
+        until_quiet()
+        assert here(image, BASE) == [b"etc/ld.so.cache", b"etc/passwd", GLIBC, b"lib64/libc.so.6"]
+
+
+def test_what_is_followed_counts_too() -> None:
+    with image_of(config={}) as image:
+        plugin(len(APP[b"bin/sh"]) + len(BASE[b"lib64/libc.so.6"])).lazylayer_prefetch_image(image.image)
+        image.read(b"bin/sh", 0, 10)
+        until_quiet()
+        assert here(image, BASE) == [b"etc/ld.so.cache", b"lib64/libc.so.6"]
+
+
+def test_whoever_watches_too_is_told_as_well() -> None:
+    with image_of(config={}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        told = watched(image)
+        image.read(b"bin/sh", 0, 10)
+        until_quiet()
+        assert told == [b"/bin/sh"], "what was fetched ahead is no reader's miss"
+
+
+def test_readers_at_the_same_time_are_followed_without_trouble() -> None:
+    names = [b"usr/bin/%d" % number for number in range(30)]
+    app = {name: elf(b"%d.so" % number, b"libc.so.6", program=True) for number, name in enumerate(names)}
+    app |= {b"lib/%d.so" % number: elf(b"libz.so.1") for number in range(30)}
+    with image_of(app, {}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        threads = [threading.Thread(target=image.read, args=(name, 0, 10)) for name in names]
+        start: list[Callable[[], None]] = [each.start for each in threads]
+        for each in start:
+            each()
+        for thread in threads:
+            thread.join()
+        until_quiet()
+        libraries = {name: data for name, data in app.items() if name.startswith(b"lib/")}
+        assert here(image, libraries) == sorted(libraries)
