@@ -31,9 +31,13 @@ __all__ = ["RegistryBlob"]
 _MAX_RANGES = 64
 """Ranges in one request: many servers refuse headers of more than 4 KiB."""
 _MAX_HOPS = 5
+_FIRST_BYTE = "bytes=0-0"
 _STALE = frozenset({400, 401, 403, 404, 410})
 """What a blob storage answers to a URL whose time is over."""
 _NO_MULTI_RANGE = frozenset({400, 416, 501})
+_TAIL = 320 * 1024
+"""Bytes from the end of a blob of unknown size that are asked for together with its size: a table of
+contents lies there, and would cost a round trip of its own."""
 
 
 class RegistryBlob(BlobSource):
@@ -46,11 +50,18 @@ class RegistryBlob(BlobSource):
         self._lock = threading.Lock()
         self._location: httpx.URL | None = None
         self._told_whole = False
+        self._tail = b""
         self.size = descriptor.size or self._find_size()
 
     def fetch(self, extents: Sequence[Extent]) -> Generator[tuple[int, bytes], None, None]:
         """See `BlobSource.fetch`. What fails in the middle is asked for again from there on."""
-        return self._fetch(list(extents), self._client.patience())
+        tail = self._take_tail(extents)
+        start = self.size - len(tail)
+        missing = [Extent(each.start, min(each.end, start)) for each in extents if each.start < start]
+        if missing:
+            yield from self._fetch(missing, self._client.patience())
+        if tail:
+            yield start, tail
 
     def check(self) -> None:
         """See `BlobSource.check`: one byte is read, by the remembered URL or a new one."""
@@ -125,6 +136,14 @@ class RegistryBlob(BlobSource):
         yield from wanted(parts(response, pieces), extents)
         finish(response, pieces)
 
+    def _take_tail(self, extents: Sequence[Extent]) -> bytes:
+        """What came with the size of what is asked for, at the end of the blob; once."""
+        with self._lock:
+            tail, self._tail = self._tail, b""
+        if not tail or extents[-1].end != self.size:
+            return b""
+        return tail[max(extents[-1].start - (self.size - len(tail)), 0) :]
+
     def _find_size(self) -> int:
         """The blob's size, for a caller that knows only the digest."""
         patience = self._client.patience()
@@ -139,16 +158,34 @@ class RegistryBlob(BlobSource):
                 return size
 
     def _ask_size(self) -> int | None:
-        url = self._blob_url()
+        url, asked = self._blob_url(), f"bytes=-{_TAIL}"
         for _ in range(_MAX_HOPS):
-            with self._repository.send("GET", url, {"Range": "bytes=0-0"}) as response:
+            with self._repository.send("GET", url, {"Range": asked}) as response:
                 target = redirect_target(response, self._repository.root)
+                if target is None and response.status_code in _NO_MULTI_RANGE and asked != _FIRST_BYTE:
+                    asked = _FIRST_BYTE  # some storages know no ranges that are counted from the end
+                    continue
                 if target is None:
                     check_status(response, self._what())
-                    return total_size(response)
+                    size = total_size(response)
+                    if size is not None and response.status_code == 206 and asked != _FIRST_BYTE:
+                        self._tail = self._read_tail(response, size)
+                    return size
                 with self._lock:
                     self._location = url = target
         raise UnavailableError(f"{self._what()}: the registry sends us around in circles")
+
+    def _read_tail(self, response: httpx.Response, size: int) -> bytes:
+        """The end of the blob; nothing if the answer is another part of it."""
+        start = max(size - _TAIL, 0)
+        pieces = response.iter_raw()
+        try:
+            placed = wanted(parts(response, pieces), [Extent(start, size)])
+            tail = b"".join(piece for _, piece in placed)
+        except MisplacedBytesError:
+            return b""
+        finish(response, pieces)
+        return tail if len(tail) == size - start else b""
 
     def _blob_url(self) -> httpx.URL:
         return self._repository.url(f"blobs/{self._digest}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from lazylayer.errors import NotFoundError, UnavailableError
@@ -107,6 +109,37 @@ def test_a_blob_of_another_size_is_refused(client: Client) -> None:
 
 
 def test_an_unknown_size_is_found_out(client: Client) -> None:
+    source = client.source(Descriptor("", client.layer.digest, 0))
+    assert source.size == 300_000
+    assert client.read(source, (0, 300_000))
+
+
+@pytest.fixture
+def large(client: Client, registry: ScriptedRegistry) -> Client:
+    """A client of a blob that is larger than what is asked for with its size."""
+    client.data = random.Random(4).randbytes(1_000_000)
+    client.layer = registry.content.add_blob(REPOSITORY, client.data)
+    return client
+
+
+def test_the_end_comes_with_an_unknown_size(large: Client, registry: ScriptedRegistry) -> None:
+    """A table of contents lies there: reading it costs no request more, once."""
+    source = large.source(Descriptor("", large.layer.digest, 0))
+    assert source.size == 1_000_000
+    assert large.read(source, (900_000, 1_000_000))
+    assert [request.range for request in registry.requests] == ["bytes=-327680"]
+    assert large.read(source, (900_000, 1_000_000)), "it is not kept"
+    assert len(registry.requests) == 2
+
+
+@pytest.mark.parametrize("extents", [((0, 10), (500_000, 1_000_000)), ((600_000, 1_000_000),), ((0, 10),)])
+def test_what_lies_in_front_of_the_end_is_asked_for(large: Client, extents: tuple[tuple[int, int], ...]) -> None:
+    assert large.read(large.source(Descriptor("", large.layer.digest, 0)), *extents)
+
+
+@pytest.mark.parametrize("status", [400, 416, 501])
+def test_a_storage_without_ranges_from_the_end(client: Client, registry: ScriptedRegistry, status: int) -> None:
+    registry.script(Fault(status=status), when=lambda request: (request.range or "").startswith("bytes=-"))
     source = client.source(Descriptor("", client.layer.digest, 0))
     assert source.size == 300_000
     assert client.read(source, (0, 300_000))

@@ -212,7 +212,7 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
 def test_an_address_that_is_taken_is_a_warning() -> None:
     lines: list[str] = []
     logger.enable("lazylayer_state_prometheus")
-    sink = logger.add(lines.append, format="{level} {message}")  # type: ignore[arg-type]
+    sink = logger.add(lines.append, format="{level} {message}")
     try:
         plugin = made()
         with serving(plugin):
