@@ -59,9 +59,13 @@ class LocalImages:
     """
 
     def __init__(self, root: Path, limit: int, is_ending: Callable[[], bool]) -> None:
-        self._directory = root / "frontend_erofs" / "images"
+        self.directory = root / "frontend_erofs" / "images"
         self._limit = limit
         self._is_ending = is_ending
+
+    def forget(self, identity: str) -> None:
+        """Removes the file of an image. A mount of it goes on."""
+        self._remove(self._path(identity))
 
     def open(self, identity: str, image: Image) -> int | None:
         """A descriptor of the image's file, if there is one that is known to be good; for the caller to close."""
@@ -92,8 +96,8 @@ class LocalImages:
         try:
             if not self._has_room(image.size):
                 return False
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     digest = self._write(image, file.fileno())
@@ -152,7 +156,7 @@ class LocalImages:
 
     def _note(self, path: Path, image: Image, digest: str, status: os.stat_result) -> None:
         record = _Record(image.name, digest, _boot(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
+        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(msgspec.json.encode(record))
@@ -166,14 +170,14 @@ class LocalImages:
     def _path(self, identity: str) -> Path:
         # What another version of the program made of a tree may not be what this one would.
         name = hashlib.sha256(f"{__version__} {identity}".encode()).hexdigest()
-        return self._directory / f"{name}.erofs"
+        return self.directory / f"{name}.erofs"
 
     # --- room --------------------------------------------------------------------------------------
 
     def _has_room(self, size: int) -> bool:
         if size > self._limit:
             return False
-        place = self._directory
+        place = self.directory
         while not place.exists():
             place = place.parent
         status = os.statvfs(place)
@@ -183,7 +187,7 @@ class LocalImages:
     def _evict(self, newest: Path) -> None:
         """Removes what was mounted longest ago, until the rest is within the limit. Mounts of it go on."""
         known = []
-        for path in self._directory.glob("*.erofs"):
+        for path in self.directory.glob("*.erofs"):
             with contextlib.suppress(FileNotFoundError):
                 known.append((_record_path(path).stat().st_mtime_ns, path.stat().st_size, path))
         total = sum(size for _, size, _ in known)

@@ -75,6 +75,17 @@ class Localizer:
             self._thread = threading.Thread(target=self._run, name="lazylayer-local-images", daemon=True)
             self._thread.start()
 
+    def give_up(self, identity: str, error: OSError) -> None:
+        """Makes no more local images, since the kernel mounts none that lies where they do; removes this one."""
+        self._ending.set()
+        self.images.forget(identity)
+        logger.warning(
+            "EROFS mounts no file at {place}: {error}; layers are served instead. Have root on another file system, "
+            "or set plugin.frontend_erofs.local_images = 0",
+            place=str(self.images.directory),
+            error=error.strerror or str(error),
+        )
+
     def close(self) -> None:
         """Stops, also in the middle of an image."""
         with self._lock:

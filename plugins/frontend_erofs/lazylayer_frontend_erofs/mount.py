@@ -116,12 +116,16 @@ def _mount_local(image: Image, tree: MountableTree, own: Options, noted: Kept, l
         return False
     try:
         mounted = mount_erofs(f"/proc/self/fd/{file}", tree.source, direct=own.direct)
-        try:
-            kernelmounts.attach(mounted, noted.target)
-        finally:
-            os.close(mounted)
+    except OSError as error:
+        # The kernel mounts no file of some file systems, tmpfs and overlayfs among them.
+        local.give_up(tree.identity, error)
+        return False
     finally:
         os.close(file)
+    try:
+        kernelmounts.attach(mounted, noted.target)
+    finally:
+        os.close(mounted)
     return True
 
 

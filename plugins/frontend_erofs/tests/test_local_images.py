@@ -271,6 +271,23 @@ def test_a_full_disk_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
+def test_a_file_system_that_erofs_cannot_lie_on_is_no_trouble(place: Place) -> None:
+    """tmpfs was one when this was written; whatever it is, the tree is shown."""
+    root = place.directory / "root"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", root], check=True)
+    try:
+        place.make_image()
+        mounted = place.mount(complete_tree())
+        assert differences(odd_tree(), str(place.mountpoint)) == []
+        if mounted.needs_tree:
+            assert not list(place.images.iterdir()), "what cannot be mounted is not kept"
+        mounted.unmount()
+        place.close()
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
 def test_making_ends_with_the_program(tmp_path: Path) -> None:
     asked = iter([False, False])
     images = LocalImages(tmp_path, 1 << 40, lambda: next(asked, True))
