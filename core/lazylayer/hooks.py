@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lazylayer.contents import LayerContents
     from lazylayer.events import StateEvent
     from lazylayer.image import Image
+    from lazylayer.kernelmounts import KernelMount
     from lazylayer.layer import Layer
     from lazylayer.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory, VirtualFile
     from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
@@ -174,6 +175,11 @@ class Hooks:
             raise MountError(
                 f"{mountpoint}: cannot mount with {options.frontend}: {why} ({self._asked('lazylayer_mount_tree')})"
             )
+        return answer
+
+    def remove_mount(self, mount: KernelMount) -> bool | None:
+        """Takes away a mount whose process has died; None if it is nobody's. Raises MountError."""
+        answer: bool | None = self._first("lazylayer_remove_mount", mount=mount)
         return answer
 
     def add_virtual_entries(self, layer: Layer) -> Mapping[bytes, VirtualDirectory]:

@@ -2,8 +2,8 @@
 
 A plugin is what an entry point of the group `lazylayer.plugins` leads to: a module with functions,
 or a class, of which one instance is made per program, with methods, named after the hooks below and
-marked with `lazylayer.hookimpl`. A class is the better choice for a plugin with options, since it
-has a place to keep them. An implementation may leave out arguments that it does not need.
+marked with `lazylayer.hookimpl`. A class has a place to keep options. An implementation may leave
+out arguments that it does not need.
 
 How the answers are taken:
 
@@ -14,7 +14,6 @@ How the answers are taken:
 
 The configured order is that of `plugins.enabled`, else the order of names. Wrappers
 (`hookimpl(wrapper=True)`) are for first-result hooks only.
-
 Hooks run when something is opened or changes, never on a read. Unless a hook says otherwise it may
 be called from any thread, and from several at once. An exception that is not a `LazylayerError`
 becomes a `PluginError` that names plugin, version and hook; a `LazylayerError` goes up as it is.
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from lazylayer.contents import LayerContents
     from lazylayer.events import StateEvent
     from lazylayer.image import Image
+    from lazylayer.kernelmounts import KernelMount
     from lazylayer.layer import Layer
     from lazylayer.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory
     from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
@@ -61,13 +61,9 @@ def lazylayer_configure(settings: Settings) -> None:
 
     Example::
 
-        class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-            max_bytes: int = 64 * 1024 * 1024
-
-        class MyCache:
-            @hookimpl
-            def lazylayer_configure(self, settings):
-                self.options = settings.plugin_options("my_cache", Options)
+        @hookimpl
+        def lazylayer_configure(self, settings):
+            self.options = settings.plugin_options("my_cache", Options)
 
     Threading and errors: called from the main thread. Raise `SkipPlugin` to be left out of this
     run, with the reason. Open nothing yet that costs time; wait for the hook that needs it.
@@ -110,8 +106,6 @@ def lazylayer_warm_up(frontend: str) -> None:
 
         @hookimpl
         def lazylayer_warm_up(self):
-            import heavy_library
-
             self.client = heavy_library.connect()
 
     Threading and errors: called from the main thread, while other threads may call other hooks: the
@@ -119,7 +113,7 @@ def lazylayer_warm_up(frontend: str) -> None:
     """
 
 
-# --- finding images and their bytes ---------------------------------------------------------------
+# --- finding images and their bytes, and understanding layers ------------------------------------
 
 
 @hookspec(firstresult=True)
@@ -138,9 +132,7 @@ def lazylayer_resolve_image(reference: Reference, platform: Platform, keychain: 
 
         @hookimpl
         def lazylayer_resolve_image(reference, platform, keychain):
-            if reference.scheme != "shelf":
-                return None
-            return read_shelf(reference.repository, platform)
+            return read_shelf(reference.repository, platform) if reference.scheme == "shelf" else None
 
     Threading and errors: raise NotFoundError, AuthenticationError, UnavailableError or FormatError.
     """
@@ -163,9 +155,7 @@ def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor, keychai
 
         @hookimpl
         def lazylayer_resolve_blob(reference, descriptor, keychain):
-            if reference.scheme != "shelf":
-                return None
-            return ShelfBlob(reference.repository, descriptor)
+            return ShelfBlob(reference.repository, descriptor) if reference.scheme == "shelf" else None
 
     Threading and errors: raise NotFoundError, AuthenticationError or UnavailableError.
     """
@@ -215,9 +205,6 @@ def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
     """
 
 
-# --- understanding layers -------------------------------------------------------------------------
-
-
 @hookspec(firstresult=True)
 def lazylayer_open_layer(
     blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions
@@ -241,9 +228,7 @@ def lazylayer_open_layer(
         @hookimpl
         def lazylayer_open_layer(blob, descriptor, verify):
             footer = blob.read(blob.size - FOOTER_SIZE, FOOTER_SIZE)
-            if not footer.startswith(MAGIC):
-                return None
-            return read_contents(blob, footer, descriptor, verify)
+            return read_contents(blob, footer, descriptor, verify) if footer.startswith(MAGIC) else None
 
     Threading and errors: raise FormatError or VerificationError for a layer that is in your format
     and is bad; the mount is then refused. Believe no size before you bounded it.
@@ -286,8 +271,7 @@ def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
         @hookimpl
         def lazylayer_prefetch_image(image):
             found = image.find(b"/etc/os-release")
-            if found is not None:
-                image.fetch([found])
+            image.fetch([found] if found else [])
 
     Threading and errors: called from a thread of its own, for which no mount waits. An error is logged.
     """
@@ -309,9 +293,8 @@ def lazylayer_probe_frontend(frontend: str) -> str | None:
 
         @hookimpl
         def lazylayer_probe_frontend(frontend):
-            if frontend != "frontend_mine":
-                return None
-            return "" if os.access("/dev/mine", os.W_OK) else "there is no /dev/mine; load its module"
+            if frontend == "frontend_mine":
+                return "" if os.access("/dev/mine", os.W_OK) else "there is no /dev/mine; load its module"
 
     Threading and errors: must not mount anything that stays, nor take longer than a second.
     """
@@ -336,6 +319,27 @@ def lazylayer_mount_tree(tree: MountableTree, mountpoint: str, options: MountOpt
 
     Threading and errors: raise MountError, which says why and what would help. Serve from threads
     of your own: the caller goes on. Never fork.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_remove_mount(mount: KernelMount) -> bool | None:
+    """Take away a mount of yours that nobody serves any more, and all that was kept for its next process.
+
+    Stops at the first result that is not None; None means that such a mount is not yours.
+
+    :param mount: what lies on top at its mountpoint (`lazylayer.kernelmounts.KernelMount`).
+    :returns: True when it is gone; who waits for a read of it gets an error.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_remove_mount(mount):
+            if mount.kind == "fuse.mine":
+                kernelmounts.unmount(os.fsdecode(mount.mountpoint), force=True)
+                return True
+
+    Threading and errors: the process that made the mount has died. Do not look into the mount. Raise MountError.
     """
 
 
@@ -428,9 +432,6 @@ def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore
     """
 
 
-# --- the end --------------------------------------------------------------------------------------
-
-
 @hookspec
 def lazylayer_close() -> None:
     """Give back what you hold: threads, sockets, files; the program ends its use of you.
@@ -441,8 +442,7 @@ def lazylayer_close() -> None:
 
         @hookimpl
         def lazylayer_close(self):
-            self.stop.set()
-            self.thread.join()
+            self.thread.stop()
 
     Threading and errors: called from the main thread, once, after all mounts and caches are
     closed; other hooks are not called afterwards. Return within seconds. An error is logged.

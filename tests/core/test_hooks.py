@@ -98,6 +98,7 @@ CALLS = {
     "mount_tree": Call(
         lambda hooks: hooks.mount_tree(ANY, "/mnt", OPTIONS), MountError, "/mnt: cannot mount with frontend_mine"
     ),
+    "remove_mount": Call(lambda hooks: hooks.remove_mount(ANY), None),
     "build_layer": Call(
         lambda hooks: hooks.build_layer("mine", io.BytesIO(), io.BytesIO(), BuildOptions()),
         BuildError,

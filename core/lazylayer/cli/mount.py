@@ -62,17 +62,18 @@ def mount(
 @click.pass_context
 def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
-    from lazylayer.cli.program import load_settings
+    from lazylayer.cli.program import load_program, load_settings
     from lazylayer.control import find_mount, request_unmount
-    from lazylayer.deadmounts import detach_dead_mount
+    from lazylayer.deadmounts import remove_dead_mount
 
     run = Path(load_settings(context).run)
     mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
     process = find_mount(run, mountpoint)
-    if process is None:
-        detach_dead_mount(mountpoint)
-    else:
+    if process is not None:
         request_unmount(run, process.pid, mountpoint, force=force)
+        return
+    with load_program(context) as program:
+        remove_dead_mount(program.hooks, mountpoint)
 
 
 def _start_detached() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
 from lazylayer_frontend_erofs.keeping import Keeping, Note
@@ -28,6 +29,18 @@ class Kept:
         if taken is not None:
             self._token = taken[0].token
         return taken
+
+    def let_go(self) -> None:
+        """Keeps no longer what was kept at the same place before: who waits for a read of it gets an error."""
+        taken = self.take()
+        if taken is not None:
+            self.release(taken[1])
+
+    def release(self, descriptor: int) -> None:
+        """Closes a descriptor that was taken, and keeps the mount no longer."""
+        if descriptor >= 0:
+            os.close(descriptor)
+        self.forget()
 
     def forget(self) -> None:
         """Keeps it no longer."""

@@ -100,9 +100,7 @@ def _is_left(image: Image, kept: Kept) -> int | None:
     on_top = kernelmounts.mount_at(target)
     if on_top is not None and on_top.device == note.device and note.image == image.name:
         return descriptor
-    if descriptor >= 0:
-        os.close(descriptor)
-    kept.forget()
+    kept.release(descriptor)
     if on_top is not None and on_top.device == note.device:
         logger.warning("{target}: what was mounted there shows another tree; it is unmounted", target=target)
         kernelmounts.unmount(target, force=True)

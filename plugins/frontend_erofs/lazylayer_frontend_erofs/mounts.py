@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,13 +14,15 @@ from loguru import logger
 
 from lazylayer import kernelmounts
 from lazylayer.errors import MountError
+from lazylayer.kernelmounts import KernelMount
 from lazylayer.mounting import MountedTree
 from lazylayer.mounttable import MountTable
+from lazylayer_frontend_erofs.keeping import Keeping
 from lazylayer_frontend_erofs.kept import Kept
 from lazylayer_frontend_erofs.plugin import NAME
 from lazylayer_frontend_erofs.server import ImageServer
 
-__all__ = ["ErofsMount", "LocalMount", "ServedMount", "explain"]
+__all__ = ["ErofsMount", "LocalMount", "ServedMount", "explain", "remove_left"]
 
 _END_SECONDS = 5.0
 
@@ -152,6 +155,17 @@ class LocalMount(ErofsMount):
 
     def _forget(self) -> None:
         self._forget_note()
+
+
+def remove_left(mount: KernelMount, *kept_by: Keeping | None) -> None:
+    """Removes a mount whose process has died; nobody in `kept_by` keeps it any more. Raises MountError."""
+    target = os.fsdecode(mount.mountpoint)
+    try:
+        kernelmounts.unmount(target, force=True)
+    except OSError as error:
+        raise MountError(f"{target} cannot be unmounted: {explain(error)}") from error
+    for keeping in kept_by:
+        Kept(keeping, target).let_go()
 
 
 def explain(error: OSError) -> str:

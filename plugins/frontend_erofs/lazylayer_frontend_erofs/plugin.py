@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 
 from lazylayer import hookimpl
+from lazylayer.kernelmounts import KernelMount
 from lazylayer.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.settings import Settings
 
@@ -87,6 +88,17 @@ class FrontendErofs:
         from lazylayer_frontend_erofs.mount import mount_tree
 
         return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping(), self._open_localizer())
+
+    @hookimpl
+    def lazylayer_remove_mount(self, mount: KernelMount) -> bool | None:
+        """Unmounts, and has the keeper let go, so that nobody waits for the next process."""
+        if mount.kind != "erofs":
+            return None
+        from lazylayer_frontend_erofs.mounts import remove_left
+
+        localizer = self._open_localizer()
+        remove_left(mount, self._open_keeping(), localizer.notes if localizer is not None else None)
+        return True
 
     @hookimpl
     def lazylayer_report_state(self, event: StateEvent) -> None:

@@ -19,10 +19,11 @@ from lazylayer import kernelmounts
 from lazylayer.errors import MountError
 from lazylayer.kernelmounts import MountFlags
 
-__all__ = ["abort", "connect", "disconnect", "others_allowed", "what_is_missing"]
+__all__ = ["KIND", "abort", "connect", "disconnect", "others_allowed", "what_is_missing"]
 
 _DEVICE = "/dev/fuse"
-_KIND = "fuse.lazylayer"
+KIND = "fuse.lazylayer"
+"""The type that the kernel lists for our mounts."""
 _SECONDS_FOR_FUSERMOUNT = 30
 
 
@@ -109,7 +110,7 @@ def _mount_as_root(target: str, source: str, options: list[str]) -> int:
         kind = stat.S_IFMT(Path(target).stat().st_mode)
         own = [f"fd={descriptor}", f"rootmode={kind:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
         flags = MountFlags.READ_ONLY | MountFlags.NO_ATIME
-        kernelmounts.mount(source, target, _KIND, flags, ",".join(own + options))
+        kernelmounts.mount(source, target, KIND, flags, ",".join(own + options))
     except BaseException:
         os.close(descriptor)
         raise

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import msgspec
 
 from lazylayer import hookimpl
+from lazylayer.errors import MountError
+from lazylayer.kernelmounts import KernelMount
 from lazylayer.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.settings import Settings
 
@@ -69,3 +72,17 @@ class FrontendFuse:
         from lazylayer_frontend_fuse.session import mount_tree
 
         return mount_tree(tree, mountpoint, options, self._options)
+
+    @hookimpl
+    def lazylayer_remove_mount(self, mount: KernelMount) -> bool | None:
+        """Unmounts what is FUSE's and ours; readers get errors already, since nobody serves it."""
+        from lazylayer_frontend_fuse import connection
+
+        if mount.kind != connection.KIND:
+            return None
+        target = os.fsdecode(mount.mountpoint)
+        try:
+            connection.disconnect(target, force=True)
+        except OSError as error:
+            raise MountError(f"{target} cannot be unmounted: {error.strerror}") from error
+        return True

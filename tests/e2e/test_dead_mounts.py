@@ -1,0 +1,113 @@
+"""Mounts whose process has died are unmounted by the command line, with all that was kept for them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import CommandLine
+from lazylayer import kernelmounts
+from lazylayer.program import Program
+from servers.process import wait_until
+from synthetic.keepers import Keepers
+
+pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
+
+READ = """
+import sys
+print("reads", flush=True)
+try:
+    open(sys.argv[1], "rb").read()
+except OSError as error:
+    print(error.errno, flush=True)
+"""
+
+
+@pytest.fixture(params=["frontend_erofs", "frontend_fuse"])
+def frontend(request: pytest.FixtureRequest) -> str:
+    frontend = str(request.param)
+    with Program.load() as program:
+        if reason := program.hooks.probe_frontend(frontend):
+            pytest.skip(reason)
+    return frontend
+
+
+@pytest.fixture
+def command_line(tmp_path: Path, frontend: str) -> Iterator[CommandLine]:
+    settings = {"mount.frontend": frontend, "background.enabled": "false"}
+    if frontend == "frontend_erofs":
+        # Longer than any test may take.
+        settings |= {"plugin.frontend_erofs.keeper": "process", "plugin.frontend_erofs.keeper_timeout": "100000.0"}
+    with closing(Keepers(tmp_path / "run" / "frontend_erofs")):
+        yield CommandLine(tmp_path, **settings)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(os.urandom(1_000_000))
+    CommandLine(tmp_path).run("convert", f"dir:{tree}", f"oci:{tmp_path}/image:v")
+    return f"oci:{tmp_path}/image:v"
+
+
+def test_reads_under_way_of_a_dead_mount_fail_when_it_is_unmounted(
+    command_line: CommandLine, image: str, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    command_line.run("mount", image, mountpoint)
+    (process,) = (command_line.run_directory / "processes").iterdir()
+    os.kill(int(process.name), signal.SIGSTOP)
+    command = [sys.executable, "-IBc", READ, str(mountpoint / "file")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reads\n"
+        wait_until(lambda: is_waiting(reader.pid), "the read waits")
+        os.kill(int(process.name), signal.SIGKILL)
+        wait_until(lambda: not process_is_there(int(process.name)), "the process is gone")
+        command_line.run("umount", mountpoint)
+        assert reader.stdout.read() in (f"{errno.EIO}\n", f"{errno.ENOTCONN}\n", f"{errno.ECONNABORTED}\n")
+    assert kernelmounts.mount_at(str(mountpoint)) is None
+    assert list((command_line.run_directory / "frontend_erofs").rglob("*.json")) == []
+    with command_line.mounted(image) as mounted:
+        assert (mounted / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
+
+
+def test_what_is_not_ours_stays(command_line: CommandLine, tmp_path: Path) -> None:
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    done = command_line.run("umount", mountpoint, check=False)
+    assert f"{mountpoint}: lazylayer has nothing mounted there".encode() in done.stderr
+    kernelmounts.mount("none", str(mountpoint), "tmpfs", kernelmounts.MountFlags(0), "")
+    try:
+        done = command_line.run("umount", mountpoint, check=False)
+        assert b"a file system of the type tmpfs is" in done.stderr
+        assert kernelmounts.mount_at(str(mountpoint)) is not None
+    finally:
+        kernelmounts.unmount(str(mountpoint))
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether a process waits for a page, or for a FUSE server."""
+    return state_of(pid) == "D" or Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"
+
+
+def process_is_there(pid: int) -> bool:
+    return state_of(pid) not in ("", "Z", "X")
+
+
+def state_of(pid: int) -> str:
+    """One letter, as in proc_pid_stat(5); empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return ""
