@@ -159,7 +159,7 @@ def test_the_counters_count(opened: Opened, counts: Counts) -> None:
     from lazylayer.configuration import load_configuration
 
     opened.filesystem.open_image(opened.reference).close()
-    load_configuration()
+    load_configuration(overrides=["log.level=INFO"])
     assert {"lazylayer_resolve_image", "lazylayer_open_layer", "lazylayer_resolve_blob"} <= set(counts.hooks)
     assert {"report_state resolved", "add_virtual_entries"} <= set(counts.hooks)
     assert counts.settings
