@@ -306,6 +306,26 @@ def test_one_exchange_serves_eight_layers_and_outlives_a_change_of_keys(
             assert len(tokens.exchanges) == 2
 
 
+def test_a_blob_is_taken_over_with_a_token_for_both_repositories(
+    node: Node, image: LayoutImage, tmp_path: Path
+) -> None:
+    with (
+        TokenServer(tmp_path / "tokens", {"robot": PASSWORD}) as tokens,
+        DockerRegistry(tmp_path / "registry", authentication=tokens.authentication) as registry,
+    ):
+        node.login(registry.host)
+        reference = parse_reference(f"{registry.host}/{REPOSITORY}:1")
+        with node.program() as program:
+            push(program, reference, image)
+            store = program.hooks.open_store(parse_reference(f"{registry.host}/tests/taken-over:1"))
+            tokens.exchanges.clear()
+            for descriptor in image.descriptors:
+                assert store.take_blob(descriptor, reference)
+                assert store.has_blob(descriptor.digest, descriptor.size)
+            own = "repository:tests/taken-over:pull,push"
+            assert tokens.exchanges == [[own, f"repository:{REPOSITORY}:pull"], [own]]
+
+
 # --- mirrors -------------------------------------------------------------------------------------
 
 

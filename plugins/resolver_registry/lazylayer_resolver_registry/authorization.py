@@ -41,12 +41,16 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 
 
 class Authorizer:
-    """Authorises requests to one repository of one registry. Safe to use from any thread."""
+    """Authorises requests to one repository of one registry. Safe to use from any thread.
 
-    def __init__(self, client: EndpointClient, scope: str) -> None:
+    `scope` is the right that is needed there, `more` are rights to other repositories that go with it.
+    """
+
+    def __init__(self, client: EndpointClient, scope: str, *more: str) -> None:
         self.client = client
         self._host = client.endpoint.login
         self._scope = scope
+        self._more = more
         self._lock = threading.Lock()
         self._header = ""
         self._renew_at = float("inf")
@@ -118,28 +122,31 @@ class Authorizer:
             raise AuthenticationError(f"{self._host} names a token server that is no URL") from error
         check_target(url, self.client.root, "the realm of its challenge")
         service = challenge.parameters.get("service", "")
-        scope = self._scope_for(challenge.parameters.get("scope", ""))
+        scopes = self._scopes_for(challenge.parameters.get("scope", ""))
         patience = self.client.patience()
         while True:
             try:
-                return self._ask(url, service, scope, credentials)
+                return self._ask(url, service, scopes, credentials)
             except RetryableError as error:
                 patience.wait(error)
 
-    def _scope_for(self, demanded: str) -> str:
-        """What to ask for: the right that we need, unless the registry knows the repository by another name."""
+    def _scopes_for(self, demanded: str) -> list[str]:
+        """What to ask for: the rights that we need, unless the registry knows the repository by another name."""
         resource = self._scope.rpartition(":")[0]
-        return self._scope if not demanded or f"{resource}:" in demanded else demanded
+        return [self._scope, *self._more] if not demanded or f"{resource}:" in demanded else demanded.split()
 
-    def _ask(self, url: httpx.URL, service: str, scope: str, credentials: Credentials | None) -> tuple[str, float]:
+    def _ask(
+        self, url: httpx.URL, service: str, scopes: list[str], credentials: Credentials | None
+    ) -> tuple[str, float]:
         self.exchanges += 1
         headers = {"Accept": "application/json"}
-        fields = {name: value for name, value in (("service", service), ("scope", scope)) if value}
+        fields: dict[str, str | list[str]] = {"service": service} if service else {}
         if credentials is not None and credentials.identity_token:
             fields |= {
                 "grant_type": "refresh_token",
                 "client_id": _CLIENT_ID,
                 "refresh_token": credentials.identity_token,
+                "scope": " ".join(scopes),
             }
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             sent = self.client.send("POST", url, headers, str(httpx.QueryParams(fields)).encode())
@@ -147,6 +154,7 @@ class Authorizer:
             if credentials is not None and credentials.username:
                 headers["Authorization"] = _basic(credentials)
                 fields["account"] = credentials.username
+            fields["scope"] = scopes  # one parameter each, where the form above has one for all
             sent = self.client.send("GET", url.copy_merge_params(fields), headers)
         with sent as response:
             if response.status_code in (400, 401, 403):
@@ -165,7 +173,7 @@ class Authorizer:
         step(
             "the token server {url} gave a token for {scope}, asked {how}",
             url=shown(url),
-            scope=scope,
+            scope=" and ".join(scopes),
             how="with credentials" if credentials is not None else "anonymously",
         )
         token = answer.token or answer.access_token

@@ -44,6 +44,11 @@ class Repository:
         """The address of something in the repository, `blobs/sha256:…` for one."""
         return self.client.url(f"{self.name}/{path}")
 
+    def reading_from(self, other: str) -> Repository:
+        """The same repository, with the right to read another one of its registry as well."""
+        scopes = f"repository:{self.name}:pull,push", f"repository:{other}:pull"
+        return Repository(self.client, self.name, Authorizer(self.client, *scopes), self._keychain)
+
     @contextmanager
     def send(
         self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None = None

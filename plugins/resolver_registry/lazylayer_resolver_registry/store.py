@@ -34,6 +34,8 @@ class RegistryStore(ImageStore):
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self._takers: dict[str, Repository] = {}
+        """By which blobs are taken over, for each repository that they come from."""
 
     def has_blob(self, digest: Digest, size: int) -> bool:
         """See `ImageStore.has_blob`."""
@@ -80,10 +82,12 @@ class RegistryStore(ImageStore):
         """See `ImageStore.take_blob`: a mount, from another repository of the same registry."""
         if source.scheme or source.host != self._repository.endpoint.login:
             return False
-        url = self._repository.url("blobs/uploads/")
+        # A token of its own: a server that refuses the right to read there must not cost us the one to write here.
+        taker = self._takers.setdefault(source.repository, self._repository.reading_from(source.repository))
+        url = taker.url("blobs/uploads/")
         url = url.copy_merge_params({"mount": str(descriptor.digest), "from": source.repository})
         try:
-            with self._repository.send("POST", url, {"Content-Length": "0"}) as response:
+            with taker.send("POST", url, {"Content-Length": "0"}) as response:
                 if response.status_code != 202:
                     return response.status_code == 201
                 started = response.url.join(response.headers.get("Location", ""))

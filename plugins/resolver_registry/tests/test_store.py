@@ -133,6 +133,34 @@ def test_a_blob_of_another_repository_is_taken_over(
     assert [request.method for request in registry.requests] == ["POST", "HEAD"]
 
 
+def test_taking_over_asks_for_the_right_to_read_there(client: Client, registry: ScriptedRegistry) -> None:
+    tokens = TokenAuthentication({"robot": "secret"}, anonymous=False)
+    registry.authentication = tokens
+    client.credentials = Credentials("robot", "secret")
+    store = client.plugin.lazylayer_open_store(reference(client), client.keychain)
+    assert store is not None
+    blobs = [registry.content.add_blob("tests/other", data) for data in (b"one", b"two")]
+    for blob in blobs:
+        assert store.take_blob(blob, parse_reference(registry.reference("tests/other")))
+        assert store.has_blob(blob.digest, blob.size)
+    own = f"repository:{REPOSITORY}:pull,push"
+    scopes = [exchange.scopes for exchange in tokens.exchanges]
+    assert scopes == [(own, "repository:tests/other:pull"), (own,)], "one exchange for all blobs of a repository"
+
+
+def test_what_may_not_be_read_there_can_still_be_put(client: Client, registry: ScriptedRegistry) -> None:
+    """A token server may refuse the whole token for the one repository that is not ours."""
+    registry.authentication = TokenAuthentication({"robot": "secret"}, anonymous=False)
+    registry.script(Fault(status=403), path="/token")
+    client.credentials = Credentials("robot", "secret")
+    store = client.plugin.lazylayer_open_store(reference(client), client.keychain)
+    assert store is not None
+    there = registry.content.add_blob("tests/other", b"shared")
+    assert not store.take_blob(there, parse_reference(registry.reference("tests/other")))
+    store.put_blob(there, io.BytesIO(b"shared"))
+    assert registry.content.blob(REPOSITORY, there.digest) == b"shared"
+
+
 def test_what_cannot_be_taken_over_is_to_be_put(store: ImageStore, registry: ScriptedRegistry) -> None:
     missing = descriptor(b"missing")
     assert not store.take_blob(missing, parse_reference(registry.reference("tests/other")))

@@ -28,7 +28,8 @@ class Authentication(Protocol):
     def refuse(self, request: RecordedRequest, scope: str, origin: str) -> Answer | None:
         """The refusal, or None if the request may go on.
 
-        `scope` is what the request needs (`repository:NAME:pull`), `origin` the registry's own URL.
+        `scope` is what the request needs (`repository:NAME:pull`, more of them with spaces between),
+        `origin` the registry's own URL.
         """
 
 
@@ -132,7 +133,7 @@ class TokenAuthentication:
         kind, _, value = request.headers.get("authorization", "").partition(" ")
         with self._lock:
             token = self._tokens.get(value) if kind.lower() == "bearer" else None
-        if token and token.expires > time.monotonic() and (not scope or _covers(token.scopes, scope)):
+        if token and token.expires > time.monotonic() and all(_covers(token.scopes, each) for each in scope.split()):
             return None
         challenge = f'Bearer realm="{self.realm or origin + "/token"}",service="{self.service}"'
         if scope:

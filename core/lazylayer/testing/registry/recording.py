@@ -12,10 +12,11 @@ __all__ = ["RecordedRequest"]
 class RecordedRequest:
     """One request, filled in while it is answered.
 
-    `headers` has lower-case names; `range` is the `Range` header or None. `concurrency` is how many
-    requests were under way when this one came, itself included. `status` is 0 until it is answered
-    and stays 0 if the connection was reset before. `sent` counts body bytes given to the network,
-    of which a client that went away may have read fewer. Times are `time.monotonic()` seconds.
+    `query` joins the values of a name that comes several times with spaces. `headers` has lower-case
+    names; `range` is the `Range` header or None. `concurrency` is how many requests were under way
+    when this one came, itself included. `status` is 0 until it is answered and stays 0 if the
+    connection was reset before. `sent` counts body bytes given to the network, of which a client that
+    went away may have read fewer. Times are `time.monotonic()` seconds.
     """
 
     number: int

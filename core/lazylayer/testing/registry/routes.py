@@ -61,12 +61,14 @@ class UrlSigner:
 
 
 def needed_scope(request: RecordedRequest) -> str:
-    """The token scope that a request needs; empty for one that is about no repository."""
+    """The token scopes that a request needs, with spaces between; empty for one that is about no repository."""
     found = _ANY.fullmatch(request.path)
     if found is None:
         return ""
     actions = "pull" if request.method in ("GET", "HEAD") else "pull,push"
-    return f"repository:{found['repository']}:{actions}"
+    scope = f"repository:{found['repository']}:{actions}"
+    source = request.query.get("from", "") if request.method == "POST" else ""
+    return f"{scope} repository:{source}:pull" if source else scope
 
 
 def answer_storage(content: RegistryContent, signer: UrlSigner, request: RecordedRequest, fault: Fault) -> Answer:

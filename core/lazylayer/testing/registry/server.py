@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request, fault = self.server.responder.begin(
-            self.command, url.path, dict(parse_qsl(url.query)), headers, self._read_body()
+            self.command, url.path, _query(url.query), headers, self._read_body()
         )
         try:
             if fault.hold is not None:
@@ -219,3 +219,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _reset(self) -> None:
         self.server.reset_when_closed(self.connection)
         raise _ConnectionOverError
+
+
+def _query(text: str) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(text):
+        query[name] = f"{query[name]} {value}" if name in query else value
+    return query
