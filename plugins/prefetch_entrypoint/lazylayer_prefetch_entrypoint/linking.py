@@ -48,6 +48,12 @@ class Linker:
         self._first = [each for each in library_path.split(b":") if each]
         self._known: dict[bytes, bytes] | None = None
         self._lookups = _MAX_LOOKUPS
+        self._system: tuple[bytes, ...] = _DIRECTORIES
+
+    def learn_loader(self, path: bytes) -> None:
+        """Looks where this loader lies, too: Debian's are in the directory of their libraries, which they know."""
+        directory = path.rpartition(b"/")[0]
+        self._system = tuple(dict.fromkeys((directory, b"/usr" + directory, *_DIRECTORIES)))
 
     def find(self, library: bytes, rpath: Sequence[bytes], runpath: Sequence[bytes]) -> tuple[bytes, ImageFile] | None:
         """The library that a file needs by this name, with the path where the loader finds it, or None.
@@ -72,7 +78,7 @@ class Linker:
             yield directory + b"/" + library
         if library in self._cache:
             yield self._cache[library]
-        for directory in _DIRECTORIES:
+        for directory in self._system:
             yield directory + b"/" + library
 
     @property

@@ -145,6 +145,10 @@ class _Prefetch:
         if needs is None:
             yield from map(_Wanted.program, self._command.interpreters(self._image, wanted.file))
             return
+        loader = self._image.find(needs.loader) if needs.loader else None
+        if loader is not None:
+            self._linker.learn_loader(loader.path)
+            yield _Wanted.program(loader)
         rpath = (*with_origin(needs.rpath, wanted.origin), *wanted.rpath)
         runpath = with_origin(needs.runpath, wanted.origin)
         for library in needs.libraries:
@@ -152,8 +156,8 @@ class _Prefetch:
             if found is not None:
                 path, file = found
                 yield _Wanted(file, _directory_of(path), rpath)
-        for each in (needs.loader, *(READ_BY_C_LIBRARY if C_LIBRARY in needs.libraries else ())):
-            file_there = self._image.find(each) if each else None
+        for each in READ_BY_C_LIBRARY if C_LIBRARY in needs.libraries else ():
+            file_there = self._image.find(each)
             if file_there is not None:
                 yield _Wanted.program(file_there)
 

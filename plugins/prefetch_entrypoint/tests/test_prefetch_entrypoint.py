@@ -99,6 +99,18 @@ def test_the_program_and_all_that_it_is_linked_with_is_here_before_it_starts() -
         assert here(image, {**BASE, **APP}) == sorted([*OF_SERVER, b"etc/ld.so.cache", b"etc/passwd"])
 
 
+def test_the_directory_of_debians_loader_is_looked_into_where_no_cache_is() -> None:
+    base = {
+        b"lib/x86_64-linux-gnu/ld-2.so": elf(),
+        b"lib/x86_64-linux-gnu/libc.so.6": elf(),
+        b"usr/lib/x86_64-linux-gnu/libz.so.1": elf(b"libc.so.6"),
+    }
+    app = {b"p": elf(b"libz.so.1", program=True)}
+    with image_of(app, {"Cmd": ["/p"]}, base, links={GLIBC: b"/lib/x86_64-linux-gnu/ld-2.so"}) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert here(image, base) == sorted(base)
+
+
 def test_a_script_leads_to_its_interpreter() -> None:
     with image_of(config={"Cmd": ["/app/start.sh"]}) as image:
         plugin().lazylayer_prefetch_image(image.image)
@@ -232,10 +244,10 @@ def test_programs_are_followed_where_the_prefetch_failed() -> None:
 
 def test_what_is_followed_counts_too() -> None:
     with image_of(config={}) as image:
-        plugin(len(APP[b"bin/sh"]) + len(BASE[b"lib64/libc.so.6"])).lazylayer_prefetch_image(image.image)
+        plugin(len(APP[b"bin/sh"]) + len(BASE[GLIBC])).lazylayer_prefetch_image(image.image)
         image.read(b"bin/sh", 0, 10)
         until_quiet()
-        assert here(image, BASE) == [b"etc/ld.so.cache", b"lib64/libc.so.6"]
+        assert here(image, BASE) == [b"etc/ld.so.cache", GLIBC]
 
 
 def test_whoever_watches_too_is_told_as_well() -> None:
