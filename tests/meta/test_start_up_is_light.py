@@ -34,3 +34,13 @@ def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", [["--version"], ["mount", "--help"]])
 def test_plugins_are_imported_for_the_list_of_commands_only(arguments: list[str]) -> None:
     assert [name for name in imported(*arguments) if name.startswith("lazylayer_")] == []
+
+
+@pytest.mark.parametrize("module", ["lazylayer_resolver_registry.transport", "lazylayer_keychain_kube.api"])
+def test_a_client_brings_no_command_line(module: str) -> None:
+    """httpx would import its own, with rich and pygments, where they are installed; here they are."""
+    script = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    modules = set(json.loads(done.stdout))
+    assert "httpx" in modules
+    assert modules & {"pygments", "rich"} == set()
