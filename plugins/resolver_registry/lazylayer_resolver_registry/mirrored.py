@@ -6,7 +6,6 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from lazylayer.errors import VerificationError
 from lazylayer.extents import Extent
 from lazylayer.oci import Descriptor
 from lazylayer.source import BlobSource
@@ -53,7 +52,7 @@ class MirroredBlob(BlobSource):
         subject = self._descriptor.digest
         for repository in self._route.places("pull", subject):
             if served_by is not None and self._source(repository) is served_by:
-                self._route.failed(repository, subject, VerificationError(f"{repository}: {error}"))
+                self._route.doubted(repository, subject, error)
         others = self._route.places("pull", subject)
         return self._source(others[0]) is not served_by
 

@@ -140,21 +140,34 @@ class Route:
 
     def failed(self, repository: Repository, subject: str, error: LazylayerError) -> None:
         """Notes that a place failed, so that others are asked first for a while."""
+        everything = isinstance(error, UnavailableError)
+        key = repository.endpoint.url if everything else _key(repository, subject)
+        self._pass_over(key, repository, "everything" if everything else subject, error)
+
+    def doubted(self, repository: Repository, subject: str, error: Exception) -> None:
+        """Notes that a place served wrong bytes. `worked` does not take it back: serving says nothing of the bytes."""
+        self._pass_over(_doubt(repository, subject), repository, subject, error)
+
+    def _pass_over(self, key: str, repository: Repository, what: str, error: Exception) -> None:
         if len(self._repositories) == 1:
             return
-        everything = isinstance(error, UnavailableError)
-        seconds = self._resting.rest(repository.endpoint.url if everything else _key(repository, subject))
+        seconds = self._resting.rest(key)
         step(
             "{place} is passed over for {seconds:g} s, for {what}: {error}",
             place=repository.endpoint.describe(),
             seconds=seconds,
-            what="everything" if everything else subject,
+            what=what,
             error=str(error),
         )
 
     def _rests(self, repository: Repository, subject: str) -> bool:
-        return self._resting.rests(repository.endpoint.url) or self._resting.rests(_key(repository, subject))
+        keys = repository.endpoint.url, _key(repository, subject), _doubt(repository, subject)
+        return any(self._resting.rests(key) for key in keys)
 
 
 def _key(repository: Repository, subject: str) -> str:
     return f"{repository.endpoint.url} {repository.name} {subject}"
+
+
+def _doubt(repository: Repository, subject: str) -> str:
+    return f"{_key(repository, subject)} bytes"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lazylayer.errors import AuthenticationError, NotFoundError, PluginError, UnavailableError
+from lazylayer.errors import AuthenticationError, NotFoundError, PluginError, UnavailableError, VerificationError
 from lazylayer.extents import Extent
 from lazylayer.source import Credentials
 from lazylayer.testing.registry import BasicAuthentication, Fault, Gate, ScriptedRegistry, TokenAuthentication
@@ -336,3 +336,18 @@ def test_a_mirror_that_stays_away_is_asked_less_and_less(monkeypatch: pytest.Mon
     assert spans == [30, 60, 120, 240, 480, 600, 600]
     resting.recovered("mirror", "other")
     assert resting.rest("mirror") == 30
+
+
+def test_an_answer_that_was_under_way_does_not_take_a_doubt_back(
+    mirrored_client: Client, registry: ScriptedRegistry, mirror: ScriptedRegistry
+) -> None:
+    source = mirrored_client.source()
+    under_way = source.fetch([Extent(0, 300_000)])
+    next(under_way)
+    assert mirrored_client.read(source, (0, 1000))
+    assert source.doubt(VerificationError("these bytes are wrong"))
+    for _ in under_way:
+        pass
+    mirror.forget_requests()
+    assert mirrored_client.read(source, (1000, 2000), (3000, 4000))
+    assert counts(registry, mirror) == [1, 0]
