@@ -185,6 +185,18 @@ class Undying(MemoryResolver):
     gone = property(lambda _: False, lambda _, value: None)
 
 
+class Sulking(MemoryResolver):
+    @hookimpl
+    def lazylayer_resolve_blob(self, reference: Reference, descriptor: Descriptor) -> BlobSource | None:
+        return SulkingBlob(self, descriptor) if self.is_ours(reference) else None
+
+
+class SulkingBlob(MemoryBlob):
+    def doubt(self, error: Exception) -> bool:
+        self.resolver.gone = True
+        return super().doubt(error)
+
+
 Check = Callable[[ResolverConformance, _Asked, MemoryShelf, LayoutImage, Reference, Path], None]
 WHOLE = [(0, 100_000)]
 WRONG: list[tuple[type[MemoryResolver], Check]] = [
@@ -203,6 +215,7 @@ WRONG: list[tuple[type[MemoryResolver], Check]] = [
     (Overfull, lambda kit, asked, shelf, image, ref, tmp: kit.test_ranges_are_read(asked, image, ref, [(0, 10)])),
     (Backwards, lambda kit, asked, shelf, image, ref, tmp: kit.test_ranges_are_read(asked, image, ref, WHOLE)),
     (Short, lambda kit, asked, shelf, image, ref, tmp: kit.test_ranges_are_read(asked, image, ref, WHOLE)),
+    (Sulking, lambda kit, asked, shelf, image, ref, tmp: kit.test_doubts_leave_it_usable(asked, image, ref)),
     (Undying, lambda kit, asked, shelf, image, ref, tmp: kit.test_what_is_gone_is_an_error(asked, shelf, image, ref)),
 ]
 

@@ -244,6 +244,13 @@ class ResolverConformance:
             _close(pieces)
             assert _read(source, [(0, 10)]) == [image.layers[0][:10]]
 
+    def test_doubts_leave_it_usable(self, asked: _Asked, image: LayoutImage, reference: Reference) -> None:
+        """A source that hears of wrong bytes, can be read on: it may be the only one."""
+        with _open(asked, reference, image.descriptors[0]) as source:
+            for _ in range(3):
+                assert source.doubt(VerificationError("these bytes are wrong")) in (True, False)
+                assert _read(source, [(0, 10)]) == [image.layers[0][:10]]
+
     def test_check_and_description(self, asked: _Asked, image: LayoutImage, reference: Reference) -> None:
         """A source that can be read passes the check, and says where its bytes come from, in one line."""
         with _open(asked, reference, image.descriptors[0]) as source:
