@@ -136,6 +136,28 @@ def test_a_check_tries_three_times(machine: Machine) -> None:
 
 
 @pytest.mark.seed(9)
+def test_a_source_that_answered_lately_is_not_checked(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, msgspec.structs.replace(QUIET, resolve=ResolveSettings(check_interval=60)))
+    machine.mount()
+    layer = machine.filesystem.layers.borrow(REFERENCE, machine.plugin.descriptors()[0], verify=True, timeout=20)
+    source = machine.plugin.sources[machine.layers[0].digest]
+    before = source.checks
+    machine.filesystem.check(machine.mountpoints[0])
+    assert source.checks == before
+    layer.blob.last_contact -= 61
+    machine.filesystem.check(machine.mountpoints[0])
+    assert source.checks == before + 1
+    machine.filesystem.check(machine.mountpoints[0])
+    assert source.checks == before + 1, "the check itself was an answer"
+    layer.blob.last_contact -= 61
+    layer.blob.read(0, 10)
+    machine.filesystem.check(machine.mountpoints[0])
+    assert source.checks == before + 1, "what is fetched is one, too"
+    machine.filesystem.layers.release(layer)
+    machine.filesystem.close()
+
+
+@pytest.mark.seed(9)
 def test_a_blob_that_is_gone_is_not_asked_for_again_and_again(machine: Machine) -> None:
     machine.mount()
     source = machine.plugin.sources[machine.layers[0].digest]
