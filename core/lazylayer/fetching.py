@@ -311,7 +311,8 @@ class Fetcher:
         return claimed
 
     def _start(self, claimed: dict[int, _Flight], program: tuple[bytes, Entry] | None = None) -> None:
-        thread = threading.Thread(target=self._run, args=(claimed, program), name="lazylayer-fetch", daemon=True)
+        arguments = (dict(claimed), program)
+        thread = threading.Thread(target=self._run, args=arguments, name="lazylayer-fetch", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -336,8 +337,10 @@ class Fetcher:
         try:
             done = self._receive(claimed, turn, wrong)
             if wrong and self._blob.doubt(next(iter(wrong.values())).failure()):
-                again, wrong = wrong, {}
-                self._receive(again, None, wrong)
+                claimed.update(wrong)
+                wrong.clear()
+                if done:  # else whoever needs them asks for them again
+                    self._receive(claimed, None, wrong)
             return done
         except LazylayerError as error:
             self._fail(claimed, error)
@@ -352,7 +355,10 @@ class Fetcher:
             self._abandon(claimed)
 
     def _receive(self, claimed: dict[int, _Flight], turn: Turn | None, wrong: dict[int, _Flight]) -> bool:
-        """Fetches members and has their readers served; those that are not what they should be get into `wrong`."""
+        """Fetches members and has their readers served; those that are not what they should be get into `wrong`.
+
+        What has come is taken out of `claimed`, so that its bytes are not held here any longer.
+        """
         members = [WantedMember.of(self._table, number) for number in claimed]
         started = first = time.monotonic()
         received = 0
@@ -374,6 +380,7 @@ class Fetcher:
                         self._arrive(member.number, flight)
                     else:
                         wrong[member.number] = flight
+                    del claimed[member.number], flight
                     buffer = bytearray()
                     member = next(waiting, None)
                 if turn is not None and member is not None and turn.should_yield():
