@@ -7,48 +7,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazylayer.chunkstore import ChunkStore
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError, VerificationError
-from lazylayer.events import StateEvent
 from lazylayer.extents import Extent
-from lazylayer.layer import Layer
-from lazylayer.oci import Descriptor, parse_reference
 from lazylayer.prefetching import PrefetchPlan
-from lazylayer.settings import FetchSettings
-from lazylayer.tasks import Scheduler
-from synthetic import DictCache, MemorySource, SyntheticLayer, inflate, make_blob
+from synthetic import DictCache, SyntheticLayer
+from synthetic.opened import Opened
 
 FILES = {b"%02d" % n: random.Random(n).randbytes(2500) for n in range(30)}
-
-
-class Opened:
-    def __init__(self, made: SyntheticLayer, cache: DictCache | None = None, **options: int) -> None:
-        self.made = made
-        self.source = MemorySource(made.data, piece=500)
-        self.cache = cache or DictCache()
-        self.scheduler = Scheduler(silence=0, starvation=1000)
-        self.events: list[StateEvent] = []
-        self.layer = Layer(
-            parse_reference("registry.test/image:1"),
-            Descriptor("", made.digest, len(made.data)),
-            make_blob(made.data, self.source),
-            made.contents,
-            ChunkStore(self.cache),
-            self.scheduler,
-            FetchSettings(window_min=options.get("window_min", 1), window_max=options.get("window_max", 1)),
-            self.events.append,
-        )
-
-    def read(self, name: bytes, offset: int = 0, size: int = 1 << 20) -> bytes:
-        return self.layer.read(self.made.entries[name], offset, size)
-
-    def kinds(self) -> list[str]:
-        return [event.kind for event in self.events]
 
 
 @pytest.fixture
@@ -123,33 +92,6 @@ def test_sequential_reading_grows_the_window_and_reads_ahead() -> None:
     assert max(asked) > 50_000
     assert len(asked) < 20
     assert opened.source.asked_bytes <= len(made.data)
-
-
-class Watched(bytes):
-    """Bytes of which is known how many are held by somebody."""
-
-    alive = 0
-
-    def __del__(self) -> None:
-        Watched.alive -= 1
-
-
-def test_what_was_fetched_and_kept_is_not_held_in_memory() -> None:
-    """A prefetch of gigabytes must not be in memory as a whole."""
-    made = SyntheticLayer({b"big": random.Random(1).randbytes(400_000)})
-    most = 0
-
-    def inflate_watched(data: bytes | memoryview, size: int) -> bytes:
-        nonlocal most
-        Watched.alive += 1
-        most = max(most, Watched.alive)
-        return Watched(inflate(data, size))
-
-    made.contents = msgspec.structs.replace(made.contents, inflate=inflate_watched)
-    opened = Opened(made)
-    opened.layer.prefetch(lambda: PrefetchPlan((Extent(0, len(made.data)),)))
-    assert opened.layer.complete
-    assert 0 < most < 5
 
 
 def test_random_reading_keeps_the_window_small() -> None:
