@@ -28,6 +28,8 @@ _SEARCHED = 256
 _FOLLOWING = 2
 """How many members of a program are fetched with the one that is needed."""
 _EXECUTABLE = 0o111
+_LEAST_PROGRAM = 256
+"""Bytes. Nothing that is smaller needs a library: the headers that say so would not fit (System V ABI)."""
 _LIBRARY = re.compile(rb"\.so(\.[0-9][^/]*)?$")
 
 
@@ -91,4 +93,6 @@ class Siblings:
 
 
 def _is_program(name: bytes, entry: Entry) -> bool:
+    if entry.size < _LEAST_PROGRAM:
+        return False
     return bool(entry.mode & _EXECUTABLE) or _LIBRARY.search(name) is not None
