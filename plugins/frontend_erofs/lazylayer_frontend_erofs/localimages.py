@@ -152,6 +152,7 @@ class LocalImages:
                 digest.update(part)
                 _append(descriptor, part)
         os.truncate(descriptor, image.size)
+        os.fsync(descriptor)  # what is not on the disk yet must not be read past the page cache
         return digest.hexdigest()
 
     def _note(self, path: Path, image: Image, digest: str, status: os.stat_result) -> None:

@@ -48,7 +48,7 @@ def mount_tree(
     noted = Kept(local.notes if local is not None else None, target)
     try:
         mount = _take_up(image, own, kept, noted, mountpoint)
-        if mount is None and local is not None and _mount_local(image, tree, own, noted, local):
+        if mount is None and local is not None and _mount_local(image, tree, noted, local):
             mount = LocalMount(mountpoint, target, noted.forget)
             noted.hold(mount.device, image.name, -1)
         if mount is None:
@@ -107,13 +107,13 @@ def _is_left(image: Image, kept: Kept) -> int | None:
     return None
 
 
-def _mount_local(image: Image, tree: MountableTree, own: Options, noted: Kept, local: Localizer) -> bool:
+def _mount_local(image: Image, tree: MountableTree, noted: Kept, local: Localizer) -> bool:
     """Mounts the local image, if there is one that is known to be good; whether it did. Raises OSError."""
     file = local.images.open(tree.identity, image) if tree.identity else None
     if file is None:
         return False
     try:
-        mounted = mount_erofs(f"/proc/self/fd/{file}", tree.source, direct=own.direct)
+        mounted = mount_erofs(f"/proc/self/fd/{file}", tree.source, direct=False)
     except OSError as error:
         # The kernel mounts no file of some file systems, tmpfs and overlayfs among them.
         local.give_up(tree.identity, error)
