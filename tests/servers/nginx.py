@@ -102,10 +102,14 @@ class StorageFront:
     ) -> None:
         self._process.stop()
 
-    def requests(self) -> list[tuple[str, int]]:
-        """What was asked so far: paths, and the status of each answer."""
+    def statuses(self, prefix: str) -> list[int]:
+        """The status of each answer to a path that starts with `prefix`, as far as nginx has written them down.
+
+        It writes after it has answered, so that the last may appear only later.
+        """
         found = []
         for line in self.access_log.read_text().splitlines():
             _, request, rest, *_ = line.split('"')
-            found.append((request.split()[1].partition("?")[0], int(rest.split()[0])))
+            if request.split()[1].startswith(prefix):
+                found.append(int(rest.split()[0]))
         return found
