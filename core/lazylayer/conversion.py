@@ -22,7 +22,7 @@ from lazylayer.building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer.companions import companion_reference, write_companions
 from lazylayer.errors import FormatError
 from lazylayer.imagewriting import image_config, write_image
-from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS, TOC_DIGEST, ZSTD_TOC_CHECKSUM
+from lazylayer.labels import LAYER_FORMAT_ANNOTATIONS, PODMAN_TOC_CHECKSUM, TOC_DIGEST, ZSTD_TOC_CHECKSUM
 from lazylayer.layerconversion import Choose, ConvertedLayer, LayerConverter
 from lazylayer.oci import (
     Descriptor,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Conversion", "ConversionOptions", "ConversionReport", "LayerReport"]
 
 
-_LAZY = {TOC_DIGEST, ZSTD_TOC_CHECKSUM}
+_LAZY = {TOC_DIGEST, ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM}
 
 LAYERS_AT_ONCE = 2
 """One is read while another is written; compression has all cores anyway."""

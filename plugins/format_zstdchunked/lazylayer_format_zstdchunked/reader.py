@@ -5,13 +5,24 @@ from __future__ import annotations
 from lazylayer.blob import Blob
 from lazylayer.contents import LayerContents
 from lazylayer.errors import FormatError, LayerError, VerificationError
-from lazylayer.labels import TOC_DIGEST, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
+from lazylayer.labels import (
+    PODMAN_TOC_CHECKSUM,
+    PODMAN_TOC_POSITION,
+    TOC_DIGEST,
+    ZSTD_TOC_CHECKSUM,
+    ZSTD_TOC_POSITION,
+)
 from lazylayer.oci import Descriptor, Digest, sha256_digest
 from lazylayer.toc import MAX_TOC_SIZE, read_toc, tail_size
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
 from lazylayer_format_zstdchunked.frames import inflate_member
 
 __all__ = ["open_contents"]
+
+# containers/storage first wrote the names that the Go stargz-snapshotter uses, and took others later;
+# what they say is the same.
+_CHECKSUMS = (ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM)
+_POSITIONS = (ZSTD_TOC_POSITION, PODMAN_TOC_POSITION)
 
 
 def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
@@ -21,9 +32,9 @@ def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerCont
     expected. See `lazylayer.hookspecs.lazylayer_open_layer` for `verify` and the errors.
     """
     try:
-        position = descriptor.annotations.get(ZSTD_TOC_POSITION)
-        if position is not None:
-            place = parse_position(position)
+        positions = _values(descriptor, _POSITIONS)
+        if positions:
+            place = parse_position(positions[0])
             return _read(blob, descriptor, verify, place, b"", blob.size)
         if blob.size < LONGEST_FOOTER:
             return None
@@ -39,16 +50,17 @@ def _read(
     blob: Blob, descriptor: Descriptor, verify: bool, place: TocPlace, tail: bytes, tail_start: int
 ) -> LayerContents:
     compressed = _compressed_toc(blob, place, tail, tail_start)
-    checksum = descriptor.annotations.get(ZSTD_TOC_CHECKSUM, "")
+    checksums = _values(descriptor, _CHECKSUMS)
     promised = descriptor.annotations.get(TOC_DIGEST, "")
-    if verify and not promised and not checksum:
+    if verify and not promised and not any(checksums):
         raise VerificationError(
-            f"neither the annotation {TOC_DIGEST} nor {ZSTD_TOC_CHECKSUM} is there, so the table of contents cannot be "
-            "verified; convert the image again, or set fetch.verify = false to trust it unseen"
+            f"none of the annotations {', '.join((TOC_DIGEST, *_CHECKSUMS))} is there, so the table of contents cannot "
+            "be verified; convert the image again, or set fetch.verify = false to trust it unseen"
         )
     # Checked first, so that unverified bytes are not even inflated.
-    if verify and checksum and sha256_digest(compressed) != checksum:
-        raise VerificationError(f"its compressed table of contents has not the digest {checksum} that was promised")
+    for checksum in checksums:
+        if verify and checksum and sha256_digest(compressed) != checksum:
+            raise VerificationError(f"its compressed table of contents has not the digest {checksum} that was promised")
     toc = inflate_member(compressed, place.inflated)
     digest = sha256_digest(toc)
     if verify and promised and digest != promised:
@@ -56,6 +68,10 @@ def _read(
     data_end = max(place.offset - FRAME_HEADER, 0)
     tree, chunks = read_toc(toc, blob_size=blob.size, data_end=data_end, verify=verify)
     return LayerContents("zstdchunked", tree, chunks, Digest(digest), inflate_member)
+
+
+def _values(descriptor: Descriptor, names: tuple[str, ...]) -> list[str]:
+    return [descriptor.annotations[name] for name in names if name in descriptor.annotations]
 
 
 def _compressed_toc(blob: Blob, place: TocPlace, tail: bytes, tail_start: int) -> memoryview:

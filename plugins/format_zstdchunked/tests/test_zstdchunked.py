@@ -18,7 +18,13 @@ from images.layer_facts import read_file
 from lazylayer.building import BuildOptions, BuiltLayer
 from lazylayer.contents import LayerContents
 from lazylayer.errors import BuildError, FormatError, LayerError, VerificationError
-from lazylayer.labels import TOC_DIGEST, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
+from lazylayer.labels import (
+    PODMAN_TOC_CHECKSUM,
+    PODMAN_TOC_POSITION,
+    TOC_DIGEST,
+    ZSTD_TOC_CHECKSUM,
+    ZSTD_TOC_POSITION,
+)
 from lazylayer.oci import Descriptor, MediaType, sha256_digest
 from lazylayer_format_zstdchunked.footer import TocPlace, find_footer, make_footer, parse_position, skippable_frame
 from lazylayer_format_zstdchunked.frames import inflate_member, zstd_compressor
@@ -52,7 +58,7 @@ def open_layer(blob: bytes, annotations: dict[str, str], verify: bool = True) ->
 
 
 @pytest.mark.parametrize("new", [False, True])
-@pytest.mark.parametrize("named", [TOC_DIGEST, ZSTD_TOC_CHECKSUM])
+@pytest.mark.parametrize("named", [TOC_DIGEST, ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM])
 def test_layer_is_opened_and_its_data_inflated(new: bool, named: str) -> None:
     body, toc, offset = layer({"name": "d/", "type": "dir"})
     blob = finish(body, toc, offset, new=new)
@@ -69,11 +75,22 @@ def test_layer_is_opened_and_its_data_inflated(new: bool, named: str) -> None:
     assert open_layer(blob, {}, verify=False) is not None
 
 
-def test_position_in_the_manifest_makes_one_exact_request() -> None:
+def test_all_digests_that_are_named_must_hold() -> None:
+    body, toc, offset = layer()
+    blob = finish(body, toc, offset)
+    right, wrong = sha256_digest(body[offset:]), sha256_digest(b"other")
+    assert open_layer(blob, {ZSTD_TOC_CHECKSUM: right, PODMAN_TOC_CHECKSUM: right}) is not None
+    for one, other in ((right, wrong), (wrong, right)):
+        with pytest.raises(VerificationError, match=wrong):
+            open_layer(blob, {ZSTD_TOC_CHECKSUM: one, PODMAN_TOC_CHECKSUM: other})
+
+
+@pytest.mark.parametrize("named", [ZSTD_TOC_POSITION, PODMAN_TOC_POSITION])
+def test_position_in_the_manifest_makes_one_exact_request(named: str) -> None:
     body, toc, offset = layer(filler=10_000_000)
     blob = finish(body, toc, offset)
     annotations: dict[str, str] = {TOC_DIGEST: sha256_digest(toc)}
-    annotations[ZSTD_TOC_POSITION] = f"{offset}:{len(body) - offset}:{len(toc)}:1"
+    annotations[named] = f"{offset}:{len(body) - offset}:{len(toc)}:1"
     source = MemorySource(blob)
     opened = plugin.lazylayer_open_layer(make_blob(blob, source), describe(blob, annotations), True)
     assert opened is not None
