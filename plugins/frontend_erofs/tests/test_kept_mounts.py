@@ -40,7 +40,8 @@ plugin.lazylayer_configure(Settings(root=run, run=run))
 mounted = plugin.lazylayer_mount_tree(tree, mountpoint, MountOptions("frontend_erofs"))
 if hold == "hold":
     tree.gate.clear()
-    threading.Thread(target=lambda: tree.waiting.wait() and print("held", flush=True), daemon=True).start()
+    teller = threading.Thread(target=lambda: tree.waiting.wait() and print("held", flush=True))
+    teller.start()
 print("ready", flush=True)
 command = sys.stdin.readline().strip()
 if command == "leave":
