@@ -53,6 +53,7 @@ def read(number):
         for name in names:
             check(name)
             checked[number] += 1
+print("files", len(expected), flush=True)
 for number in range(len(checked)):
     threading.Thread(target=read, args=(number,)).start()
 while True:
@@ -76,10 +77,14 @@ class HashingContainer:
         containerd.ctr("run", *options, reference, log.stem, PYTHON, "-IB", "/tmp/read.py")
         self.wait_for_reads()
 
-    def wait_for_reads(self) -> None:
-        """Returns when every reader has hashed two more files, or failed to."""
+    def wait_for_reads(self, files: int = 2) -> None:
+        """Returns when every reader has hashed so many more files, or failed to."""
         before = self._least()
-        wait_until(lambda: self._least() >= before + 2, "each reader in the container goes on", 60)
+        wait_until(lambda: self._least() >= before + files, "each reader in the container goes on", 60)
+
+    def wait_for_all(self) -> None:
+        """Returns when every reader has hashed every file once more, or failed to."""
+        self.wait_for_reads(int(self._lines("files")[0].split()[1]))
 
     def failures(self) -> list[str]:
         """What could not be read so far."""

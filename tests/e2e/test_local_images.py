@@ -9,26 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from e2e.containerd_node import PYTHON, SNAPSHOTTER, ContainerdNode
+from e2e.containerd_node import ContainerdNode
+from e2e.hashing_container import HashingContainer
 from images.go_image import GoImages
 from servers.docker_registry import DockerRegistry
 from servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
-
-HASH_EVERYTHING = """
-import hashlib, os
-sums = hashlib.sha256()
-for directory, directories, names in os.walk("/usr"):
-    directories.sort()
-    for name in sorted(names):
-        path = os.path.join(directory, name)
-        if os.path.isfile(path):
-            with open(path, "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                sums.update(file.read())
-print(sums.hexdigest())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +35,28 @@ def images(node: ContainerdNode) -> list[Path]:
     return list((node.daemon.directory / "root/frontend_erofs/images").glob("*.json"))
 
 
-def read_in(node: ContainerdNode, name: str, number: int) -> str:
-    options = ["--exec-id", f"read-{number}"]
-    return node.containerd.ctr("tasks", "exec", *options, name, PYTHON, "-IBc", HASH_EVERYTHING)
-
-
-def test_complete_layers_need_no_daemon(node: ContainerdNode, reference: str) -> None:
+def test_complete_layers_need_no_daemon(node: ContainerdNode, reference: str, python_layers: list[Path]) -> None:
     layers = node.pull(reference)["layers"]
-    expected = node.run(reference, HASH_EVERYTHING)
     if node.daemon.frontend() != "frontend_erofs":
         pytest.skip("EROFS does not work here")
     wait_until(lambda: len(images(node)) == len(layers), "a local image of each layer is made", 60)
     node.restart(signal.SIGINT)
     wait_until(lambda: len(node.daemon.mounts()) == len(layers), "the layers are mounted again")
-
-    sleep = "import time; print('ready', flush=True); time.sleep(600)"
-    options = ["--detach", "--snapshotter", SNAPSHOTTER]
-    node.containerd.ctr("run", *options, reference, "sleeper", PYTHON, "-IBc", sleep)
-    assert read_in(node, "sleeper", 1) == expected
     devices = {mount: Path(mount).stat().st_dev for mount in node.daemon.mounts()}
 
+    container = HashingContainer(node.containerd, reference, python_layers, node.daemon.directory / "readers.log")
+    container.wait_for_all()
     node.daemon.end(signal.SIGKILL)
-    assert read_in(node, "sleeper", 2) == expected, "nobody serves the layers, and they are read all the same"
+    container.wait_for_all()
+    assert container.failures() == [], "nobody serves the layers, and they are read all the same"
+    assert container.wrong() == []
 
     node.daemon.start()
     wait_until(node.is_connected, "containerd is connected again")
     assert {mount: Path(mount).stat().st_dev for mount in node.daemon.mounts()} == devices, "they were taken up"
-    assert node.run(reference, HASH_EVERYTHING, name="another") == expected
-    node.containerd.ctr("tasks", "delete", "--force", "sleeper")
-    node.containerd.ctr("containers", "delete", "sleeper")
+    assert node.run(reference, "print(6 * 7)", name="another") == "42\n"
+    container.wait_for_reads()
+    container.remove()
     node.remove_images()
     wait_until(lambda: not node.daemon.mounts(), "the layers are unmounted")
+    assert container.failures() == container.wrong() == []
