@@ -6,6 +6,10 @@
 
 PYTEST_FLAGS ?= -q
 
+# Container images like to set it, and then each of the thousand processes that the tests start compiles
+# everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:
 	@echo 'make demo    build an image out of a directory, mount it lazily, show what was fetched'
 	@echo 'make test    check style and types, then run every test'
