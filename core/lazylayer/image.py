@@ -10,7 +10,7 @@ from lazylayer.hooks import Hooks
 from lazylayer.layer import Layer, MergedLayers
 from lazylayer.layerstore import LayerStore
 from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
-from lazylayer.overlaid import follow
+from lazylayer.overlaid import follow, names_in
 from lazylayer.settings import Settings
 from lazylayer.together import run_together
 from lazylayer.tree import Entry, merge_trees
@@ -49,6 +49,10 @@ class Image:
         """What a container of the image would find at `path`, symlinks followed, or None."""
         found = follow([layer.tree for layer in self.layers], path)
         return ImageFile(self.layers[found.tree], found.entry, found.path) if found is not None else None
+
+    def names(self, path: bytes) -> list[bytes]:
+        """The names that a container of the image would see in the directory at `path`; none where no directory is."""
+        return names_in([layer.tree for layer in self.layers], path)
 
     def fetch(self, files: Iterable[ImageFile]) -> None:
         """Fetches what of these files is not here, all layers at the same time, each with few requests.

@@ -168,7 +168,7 @@ class Layer:
         )
 
     def watch_programs(self, owner: str, watcher: Callable[[bytes, Entry], None]) -> None:
-        """From now on tells `watcher` of programs and libraries of which a reader had the start fetched.
+        """From now on tells `watcher` of programs, libraries and Python modules of which a reader had the start fetched.
 
         It is called with path and entry of each, in a thread of its own, and may fetch what such a
         program will ask for next. What is found in a cache is not told of. `owner` is the name of the

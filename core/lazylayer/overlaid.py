@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lazylayer.tree import Entry, Tree
 
-__all__ = ["Found", "follow"]
+__all__ = ["Found", "follow", "names_in"]
 
 _MAX_LINKS = 40
 
@@ -32,13 +32,25 @@ def follow(trees: Sequence[Tree], path: bytes) -> Found | None:
     A link that leads nowhere is None, and so are a loop and a path through what is no directory. Of
     directories that lie on each other it is the uppermost.
     """
+    seen = _see(trees, path)
+    return seen[0] if seen else None
+
+
+def names_in(trees: Sequence[Tree], path: bytes) -> list[bytes]:
+    """The names in the directory at `path`, as `follow` finds it; none where no directory is."""
+    directory = _see(trees, path)
+    names = {name: None for _, entry, _ in directory for name in entry.children or ()}
+    return [name for name in names if _cut(_children(directory, name))]
+
+
+def _see(trees: Sequence[Tree], path: bytes) -> _Seen:
     way = [_cut([Found(number, tree.root, b"/") for number, tree in reversed(list(enumerate(trees)))])]
     pending = list(reversed(path.split(b"/")))
     links = 0
     while pending and way[-1]:
         name = pending.pop()
         if way[-1][0].entry.children is None:
-            return None
+            return []
         if name in (b"", b"."):
             continue
         if name == b"..":
@@ -51,11 +63,11 @@ def follow(trees: Sequence[Tree], path: bytes) -> Found | None:
         target = child[0].entry.target
         links += 1
         if links > _MAX_LINKS or not target:
-            return None
+            return []
         if target.startswith(b"/"):
             del way[1:]
         pending.extend(reversed(target.split(b"/")))
-    return way[-1][0] if way[-1] else None
+    return way[-1]
 
 
 def _children(directory: _Seen, name: bytes) -> list[Found]:

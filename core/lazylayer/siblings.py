@@ -31,6 +31,7 @@ _EXECUTABLE = 0o111
 _LEAST_PROGRAM = 256
 """Bytes. Nothing that is smaller needs a library: the headers that say so would not fit (System V ABI)."""
 _LIBRARY = re.compile(rb"\.so(\.[0-9][^/]*)?$")
+_MODULE = (b".py", b".pyc")
 
 
 class Siblings:
@@ -42,7 +43,7 @@ class Siblings:
         self._continues = bytearray(table.members)
         """1 where the next member goes on with the same program."""
         self._programs: dict[int, tuple[bytes, Entry]] = {}
-        """Programs and libraries with their paths, by their first chunk."""
+        """Programs, libraries and modules with their paths, by their first chunk."""
         numbers: dict[tuple[int, bytes], int] = {}
         directories = [(b"/", tree.root)]
         while directories:
@@ -82,7 +83,7 @@ class Siblings:
         return sorted(wanted)
 
     def program_at(self, member: int) -> tuple[bytes, Entry] | None:
-        """The program, with its path, that starts in `member`, or None."""
+        """The program, library or Python module, with its path, that starts in `member`, or None."""
         return self._programs.get(self._table.chunks_of(member)[0])
 
     def _join(self, entry: Entry) -> None:
@@ -93,6 +94,8 @@ class Siblings:
 
 
 def _is_program(name: bytes, entry: Entry) -> bool:
+    if name.endswith(_MODULE):
+        return True
     if entry.size < _LEAST_PROGRAM:
         return False
     return bool(entry.mode & _EXECUTABLE) or _LIBRARY.search(name) is not None

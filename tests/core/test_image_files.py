@@ -39,7 +39,13 @@ class Opened:
         self.made = [
             SyntheticLayer({b"etc/%d" % number: content(number) for number in range(20)}),
             SyntheticLayer(
-                {b"usr/bin/tool": content(50), b"usr/lib/libz.so.1": content(51), b"usr/share/data": content(52)},
+                {
+                    b"usr/bin/tool": content(50),
+                    b"usr/lib/libz.so.1": content(51),
+                    b"usr/share/data": content(52),
+                    b"app/m.py": b"import m\n",
+                    b"app/n.pyc": content(53),
+                },
                 links={b"bin": b"usr/bin", b"usr/lib/libz.so": b"libz.so.1"},
                 programs=[b"usr/bin/tool"],
             ),
@@ -216,6 +222,12 @@ class TestPrograms:
         self.read(opened, b"/usr/lib/libz.so")
         self.finish(opened)
         assert sorted(told) == [b"/usr/bin/tool", b"/usr/lib/libz.so.1"]
+
+    def test_modules_are_told_of_too_however_small(self, opened: Opened, told: list[bytes]) -> None:
+        self.read(opened, b"/app/m.py")
+        self.read(opened, b"/app/n.pyc")
+        self.finish(opened)
+        assert sorted(told) == [b"/app/m.py", b"/app/n.pyc"]
 
     def test_each_is_told_of_once_however_many_read_it(self, opened: Opened, told: list[bytes]) -> None:
         opened.source(1).gate.clear()

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lazylayer.errors import FormatError
-from lazylayer.overlaid import follow
+from lazylayer.overlaid import follow, names_in
 from lazylayer.tree import Entry, Tree, TreeBuilder, merge_trees
 
 FILE, LINK, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o755
@@ -88,6 +88,7 @@ def test_what_is_found_is_what_the_merged_tree_has(layers: list[Paths], paths: l
         expected = walked(merged, path)
         alone = follow((merged,), path)
         found = follow(trees, path)
+        assert sorted(names_in(trees, path)) == sorted((expected[1].children or ()) if expected is not None else ())
         if expected is None:
             assert found is None, path
             assert alone is None, path

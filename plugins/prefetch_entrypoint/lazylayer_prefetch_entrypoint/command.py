@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from itertools import dropwhile, islice, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from lazylayer.image import Image, ImageFile
 
-__all__ = ["Command", "environment_of"]
+__all__ = ["Command", "Started", "environment_of"]
 
 _PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SHELLS = frozenset({b"ash", b"bash", b"dash", b"sh", b"zsh"})
@@ -23,6 +24,16 @@ _SHEBANG = 256
 _MAX_WORDS = 64
 _MAX_WORD = 16 * 1024
 _MAX_DIRECTORIES = 64
+_PUNCTUATION = frozenset("();<>|&")
+"""What ends a command, and what `shlex` makes words of."""
+
+
+class Started(NamedTuple):
+    """A file that a command leads to, the path that names it, links and all, and the words behind it."""
+
+    file: ImageFile
+    place: bytes
+    arguments: tuple[bytes, ...] = ()
 
 
 def environment_of(config: Mapping[str, Any]) -> dict[bytes, bytes]:
@@ -39,43 +50,56 @@ class Command:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._words = [*_words(config.get("Entrypoint")), *_words(config.get("Cmd"))][:_MAX_WORDS]
         self._path = environment_of(config).get(b"PATH", _PATH).split(b":")[:_MAX_DIRECTORIES]
-        self._directory = (*_words([config.get("WorkingDir")]), b"/")[0]
+        self.directory = (*_words([config.get("WorkingDir")]), b"/")[0]
+        """Where it is started."""
 
-    def files(self, image: Image) -> Iterator[ImageFile]:
+    def files(self, image: Image) -> Iterator[Started]:
         """The program, and the programs and files among its arguments; only what is there."""
-        for number, word in enumerate(self._words):
-            yield from self._named(image, word, is_program=number == 0)
+        yield from self._program(image, self._words)
+        for word in self._words[1:]:
+            yield from self._named(image, word)
         if self._words and self._words[0].rpartition(b"/")[2] in _SHELLS:
-            yield from self._named(image, _first_word(_script_of(self._words)), is_program=True)
+            yield from self._program(image, _first_command(_script_of(self._words)))
 
-    def interpreters(self, image: Image, script: ImageFile) -> Iterator[ImageFile]:
-        """The programs that a script's first line names: its interpreter, and what `env` is to run."""
+    def interpreters(self, image: Image, script: ImageFile, arguments: Sequence[bytes] = ()) -> Iterator[Started]:
+        """The programs that a script's first line names: its interpreter, and what `env` is to run.
+
+        :param arguments: the words behind the script.
+        """
         line = script.read(0, _SHEBANG)
         if not line.startswith(b"#!"):
             return
         words = line[2:].partition(b"\n")[0].split()
-        for word in words[:1]:
-            yield from self._named(image, word, is_program=True)
+        if words:
+            yield from self._program(image, [*words, script.path, *arguments])
         if words and words[0].rpartition(b"/")[2] == b"env":
-            for word in [each for each in words[1:] if not each.startswith(b"-") and b"=" not in each][:1]:
-                yield from self._named(image, word, is_program=True)
+            rest = dropwhile(lambda each: each.startswith(b"-") or b"=" in each, words[1:])
+            yield from self._program(image, [*rest, script.path, *arguments])
 
-    def _named(self, image: Image, word: bytes, *, is_program: bool) -> Iterator[ImageFile]:
+    def place(self, word: bytes) -> bytes:
+        """The path that a word stands for, where it is one."""
+        return word if word.startswith(b"/") else self.directory + b"/" + word
+
+    def _program(self, image: Image, words: Sequence[bytes]) -> Iterator[Started]:
+        """The program that the first word names, if it can be executed, with the others as its arguments."""
+        for found in self._found(image, words[0], []) if words else ():
+            if found.file.entry.mode & _EXECUTABLE:
+                yield found._replace(arguments=tuple(words[1:]))
+                return
+
+    def _named(self, image: Image, word: bytes) -> Iterator[Started]:
+        """The file that an argument names."""
+        yield from islice(self._found(image, word, [self.directory]), 1)
+
+    def _found(self, image: Image, word: bytes, others: Sequence[bytes]) -> Iterator[Started]:
         if not word or b"\0" in word:
             return
-        if b"/" in word:
-            places = [self._directory + b"/" + word if not word.startswith(b"/") else word]
-        else:
-            places = [directory + b"/" + word for directory in self._path if directory]
-            if not is_program:
-                places.append(self._directory + b"/" + word)
+        directories = [each for each in self._path if each]
+        places = [each + b"/" + word for each in (*directories, *others)] if b"/" not in word else [self.place(word)]
         for place in places:
             found = image.find(place)
             if found is not None and found.entry.is_file:
-                if is_program and not found.entry.mode & _EXECUTABLE:
-                    continue
-                yield found
-                return
+                yield Started(found, place)
 
 
 def _words(value: object) -> list[bytes]:
@@ -93,13 +117,15 @@ def _script_of(words: Sequence[bytes]) -> bytes:
     return b""
 
 
-def _first_word(script: bytes) -> bytes:
-    """The first command of a shell script, as far as that can be told; `exec` is looked through."""
+def _first_command(script: bytes) -> list[bytes]:
+    """The words of the first command of a shell script, as far as they can be told; `exec` is looked through."""
     lexer = shlex.shlex(script.decode("utf-8", "surrogateescape"), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
-    try:
-        return next(
-            (each.encode("utf-8", "surrogateescape") for each in lexer if each != "exec" and "=" not in each), b""
-        )
-    except ValueError:
-        return b""
+    words: list[bytes] = []
+    with suppress(ValueError):  # quotes that are not closed
+        for word in lexer:
+            if words and set(word) <= _PUNCTUATION:
+                break
+            if words or (word != "exec" and "=" not in word):
+                words.append(word.encode("utf-8", "surrogateescape"))
+    return words[:_MAX_WORDS]

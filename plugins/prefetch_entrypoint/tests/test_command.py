@@ -41,7 +41,7 @@ def image() -> Iterator[MemoryImage]:
 
 
 def files(image: MemoryImage, **config: object) -> list[bytes]:
-    return [each.path for each in Command(config).files(image.image)]
+    return [each.file.path for each in Command(config).files(image.image)]
 
 
 def test_entry_point_and_command_are_one_line(image: MemoryImage) -> None:
@@ -103,7 +103,7 @@ def test_the_first_command_that_a_shell_is_told(image: MemoryImage, words: list[
 def test_the_interpreter_of_a_script(image: MemoryImage, script: bytes, programs: list[bytes]) -> None:
     found = image.image.find(script)
     assert found is not None
-    assert [each.path for each in Command({}).interpreters(image.image, found)] == programs
+    assert [each.file.path for each in Command({}).interpreters(image.image, found)] == programs
 
 
 def test_variables_are_split_at_the_first_sign() -> None:
@@ -136,7 +136,7 @@ KEYS = st.sampled_from(["Entrypoint", "Cmd", "Env", "WorkingDir"])
 @example(config={"Cmd": ["sh", "-c", "\ud800"], "WorkingDir": "\ud800", "Env": ["PATH=\ud800"]})
 def test_no_config_is_an_exception(image: MemoryImage, config: dict[str, Any]) -> None:
     for found in Command(config).files(image.image):
-        assert found.entry.is_file
+        assert found.file.entry.is_file
     environment_of(config)
 
 

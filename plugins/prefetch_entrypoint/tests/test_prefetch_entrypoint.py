@@ -79,7 +79,11 @@ def here(image: MemoryImage, names: Mapping[bytes, bytes]) -> list[bytes]:
 def until_quiet() -> None:
     """Waits for every thread that fetches, and then follows."""
     pause = threading.Event()
-    while [each for each in threading.enumerate() if each.name in ("lazylayer-fetch", "lazylayer-files")]:
+    while [
+        each
+        for each in threading.enumerate()
+        if each.name in ("lazylayer-fetch", "lazylayer-files", "lazylayer-entrypoint")
+    ]:
         pause.wait(0.005)
 
 

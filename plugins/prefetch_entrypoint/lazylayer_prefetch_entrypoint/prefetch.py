@@ -1,0 +1,155 @@
+"""The prefetch of an image: wave after wave, the files that the last wave showed to be needed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Self
+
+from loguru import logger
+
+from lazylayer.image import Image, ImageFile
+from lazylayer.together import run_together
+from lazylayer_prefetch_entrypoint.command import Command, Started, environment_of
+from lazylayer_prefetch_entrypoint.elf import Needs, read_needs
+from lazylayer_prefetch_entrypoint.linking import C_LIBRARY, LOADER_CACHE, READ_BY_C_LIBRARY, Linker, with_origin
+from lazylayer_prefetch_entrypoint.modules import Modules, is_module, modules_of, version_of
+from lazylayer_prefetch_entrypoint.python import find_modules, is_interpreter, read_at_start
+
+__all__ = ["Prefetch"]
+
+_MAX_WAVES = 16
+"""Libraries need libraries, and modules modules: deeper chains than this are not followed."""
+_MAX_FILES = 10_000
+"""For one image."""
+_EXECUTABLE = 0o111
+
+
+class _Wanted(NamedTuple):
+    """A file to fetch, the directory that `$ORIGIN` is for it, and the DT_RPATH of those that it is loaded for.
+
+    `modules` are those of the interpreter that it is for, where it is a Python module or script; `arguments`
+    the words behind it, where it is a program.
+    """
+
+    file: ImageFile
+    origin: bytes
+    rpath: tuple[bytes, ...] = ()
+    modules: Modules | None = None
+    arguments: tuple[bytes, ...] = ()
+
+    @classmethod
+    def plain(cls, file: ImageFile, modules: Modules | None = None) -> Self:
+        return cls(file, _directory_of(file.path), modules=modules)
+
+
+class Prefetch:
+    """The prefetch of one image. The lock guards what was taken and how much is left."""
+
+    def __init__(self, image: Image, max_bytes: int) -> None:
+        config = image.resolved.config.config
+        self._image = image
+        self._left = max_bytes
+        self._command = Command(config)
+        self._environment = environment_of(config)
+        self._linker = Linker(image, self._environment.get(b"LD_LIBRARY_PATH", b""))
+        self._version = b""
+        """Of the Python that was seen last: there is seldom more than one."""
+        self._seen: set[tuple[int, int]] = set()
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Fetches wave after wave until nothing more is needed."""
+        wanted = [each for started in self._command.files(self._image) for each in self._started(started)]
+        if not wanted:
+            return
+        loader_cache = self._image.find(LOADER_CACHE)
+        if loader_cache is not None:
+            wanted.append(_Wanted.plain(loader_cache))
+        self._fetch(wanted)
+        reference, count = str(self._image.resolved.reference), len(self._seen)
+        logger.debug("{reference}: {count} files of its program were fetched ahead", reference=reference, count=count)
+
+    def follow(self, file: ImageFile) -> None:
+        """Fetches what a program or module needs that is being read, and was not foreseen."""
+        if self._take(file):
+            wanted = [*self._needed_by(_Wanted.plain(file))]
+            if is_interpreter(file.path):
+                wanted.extend(self._started(Started(file, file.path)))
+            self._fetch(wanted)
+
+    def _fetch(self, wave: Iterable[_Wanted], waves: int = _MAX_WAVES) -> None:
+        """Fetches files, what these need, and so on.
+
+        Modules are small, and lead far: they do not wait for the libraries of their wave.
+        """
+        taken = [each for each in wave if self._take(each.file)] if waves else []
+        lanes = [[each for each in taken if is_module(each.file.path) is kind] for kind in (True, False)]
+        calls = [functools.partial(self._fetch_and_follow, lane, waves) for lane in lanes if lane]
+        for done in run_together(calls, "lazylayer-entrypoint", len(calls)):
+            done.result()
+
+    def _fetch_and_follow(self, files: list[_Wanted], waves: int) -> None:
+        self._image.fetch(each.file for each in files)
+        self._fetch([needed for each in files for needed in self._needed_by(each)], waves - 1)
+
+    def _take(self, file: ImageFile) -> bool:
+        """Whether to fetch a file: it is new, and there is room for it."""
+        key = id(file.layer), file.entry.ino
+        with self._lock:
+            if key in self._seen or not file.entry.is_file:
+                return False
+            if file.entry.size > self._left or len(self._seen) >= _MAX_FILES:
+                return False
+            self._seen.add(key)
+            self._left -= file.entry.size
+            return True
+
+    def _started(self, started: Started, script: ImageFile | None = None) -> Iterator[_Wanted]:
+        """A program, and what it is told to run, where it is a Python; also what `script` imports, which is here."""
+        yield _Wanted.plain(started.file)._replace(arguments=started.arguments)
+        if is_interpreter(started.file.path):
+            modules = find_modules(self._image, started, self._command, self._environment)
+            for file in read_at_start(self._image, modules, started, self._command):
+                yield _Wanted.plain(file, modules)
+            for file in modules.needed_by(script) if script is not None else ():
+                yield _Wanted.plain(file, modules)
+
+    def _needed_by(self, wanted: _Wanted) -> Iterator[_Wanted]:
+        file = wanted.file
+        self._version = version_of(file.path) or self._version
+        needs = read_needs(file.read) if not is_module(file.path) else None
+        if needs is not None:
+            yield from self._linked(wanted, needs)
+            return
+        programs: list[Started] = []
+        if file.entry.mode & _EXECUTABLE:
+            programs.extend(self._command.interpreters(self._image, file, wanted.arguments))
+        for each in programs:
+            yield from self._started(each, file)
+        if (wanted.modules is not None or is_module(file.path)) and not programs:
+            modules = wanted.modules or modules_of(self._image, self._version)
+            for needed in modules.needed_by(file):
+                yield _Wanted.plain(needed, modules)
+
+    def _linked(self, wanted: _Wanted, needs: Needs) -> Iterator[_Wanted]:
+        loader = self._image.find(needs.loader) if needs.loader else None
+        if loader is not None:
+            self._linker.learn_loader(loader.path)
+            yield _Wanted.plain(loader)
+        rpath = (*with_origin(needs.rpath, wanted.origin), *wanted.rpath)
+        runpath = with_origin(needs.runpath, wanted.origin)
+        for library in needs.libraries:
+            found = self._linker.find(library, () if runpath else rpath, runpath)
+            if found is not None:
+                path, file = found
+                yield _Wanted(file, _directory_of(path), rpath)
+        for each in READ_BY_C_LIBRARY if C_LIBRARY in needs.libraries else ():
+            file_there = self._image.find(each)
+            if file_there is not None:
+                yield _Wanted.plain(file_there)
+
+
+def _directory_of(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
