@@ -6,6 +6,7 @@ the requests overlap. A request runs in a thread of its own and completes flight
 bytes arrive: a reader waits for its own chunk, not for the neighbours that were fetched along.
 
 The lock is `Fetcher._lock` (also as the condition `_kept`); no request is made, and nothing inflated, while it is held.
+`Fetcher._seeking` is held, by threads that have served their readers already, while siblings are sought.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Fetcher:
     """Reads the chunks of one layer. Safe to use from any thread.
 
     `on_complete` is called once, from the thread that fetched the last member; `on_program` for each
-    program of which a reader had the start fetched, from the thread that did so.
+    program of which a reader had the start fetched, from the thread that did so; `seek_siblings` once, when
+    the first miss was served.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Fetcher:
         settings: FetchSettings,
         on_complete: Callable[[], None],
         on_program: Callable[[bytes, Entry], None],
+        seek_siblings: Callable[[], Siblings],
     ) -> None:
         self._blob = blob
         self._table = contents.chunks
@@ -81,6 +84,8 @@ class Fetcher:
         self._scheduler = scheduler
         self._on_complete = on_complete
         self._on_program = on_program
+        self._seek_siblings = seek_siblings
+        self._seeking = threading.Lock()
         self._slots = threading.BoundedSemaphore(settings.threads)
         self._lock = threading.Lock()
         self._kept = threading.Condition(self._lock)
@@ -128,9 +133,12 @@ class Fetcher:
             self._maybe_read_ahead(self._table.member_of(chunk))
         return data
 
-    def know(self, siblings: Siblings) -> None:
-        """From now on fetches siblings, rather than what follows in the blob, along with a miss."""
-        self._siblings = siblings
+    def siblings(self) -> Siblings:
+        """What is read together; from then on that is fetched along with a miss, and not what follows in the blob."""
+        with self._seeking:
+            if self._siblings is None:
+                self._siblings = self._seek_siblings()
+            return self._siblings
 
     def prefetch(self, extent: Extent) -> None:
         """Fetches every member that lies whole in `extent`, with one request where none is here."""
@@ -219,7 +227,7 @@ class Fetcher:
                 return flight
             claimed = self._claim_locked(wanted)
             self._plan_ahead(list(claimed), window, limit if sequential else 0)
-        self._start(claimed, self._siblings.program_at(member) if self._siblings is not None else None)
+        self._start(claimed, member)
         return claimed[member]
 
     def _limit(self, last: int | None) -> int:
@@ -310,15 +318,15 @@ class Fetcher:
         self._flights.update(claimed)
         return claimed
 
-    def _start(self, claimed: dict[int, _Flight], program: tuple[bytes, Entry] | None = None) -> None:
-        arguments = (dict(claimed), program)
+    def _start(self, claimed: dict[int, _Flight], missed: int | None = None) -> None:
+        arguments = (dict(claimed), missed)
         thread = threading.Thread(target=self._run, args=arguments, name="lazylayer-fetch", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             self._fail(claimed, LayerError(f"no thread to fetch with: {error}"))
 
-    def _run(self, claimed: dict[int, _Flight], program: tuple[bytes, Entry] | None) -> None:
+    def _run(self, claimed: dict[int, _Flight], missed: int | None) -> None:
         done = False
         try:
             # An error is not lost: every flight carries it to whoever waits.
@@ -326,7 +334,8 @@ class Fetcher:
                 done = self._carry_out(claimed)
         finally:
             self._abandon(claimed)
-        if done and program is not None:
+        program = self.siblings().program_at(missed) if done and missed is not None else None
+        if program is not None:
             self._on_program(*program)
 
     def _carry_out(self, claimed: dict[int, _Flight], turn: Turn | None = None) -> bool:

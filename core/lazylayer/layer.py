@@ -55,14 +55,15 @@ class Layer:
         self._table = contents.chunks
         self._store = store
         self._report = report
-        self._fetcher = Fetcher(blob, contents, store, scheduler, settings, self._completed, self._program_read)
+        self._fetcher = Fetcher(
+            blob, contents, store, scheduler, settings, self._completed, self._program_read, self._seek_siblings
+        )
         self._program_watchers: dict[str, Callable[[bytes, Entry], None]] = {}
         self._lock = threading.Lock()
         self._error = ""
         self._told_complete = False
         self._elsewhere = False
         self._prefetch_started = False
-        self._siblings_sought = False
         self._prefetched = threading.Event()
 
     @property
@@ -168,7 +169,7 @@ class Layer:
         )
 
     def watch_programs(self, owner: str, watcher: Callable[[bytes, Entry], None]) -> None:
-        """From now on tells `watcher` of programs, libraries and Python modules of which a reader had the start fetched.
+        """From now on tells `watcher` of programs, libraries and Python modules whose start a reader had fetched.
 
         It is called with path and entry of each, in a thread of its own, and may fetch what such a
         program will ask for next. What is found in a cache is not told of. `owner` is the name of the
@@ -178,12 +179,8 @@ class Layer:
             self._program_watchers[owner] = watcher
 
     def find_siblings(self) -> None:
-        """Finds out what is read together, so that misses fetch that. Costs a microsecond for each file, once."""
-        with self._lock:
-            if self._siblings_sought:
-                return
-            self._siblings_sought = True
-        self._fetcher.know(Siblings(self.tree, self._table))
+        """Finds out now what is read together, rather than after the first miss. Costs a microsecond for each file."""
+        self._fetcher.siblings()
 
     def need_nothing(self) -> None:
         """Notes that a mount has all of the layer elsewhere, so that nothing is fetched of it without being read."""
@@ -208,6 +205,9 @@ class Layer:
             raise
 
     # --- what happens ----------------------------------------------------------------------------
+
+    def _seek_siblings(self) -> Siblings:
+        return Siblings(self.tree, self._table)
 
     def _completed(self) -> None:
         with self._lock:

@@ -112,7 +112,6 @@ class LayerStore:
 
         def fetch() -> None:
             self.prefetch(layer, labels)
-            layer.find_siblings()
             self.fetch_in_background(layer)
 
         threading.Thread(target=fetch, name="lazylayer-prefetch", daemon=True).start()

@@ -46,6 +46,9 @@ class DescriptorStore(Protocol):
     def drop(self, name: str) -> None:
         """Lets go of a descriptor. Raises OSError."""
 
+    def get_ready(self) -> None:
+        """Does ahead what the first of the others would wait for. Raises OSError."""
+
 
 class Note(msgspec.Struct, frozen=True):
     """What must be true of a mount that is taken up again."""
@@ -68,6 +71,13 @@ class Keeping:
     def __init__(self, store: DescriptorStore, directory: Path) -> None:
         self._store = store
         self._directory = directory
+
+    def get_ready(self) -> None:
+        """Does ahead what the first mount would wait for."""
+        try:
+            self._store.get_ready()
+        except (OSError, ValueError) as error:
+            logger.debug("the store of descriptors is not ready: {error}", error=error)
 
     def hold(self, target: str, note: Note, descriptor: int) -> None:
         """Keeps the mount at `target`, which is served on `descriptor`."""
@@ -157,6 +167,9 @@ class SystemdStore:
         """See `DescriptorStore.drop`."""
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
 
+    def get_ready(self) -> None:
+        """Nothing: systemd is there."""
+
     def _send(self, text: str, descriptors: list[int]) -> None:
         address = "\0" + self._address[1:] if self._address[:1] == "@" else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
@@ -201,6 +214,11 @@ class KeeperProcess:
             self._let_go(name)
             if self._connection is not None:
                 self._call({"drop": name})
+
+    def get_ready(self) -> None:
+        """Starts the keeper. See `DescriptorStore.get_ready`."""
+        with self._lock:
+            self._connect()
 
     def _let_go(self, name: str) -> None:
         known = self._held.pop(name, None)

@@ -45,6 +45,9 @@ class _NoDescriptors:
     def drop(self, name: str) -> None:
         del name
 
+    def get_ready(self) -> None:
+        pass
+
 
 class Localizer:
     """The local images of a program, and who makes them. Safe to use from any thread.

@@ -78,7 +78,9 @@ class FrontendErofs:
         if frontend == NAME:
             import lazylayer_frontend_erofs.mount  # noqa: F401
 
-            self._open_keeping()
+            keeping = self._open_keeping()
+            if keeping is not None:
+                keeping.get_ready()
 
     @hookimpl
     def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
