@@ -22,8 +22,12 @@ def make_elf(
     wide: bool = True,
     order: str = "<",
     behind: bytes = b"",
+    constants: bytes | None = None,
 ) -> bytes:
-    """A file with one PT_LOAD, a PT_DYNAMIC, and a PT_INTERP where there is a loader; `behind` fills it up."""
+    """A file with one PT_LOAD, a PT_DYNAMIC, and a PT_INTERP where there is a loader; `behind` fills it up.
+
+    With `constants` it has sections, too: a `.rodata`, and the one with the names.
+    """
     strings = bytearray(b"\0")
 
     def text(value: bytes) -> int:
@@ -49,11 +53,27 @@ def make_elf(
         return struct.pack(order + "IIIIIIII", kind, offset, address, address, length, length, 4, 4)
 
     identity = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1]) + bytes(9)
-    numbers = (3, 62, 1, 0, header_size, 0, 0, header_size, segment_size, count, 0, 0, 0)
-    header = identity + struct.pack(order + ("HHIQQQIHHHHHH" if wide else "HHIIIIIHHHHHH"), *numbers)
+    at_sections = at_dynamic + len(dynamic) + len(behind)
+    section_names = b"\0.shstrtab\0.rodata\0"
+
+    def section(name: int, kind: int, offset: int, length: int) -> bytes:
+        address = _BASE + offset
+        return struct.pack(
+            order + ("IIQQQQIIQQ" if wide else "IIIIIIIIII"), name, kind, 2, address, offset, length, 0, 0, 1, 0
+        )
+
+    sections = b""
+    if constants is not None:
+        at_names = at_sections + 3 * len(section(0, 0, 0, 0))
+        sections = bytes(len(section(0, 0, 0, 0))) + section(1, 3, at_names, len(section_names))
+        sections += section(11, 1, at_names + len(section_names), len(constants)) + section_names + constants
+    start, section_size, section_count, names_at = (at_sections, 64 if wide else 40, 3, 1) if sections else (0,) * 4
+    places = (3, 62, 1, 0, header_size, start, 0)
+    sizes = (header_size, segment_size, count, section_size, section_count, names_at)
+    header = identity + struct.pack(order + ("HHIQQQIHHHHHH" if wide else "HHIIIIIHHHHHH"), *places, *sizes)
     kinds = [(3 if loader else 0, at_interp, len(interp)), (1, 0, size), (2, at_dynamic, len(dynamic))]
     data = header + b"".join(segment(*each) for each in kinds) + interp + bytes(strings)
-    return data.ljust(at_dynamic, b"\0") + dynamic + behind
+    return data.ljust(at_dynamic, b"\0") + dynamic + behind + sections
 
 
 def make_loader_cache(libraries: Sequence[tuple[bytes, bytes]], *, old: bool = False) -> bytes:

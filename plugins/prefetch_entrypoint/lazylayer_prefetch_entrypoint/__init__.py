@@ -7,6 +7,7 @@ linking     where the dynamic loader finds a library
 python      what a Python interpreter reads when it is started
 imports     what a Python module imports, by its source
 bytecode    what a Python module imports, where it is compiled
+extensions  what a Python extension module may import, by its constants
 modules     where Python finds modules
 """
 

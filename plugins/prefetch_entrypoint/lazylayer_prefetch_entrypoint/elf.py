@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
-__all__ = ["Needs", "read_needs"]
+__all__ = ["Needs", "read_constants", "read_needs"]
 
 _MAGIC = b"\x7fELF"
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
@@ -22,6 +22,9 @@ _MAX_DYNAMIC = 64 * 1024
 _MAX_STRINGS = 4 * 1024 * 1024
 _MAX_NAME = 4096
 _MAX_LIBRARIES = 1000
+_MAX_SECTIONS = 1000
+_MAX_SECTION_HEADER = 256
+_CONSTANTS = b".rodata"
 
 
 class Needs(NamedTuple):
@@ -34,6 +37,14 @@ class Needs(NamedTuple):
     libraries: tuple[bytes, ...] = ()
     rpath: tuple[bytes, ...] = ()
     runpath: tuple[bytes, ...] = ()
+
+
+def read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
+    """The constants of a program or library, at most `max_size` bytes; none where it does not say where they are."""
+    try:
+        return _read_constants(read, max_size)
+    except (struct.error, ValueError):
+        return b""
 
 
 class _Segment(NamedTuple):
@@ -77,6 +88,28 @@ def _read(read: Callable[[int, int], bytes]) -> Needs | None:
         paths.get(_DT_RPATH, ()) if _DT_RUNPATH not in paths else (),
         paths.get(_DT_RUNPATH, ()),
     )
+
+
+def _read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
+    header = read(0, 64)
+    if len(header) < 52 or header[:4] != _MAGIC or header[4] not in (1, 2) or header[5] not in (1, 2):
+        return b""
+    wide, order = header[4] == 2, "<" if header[5] == 1 else ">"
+    (start,) = struct.unpack_from(order + ("Q" if wide else "I"), header, 40 if wide else 32)
+    size, count, names = struct.unpack_from(order + "HHH", header, 58 if wide else 46)
+    layout = struct.Struct(order + ("IIQQQQ" if wide else "IIIIII"))
+    if not layout.size <= size <= _MAX_SECTION_HEADER:
+        return b""
+    table = read(start, size * min(count, _MAX_SECTIONS))
+    sections = [layout.unpack_from(table, at) for at in range(0, len(table) - layout.size + 1, size)]
+    if names >= len(sections):
+        return b""
+    *_, at_names, names_size = sections[names]
+    texts = read(at_names, min(names_size, _MAX_STRINGS))
+    for name, _, _, _, offset, length in sections:
+        if _string(texts, name) == _CONSTANTS:
+            return read(offset, min(length, max_size))
+    return b""
 
 
 def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, order: str) -> Iterator[_Segment]:

@@ -68,6 +68,7 @@ class Modules:
         self._tag = b"cpython-" + version.replace(b".", b"")
         self._built_in = _BUILT_IN if int(version[2:] or 0) >= _BUILT_IN_SINCE else frozenset()
         self._listings: dict[bytes, _Listing] = {}
+        self._names: dict[tuple[bytes, ...], frozenset[bytes]] = {}
         self._path = [each for each in dict.fromkeys(path) if self._listing(each).names]
 
     def needed_by(self, file: ImageFile) -> Iterator[ImageFile]:
@@ -84,8 +85,11 @@ class Modules:
     def named(self, names: Sequence[bytes], directory: bytes) -> Iterator[ImageFile]:
         """The files of modules, named as by import statements in a module in `directory`, and of their packages."""
         absolute = [*self._path, self._top(directory)]
+        known = self._top_level(tuple(absolute))
         for name in names[:_MAX_NAMES]:
             path = name.lstrip(b".").split(b".")
+            if path[0] not in known and not name.startswith(b"."):
+                continue
             base = directory
             for _ in range(min(len(name) - len(name.lstrip(b".")) - 1, _MAX_LEVEL)):
                 base = base.rpartition(b"/")[0]
@@ -139,6 +143,14 @@ class Modules:
         found = self._image.find(directory + b"/" + name)
         if found is not None and found.entry.is_file:
             yield found
+
+    def _top_level(self, directories: tuple[bytes, ...]) -> frozenset[bytes]:
+        """The names that lie in these directories, with and without what is behind a dot."""
+        known = self._names.get(directories)
+        if known is None:
+            names = [name for directory in directories for name in self._listing(directory).names]
+            known = self._names[directories] = frozenset([*names, *(name.partition(b".")[0] for name in names)])
+        return known
 
     def _top(self, directory: bytes) -> bytes:
         """The directory that has the outermost of the packages that a directory is in."""

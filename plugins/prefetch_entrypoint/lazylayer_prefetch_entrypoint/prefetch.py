@@ -12,7 +12,8 @@ from loguru import logger
 from lazylayer.image import Image, ImageFile
 from lazylayer.together import run_together
 from lazylayer_prefetch_entrypoint.command import Command, Started, environment_of
-from lazylayer_prefetch_entrypoint.elf import Needs, read_needs
+from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
+from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
 from lazylayer_prefetch_entrypoint.linking import C_LIBRARY, LOADER_CACHE, READ_BY_C_LIBRARY, Linker, with_origin
 from lazylayer_prefetch_entrypoint.modules import Modules, is_module, modules_of, version_of
 from lazylayer_prefetch_entrypoint.python import find_modules, is_interpreter, read_at_start
@@ -24,6 +25,8 @@ _MAX_WAVES = 16
 _MAX_FILES = 10_000
 """For one image."""
 _EXECUTABLE = 0o111
+_MAX_CONSTANTS = 2 * 1024 * 1024
+"""Bytes of one extension module."""
 
 
 class _Wanted(NamedTuple):
@@ -122,6 +125,8 @@ class Prefetch:
         needs = read_needs(file.read) if not is_module(file.path) else None
         if needs is not None:
             yield from self._linked(wanted, needs)
+            if is_extension(file.path):
+                yield from self._imported_by_extension(wanted)
             return
         programs: list[Started] = []
         if file.entry.mode & _EXECUTABLE:
@@ -132,6 +137,12 @@ class Prefetch:
             modules = wanted.modules or modules_of(self._image, self._version)
             for needed in modules.needed_by(file):
                 yield _Wanted.plain(needed, modules)
+
+    def _imported_by_extension(self, wanted: _Wanted) -> Iterator[_Wanted]:
+        modules = wanted.modules or modules_of(self._image, self._version)
+        names = names_in_extension(read_constants(wanted.file.read, _MAX_CONSTANTS))
+        for needed in modules.named(names, wanted.origin):
+            yield _Wanted.plain(needed, modules)
 
     def _linked(self, wanted: _Wanted, needs: Needs) -> Iterator[_Wanted]:
         loader = self._image.find(needs.loader) if needs.loader else None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazylayer_prefetch_entrypoint.elf import Needs, read_needs
+from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
 from synthetic.elf_files import make_elf
 
 MOST_READ = 32 * 1024 * 1024
@@ -36,7 +36,16 @@ def needs_of(data: bytes) -> Needs | None:
     read = Read(data)
     needs = read_needs(read)
     assert read.asked <= MOST_READ
+    constants_of(data)
     return needs
+
+
+def constants_of(data: bytes) -> bytes:
+    read = Read(data)
+    constants = read_constants(read, 1000)
+    assert read.asked <= MOST_READ
+    assert len(constants) <= 1000
+    return constants
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -54,10 +63,15 @@ def test_what_is_made_here_is_what_readelf_reads(tmp_path: Path) -> None:
         pytest.skip("readelf is not installed")
     for wide, order in ((True, "<"), (False, "<"), (True, ">"), (False, ">")):
         path = tmp_path / "made"
-        path.write_bytes(make_elf([b"liba.so", b"libb.so"], loader=b"/ld", runpath=b"/x", wide=wide, order=order))
-        said = subprocess.run(["readelf", "-W", "-d", "-l", path], check=True, capture_output=True, text=True).stdout
-        for words in ("Shared library: [liba.so]", "[libb.so]", "program interpreter: /ld]", "runpath: [/x]"):
+        libraries = [b"liba.so", b"libb.so"]
+        made = make_elf(libraries, loader=b"/ld", runpath=b"/x", wide=wide, order=order, constants=b"a text\0")
+        path.write_bytes(made)
+        said = subprocess.run(
+            ["readelf", "-W", "-d", "-l", "-p.rodata", path], check=True, capture_output=True, text=True
+        ).stdout
+        for words in ("Shared library: [liba.so]", "[libb.so]", "program interpreter: /ld]", "runpath: [/x]", "a text"):
             assert words in said
+        assert constants_of(made) == b"a text\0"
 
 
 def test_a_runpath_makes_an_rpath_void() -> None:
@@ -112,7 +126,9 @@ def test_damaged_files_of_the_system_are_never_an_exception(programs: list[bytes
 def test_damaged_files_made_by_hand_are_never_an_exception(
     seed: int, libraries: list[bytes], wide: bool, order: str
 ) -> None:
-    data = make_elf(libraries, loader=b"/ld", runpath=b"$ORIGIN", wide=wide, order=order)
+    constants = b"\0".join(libraries)
+    data = make_elf(libraries, loader=b"/ld", runpath=b"$ORIGIN", wide=wide, order=order, constants=constants)
+    assert constants_of(data) == constants
     needs = needs_of(data)
     assert needs is not None
     assert needs.libraries == tuple(each for each in libraries if each)
@@ -134,3 +150,8 @@ def test_a_file_whose_every_size_is_the_largest_is_read_within_bounds() -> None:
             field = at + number * size + (32 if wide else 16)
             data[field : field + (8 if wide else 4)] = b"\xff" * (8 if wide else 4)
         needs_of(bytes(data) + bytes(100_000))
+
+
+def test_no_more_constants_are_read_than_asked_for() -> None:
+    assert constants_of(make_elf(constants=b"x" * 5000)) == b"x" * 1000
+    assert constants_of(make_elf()) == constants_of(b"") == b""

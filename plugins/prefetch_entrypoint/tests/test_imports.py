@@ -16,7 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from images.python_image import NUMPY
 from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
+from lazylayer_prefetch_entrypoint.elf import read_constants
+from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
 from lazylayer_prefetch_entrypoint.imports import dotted_names, names_in_source
 from synthetic.compiled_modules import COMPILED, SOURCE
 
@@ -138,3 +141,35 @@ def test_no_source_is_an_exception(source: bytes) -> None:
 def test_source_made_to_cost_is_read_quickly() -> None:
     assert names_in_source(b"from a import (\n" * 60_000) == []
     assert names_in_source(b"import a, \\\n" * 60_000)[:1] == [b"a"]
+
+
+def test_extension_modules_name_modules_among_their_constants() -> None:
+    texts = [b"plain", b"datetime.datetime_CAPI", b"a.b", b"", b"9.5", b"no name.at", b"a.b", b"x" * 200, b"end.of"]
+    constants = b"\0".join(texts) + b"\0"
+    dotted = [b"datetime.datetime_CAPI", b"a.b", b"end.of"]
+    assert names_in_extension(constants) == dotted
+    assert names_in_extension(constants + b"__pyx_capi__\0") == [b"plain", *dotted, b"__pyx_capi__"]
+    assert names_in_extension(b"") == names_in_extension(b"a.b") == []
+
+
+def test_extension_modules_are_known_by_their_names() -> None:
+    for name in (b"m.cpython-311-x86_64-linux-gnu.so", b"m.abi3.so"):
+        assert is_extension(b"/usr/lib/" + name)
+    for name in (b"libm.so", b"libm.so.6", b"m.cpython-311.pyc", b"m.abi3.so.1"):
+        assert not is_extension(b"/usr/lib/" + name)
+
+
+def constants_of(data: bytes) -> bytes:
+    return read_constants(lambda at, size: data[at : at + size], 2 << 20)
+
+
+def test_what_cython_made_names_what_it_imports() -> None:
+    """Debian's numpy: its bit generators import `secrets`, its arrays `datetime`, and no Python code of numpy does."""
+    found = {}
+    for name in ("core/_multiarray_umath", "random/bit_generator"):
+        paths = list(NUMPY.glob(f"{name}.cpython-*.so")) + list(NUMPY.glob(f"_{name}.cpython-*.so"))
+        if not paths:
+            pytest.skip("python3-numpy is not installed")
+        found[name] = names_in_extension(constants_of(paths[0].read_bytes()))
+    assert b"datetime.datetime_CAPI" in found["core/_multiarray_umath"]
+    assert {b"secrets", b"numpy.random._common"} <= set(found["random/bit_generator"])

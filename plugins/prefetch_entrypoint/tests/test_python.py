@@ -48,8 +48,8 @@ def module(path: bytes, text: str) -> dict[bytes, bytes]:
     return {path + b".py": source(text), directory + b"/__pycache__/" + name + b"." + TAG + b".pyc": compiled(text)}
 
 
-def elf(*libraries: bytes) -> bytes:
-    return make_elf(libraries, loader=b"", behind=padding())
+def elf(*libraries: bytes, constants: bytes | None = None) -> bytes:
+    return make_elf(libraries, behind=padding(), constants=constants)
 
 
 BASE = {
@@ -220,6 +220,16 @@ def test_a_shell_that_starts_a_python_is_looked_through() -> None:
     with memory_image(layer, config={"Cmd": ["sh", "-c", "exec python3 -m json && echo done"]}) as image:
         plugin().lazylayer_prefetch_image(image.image)
         assert here(image, base) == sorted([*JSON, b"usr/bin/sh"])
+
+
+def test_extension_modules_come_with_what_they_import() -> None:
+    app = {
+        **module(SITE + b"/fast/__init__", "from . import _fast"),
+        SITE + b"/fast/_fast.abi3.so": elf(constants=b"__pyx\0json\0nowhere\0fast.helper.name\0"),
+        **module(SITE + b"/fast/helper", ""),
+    }
+    expected = [name for name in app if not name.endswith(b".py")]
+    assert fetched(image_of(app, ["python", "-m", "fast"]), app) == sorted([*JSON, *expected])
 
 
 def test_the_python_path_of_the_image_comes_first() -> None:
