@@ -65,6 +65,18 @@ def test_what_is_put_can_be_taken_by_another_process(keepers: Keepers) -> None:
     os.close(pipe.reading)
 
 
+def test_a_keeper_that_was_started_ahead_is_the_one_that_holds(keepers: Keepers) -> None:
+    pipe, client = Pipe(), keepers.client()
+    client.get_ready()
+    pid = keepers.pid()
+    client.get_ready()
+    client.put("a", pipe.writing)
+    assert keepers.pid() == pid
+    client.drop("a")
+    os.close(pipe.writing)
+    assert pipe.wait_closed()
+
+
 def test_what_is_dropped_is_closed(keepers: Keepers) -> None:
     pipe, client = Pipe(), keepers.client()
     client.put("a", pipe.writing)
@@ -255,6 +267,10 @@ class MemoryStore:
     def drop(self, name: str) -> None:
         self.held.pop(name, None)
 
+    def get_ready(self) -> None:
+        if self.failing:
+            raise OSError("away")
+
 
 NOTE = Note("/mnt", "0:40", "image", "token")
 
@@ -277,6 +293,7 @@ def test_a_store_that_fails_and_a_torn_note_keep_nothing(tmp_path: Path) -> None
     keeping = Keeping(store, tmp_path)
     keeping.hold("/mnt", NOTE, 7)
     store.failing = True
+    keeping.get_ready()
     keeping.hold("/mnt", NOTE, 7)
     assert keeping.take("/mnt") is None
     store.failing = False
