@@ -263,8 +263,8 @@ def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
     what belongs to one layer is the matter of `lazylayer_plan_prefetch`.
 
     :param image: the image, all its layers open: `image.resolved.config`, `image.find(path)`,
-        `image.fetch(files)`, `layer.watch_programs`. It is closed when you return: files can be found
-        from then on too, and fetched as long as their layers stay open.
+        `image.names(path)`, `image.fetch(files)`, `layer.watch_programs`. It is closed when you return:
+        files can be found from then on too, and fetched as long as their layers stay open.
     :param labels: the labels of the first mount; empty for a mount by hand.
 
     Example::

@@ -154,7 +154,7 @@ class Modules:
 
     def _top(self, directory: bytes) -> bytes:
         """The directory that has the outermost of the packages that a directory is in."""
-        while _PACKAGE + b".py" in self._listing(directory).names:
+        while directory.strip(b"/") and _PACKAGE + b".py" in self._listing(directory).names:
             directory = directory.rpartition(b"/")[0]
         return directory
 

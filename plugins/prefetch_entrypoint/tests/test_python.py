@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lazylayer.settings import Settings
 from lazylayer_prefetch_entrypoint import PrefetchEntrypoint
@@ -295,3 +297,26 @@ def test_modules_that_import_each_other_come_once_and_deep_chains_end() -> None:
     app[b"app/main.py"] = source("import m0")
     found = fetched(image_of(app, ["python", "/app/main.py"]), app)
     assert 10 < len(found) < 20
+
+
+def test_a_package_at_the_root_of_an_image_is_one_like_others() -> None:
+    app = {b"__init__.py": source(""), b"main.py": source("from . import other\nimport json"), b"other.py": source("")}
+    expected = [b"main.py", b"other.py"]
+    for command in (["python", "/main.py"], ["python", "-m", "main"]):
+        assert fetched(image_of(app, command), app) == sorted([*JSON, *expected])
+
+
+WORDS = st.sampled_from(
+    ["python", "python3", "-", "-c", "-m", "-mjson", "-W", "-IBc", "import json", "json", "/main.py", "a:b", "", ".."]
+)
+
+
+@given(
+    words=st.lists(WORDS | st.text(max_size=4), max_size=6), directory=st.sampled_from(["", "/", "/app", "app", ".."])
+)
+@settings(max_examples=100, deadline=None)
+def test_no_command_line_is_an_exception(words: list[str], directory: str) -> None:
+    app = {b"main.py": source("import json"), b"app/a.py": source("")}
+    with image_of(app, ["python3", *words], WorkingDir=directory, Env=[f"PYTHONPATH={directory}:/:"]) as image:
+        plugin().lazylayer_prefetch_image(image.image)
+        assert image.is_here(PYTHON)
