@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from lazylayer.settings import BackgroundSettings, FetchSettings, Settings
 from synthetic import SyntheticLayer
 from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 
-__all__ = ["MemoryImage", "memory_image"]
+__all__ = ["MemoryImage", "memory_image", "until_quiet"]
 
 _SETTINGS = Settings(background=BackgroundSettings(enabled=False), fetch=FetchSettings(window_min=1, window_max=1))
 
@@ -60,3 +61,11 @@ def memory_image(*layers: SyntheticLayer, config: Mapping[str, Any] | None = Non
     finally:
         image.close()
         store.close()
+
+
+def until_quiet() -> None:
+    """Waits for every thread that fetches, and then follows what was fetched."""
+    pause = threading.Event()
+    fetching = ("lazylayer-fetch", "lazylayer-files", "lazylayer-entrypoint")
+    while [each for each in threading.enumerate() if each.name in fetching]:
+        pause.wait(0.005)

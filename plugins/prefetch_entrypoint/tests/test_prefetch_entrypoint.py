@@ -15,7 +15,7 @@ from lazylayer.settings import Settings
 from lazylayer_prefetch_entrypoint import NAME, PrefetchEntrypoint
 from synthetic import SyntheticLayer
 from synthetic.elf_files import make_elf, make_loader_cache
-from synthetic.images import MemoryImage, memory_image
+from synthetic.images import MemoryImage, memory_image, until_quiet
 
 GLIBC = b"lib64/ld-linux.so.2"
 NUMBERS = itertools.count()
@@ -74,17 +74,6 @@ def plugin(max_bytes: int = 64 << 20) -> PrefetchEntrypoint:
 def here(image: MemoryImage, names: Mapping[bytes, bytes]) -> list[bytes]:
     """Those of the files that are in the cache."""
     return sorted(name for name in names if image.is_here(name))
-
-
-def until_quiet() -> None:
-    """Waits for every thread that fetches, and then follows."""
-    pause = threading.Event()
-    while [
-        each
-        for each in threading.enumerate()
-        if each.name in ("lazylayer-fetch", "lazylayer-files", "lazylayer-entrypoint")
-    ]:
-        pause.wait(0.005)
 
 
 def watched(image: MemoryImage) -> list[bytes]:

@@ -6,7 +6,6 @@ import importlib.util
 import itertools
 import marshal
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
@@ -20,7 +19,7 @@ from lazylayer_prefetch_entrypoint.modules import Modules, version_of
 from lazylayer_prefetch_entrypoint.python import Invocation, is_interpreter, read_invocation
 from synthetic import SyntheticLayer
 from synthetic.elf_files import make_elf
-from synthetic.images import MemoryImage, memory_image
+from synthetic.images import MemoryImage, memory_image, until_quiet
 
 NUMBERS = itertools.count()
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}".encode()
@@ -121,12 +120,6 @@ def plugin() -> PrefetchEntrypoint:
     made = PrefetchEntrypoint()
     made.lazylayer_configure(Settings())
     return made
-
-
-def until_quiet() -> None:
-    pause = threading.Event()
-    while [each for each in threading.enumerate() if each.name.startswith("lazylayer-")]:
-        pause.wait(0.005)
 
 
 # --- what it is told to run ----------------------------------------------------------------------
