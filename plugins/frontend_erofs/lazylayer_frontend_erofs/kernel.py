@@ -10,19 +10,22 @@ import ctypes
 import errno
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from lazylayer import kernelmounts
 
 __all__ = ["CLONE_FS", "mount_erofs", "mount_file"]
 
-CLONE_FS = 0x200
+CLONE_FS, CLONE_FILES = 0x200, 0x400
 
-_Result = TypeVar("_Result")
+_CLOSE_RANGE = 436
+"""The number of the system call, the same on all machines but Alpha."""
+_LAST_DESCRIPTOR = 2**31 - 1
+_MESSAGE = 16
 
 
 def mount_file(descriptor: int, *, max_read: int) -> int:
@@ -67,9 +70,15 @@ def _with_name(path: str, source: str, options: list[tuple[str, str | None]]) ->
         link = Path(directory, name)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-        return _in_directory(directory, lambda: kernelmounts.create("erofs", [("source", name), *options]))
+        return _apart(directory, lambda: _create(name, options))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _create(source: str, options: list[tuple[str, str | None]]) -> int:
+    # Has the kernel ask for the file's size: a direct read believes the one that it knows, which is 0 at first.
+    os.stat(source)  # noqa: PTH116 - may wait, see below
+    return kernelmounts.create("erofs", [("source", source), *options])
 
 
 def _as_path(source: str) -> str:
@@ -78,23 +87,38 @@ def _as_path(source: str) -> str:
     return "/".join(parts) or "lazylayer"
 
 
-def _in_directory(directory: str, action: Callable[[], _Result]) -> _Result:
-    """What `action` returns, called in a thread whose working directory is `directory`; the process keeps its own."""
-    results: list[_Result] = []
+def _apart(directory: str, action: Callable[[], int]) -> int:
+    """The descriptor that `action` returns, called in a thread with a working directory and descriptors of its own.
+
+    The thread may wait for an answer of this process, and cannot be killed until it comes, or the last
+    descriptor of the /dev/fuse is closed that it should come from. A thread with that open would keep a
+    killed process from ending, for ever.
+    """
+    ours, theirs = socket.socketpair()
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_FS) != 0:
-                raise OSError(ctypes.get_errno(), "a working directory for one thread cannot be had")
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_FS | CLONE_FILES) != 0:
+                raise OSError(ctypes.get_errno(), "a thread cannot have descriptors of its own")
+            _close_all_but(theirs.fileno())
             os.chdir(directory)
-            results.append(action())
+            socket.send_fds(theirs, [b"mounted"], [action()])
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
             failures.append(error)
 
-    thread = threading.Thread(target=run, name="lazylayer-erofs-mount", daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+    with ours, theirs:
+        thread = threading.Thread(target=run, name="lazylayer-erofs-mount", daemon=True)
+        thread.start()
+        thread.join()
+        if failures:
+            raise failures[0]
+        _, (descriptor, *_), _, _ = socket.recv_fds(ours, _MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
+        return descriptor
+
+
+def _close_all_but(descriptor: int) -> None:
+    # Not by os.closerange: a Python that was built without close_range(2) would close each number by itself.
+    for first, last in ((0, descriptor - 1), (descriptor + 1, _LAST_DESCRIPTOR)):
+        if first <= last and ctypes.CDLL(None, use_errno=True).syscall(_CLOSE_RANGE, first, last, 0) != 0:
+            raise OSError(ctypes.get_errno(), "a thread's own descriptors cannot be closed")

@@ -160,8 +160,6 @@ def serve_image(
     server = _server(device, image, own, on_end)
     server.start()
     try:
-        # Has the kernel ask for the file's size: a direct read believes the one that it knows, which is 0.
-        os.fstat(file)
         mounted = mount_erofs(f"/proc/self/fd/{file}", source, direct=own.direct)
     finally:
         # From here on EROFS keeps the file open, or nobody does and the server ends.

@@ -1,0 +1,62 @@
+"""A process that is killed while it waits, in the kernel, for an answer that it should give itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lazylayer_frontend_erofs.probe import what_is_missing
+from synthetic.keepers import WAIT, Keepers
+
+CONNECTIONS = Path("/sys/fs/fuse/connections")
+PROGRAM = """
+import sys, threading
+from lazylayer.mounting import MountOptions
+from lazylayer.settings import Settings
+from lazylayer.testing import frontend_tree
+from lazylayer_frontend_erofs import FrontendErofs, image
+
+def read(self, offset, size):
+    print("asked", flush=True)
+    threading.Event().wait()
+
+image.Image.read = read
+mountpoints, run = sys.argv[1:-1], sys.argv[-1]
+plugin = FrontendErofs()
+plugin.lazylayer_configure(Settings(root=run, run=run))
+for mountpoint in mountpoints:
+    arguments = frontend_tree.odd_tree(), mountpoint, MountOptions("frontend_erofs")
+    threading.Thread(target=plugin.lazylayer_mount_tree, args=arguments).start()
+"""
+
+
+@pytest.fixture
+def connections() -> Iterator[None]:
+    """Ends what a process that cannot be ended waits for."""
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    before = set(CONNECTIONS.iterdir())
+    yield
+    for connection in set(CONNECTIONS.iterdir()) - before:
+        (connection / "abort").write_text("1")
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("mounts", [1, 3])
+def test_it_ends_at_once(connections: None, tmp_path: Path, mounts: int) -> None:
+    mountpoints = [tmp_path / f"mount-{number}" for number in range(mounts)]
+    for each in mountpoints:
+        each.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *mountpoints, tmp_path / "run"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in mountpoints:
+        assert process.stdout.readline() == "asked\n"
+    process.kill()
+    process.communicate(timeout=WAIT)
+    Keepers(tmp_path / "run" / "frontend_erofs").close()
