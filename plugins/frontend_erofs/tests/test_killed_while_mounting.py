@@ -14,14 +14,14 @@ from synthetic.keepers import WAIT, Keepers
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 PROGRAM = """
-import sys, threading
+import os, sys, threading
 from lazylayer.mounting import MountOptions
 from lazylayer.settings import Settings
 from lazylayer.testing import frontend_tree
 from lazylayer_frontend_erofs import FrontendErofs, image
 
 def read(self, offset, size):
-    print("asked", flush=True)
+    os.write(1, b"asked\\n")
     threading.Event().wait()
 
 image.Image.read = read
@@ -51,12 +51,13 @@ def test_it_ends_at_once(connections: None, tmp_path: Path, mounts: int) -> None
     mountpoints = [tmp_path / f"mount-{number}" for number in range(mounts)]
     for each in mountpoints:
         each.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *mountpoints, tmp_path / "run"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for _ in mountpoints:
-        assert process.stdout.readline() == "asked\n"
-    process.kill()
-    process.communicate(timeout=WAIT)
+    command = [sys.executable, "-c", PROGRAM, *mountpoints, tmp_path / "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            said = [process.stdout.readline() for _ in mountpoints]
+        finally:
+            process.kill()
+        process.wait(WAIT)
+    assert said == ["asked\n"] * mounts
     Keepers(tmp_path / "run" / "frontend_erofs").close()
