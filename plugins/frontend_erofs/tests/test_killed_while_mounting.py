@@ -51,7 +51,7 @@ def test_it_ends_at_once(connections: None, tmp_path: Path, mounts: int) -> None
     mountpoints = [tmp_path / f"mount-{number}" for number in range(mounts)]
     for each in mountpoints:
         each.mkdir()
-    command = [sys.executable, "-c", PROGRAM, *mountpoints, tmp_path / "run"]
+    command = [sys.executable, "-c", PROGRAM, *map(str, mountpoints), str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
