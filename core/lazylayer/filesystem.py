@@ -117,11 +117,11 @@ class Filesystem:
 
     # --- afterwards --------------------------------------------------------------------------------
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None) -> None:
+    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
         """Returns if the mount at `mountpoint` can be used now.
 
-        Waits for a prefetch that is under way, up to `prefetch.timeout`; being late only warns. Then
-        the source of each layer that is not all here must answer; tokens and redirected addresses
+        With `wait`, waits for a prefetch that is under way, up to `prefetch.timeout`; being late only
+        warns. A reader who comes before waits for what he reads, and for no more. Then the source of each layer that is not all here must answer; tokens and redirected addresses
         that it refuses are renewed. `labels` are not needed and ignored.
 
         Raises NotMountedError for a mountpoint that is not ours, MountError for one that is still being
@@ -134,7 +134,7 @@ class Filesystem:
             raise MountError(f"{mountpoint} is still being mounted")
         with self.layers.scheduler.foreground():
             for layer in mount.layers:
-                if not layer.wait_prefetched(self._settings.prefetch.timeout):
+                if wait and not layer.wait_prefetched(self._settings.prefetch.timeout):
                     logger.warning("the prefetch of {digest} is still under way", digest=layer.digest)
                 self._check_source(layer)
 

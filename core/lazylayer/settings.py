@@ -83,7 +83,7 @@ class PrefetchSettings(_Table, frozen=True):
     size: Natural = 0
     """Bytes, for layers without landmarks; a label may say otherwise."""
     timeout: Seconds = 10.0
-    """Seconds. How long a check waits for a prefetch that is under way; a time-out only warns."""
+    """Seconds. How long a check waits for a prefetch that is under way, where it does; a time-out only warns."""
 
 
 class BackgroundSettings(_Table, frozen=True):

@@ -183,6 +183,24 @@ def test_a_late_prefetch_only_warns(machine: Machine) -> None:
     gate.set()
 
 
+def test_a_check_need_not_wait_for_a_prefetch(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, msgspec.structs.replace(QUIET, prefetch=PrefetchSettings(timeout=1000.0)))
+    gate = threading.Event()
+
+    def plan(_: object) -> PrefetchPlan:
+        gate.wait(20)
+        return PrefetchPlan()
+
+    machine.plugin.plan = plan
+    machine.mount()
+    until(lambda: any(each.startswith("plan_prefetch") for each in machine.plugin.asked))
+    machine.filesystem.check(machine.mountpoints[0], wait=False)
+    assert not gate.is_set()
+    gate.set()
+    machine.filesystem.check(machine.mountpoints[0])
+    machine.filesystem.close()
+
+
 @pytest.mark.seed(9)
 def test_a_layer_that_is_whole_needs_no_registry(machine: Machine) -> None:
     machine.plugin.plan = lambda layer: PrefetchPlan((Extent(0, layer.blob.size),))

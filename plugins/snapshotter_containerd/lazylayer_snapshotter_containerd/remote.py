@@ -34,7 +34,7 @@ class LayerFilesystem(Protocol):
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         """Mounts the layer that the labels name."""
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None) -> None:
+    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
         """Returns if the mount can be used now."""
 
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:
@@ -53,10 +53,16 @@ def is_remote(snapshot: Snapshot) -> bool:
 
 
 class RemoteLayers:
-    """Safe to use from any thread."""
+    """Safe to use from any thread.
 
-    def __init__(self, filesystem: LayerFilesystem, directories: Directories) -> None:
+    With `wait_for_prefetch`, a check waits for a prefetch that is under way.
+    """
+
+    def __init__(
+        self, filesystem: LayerFilesystem, directories: Directories, *, wait_for_prefetch: bool = False
+    ) -> None:
         self._filesystem = filesystem
+        self._wait_for_prefetch = wait_for_prefetch
         self._directories = directories
         self._lock = threading.Lock()
         self._busy: dict[int, tuple[threading.Lock, int]] = {}
@@ -134,7 +140,8 @@ class RemoteLayers:
                 self.restore(snapshot, check=True)
                 return
             try:
-                self._filesystem.check(self._directories.upper(snapshot.id), snapshot.labels)
+                mountpoint = self._directories.upper(snapshot.id)
+                self._filesystem.check(mountpoint, snapshot.labels, wait=self._wait_for_prefetch)
             except NotMountedError:
                 self.restore(snapshot, check=True)
         except (LazylayerError, OSError) as error:

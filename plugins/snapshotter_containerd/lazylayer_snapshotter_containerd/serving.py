@@ -35,6 +35,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The socket; empty for `snapshotter.sock` in the run directory."""
     threads: int = 256
     """How many calls are answered at once; threads are made when needed."""
+    wait_for_prefetch: bool = False
+    """Whether a container is made only when the prefetch of its layers is over, or `prefetch.timeout` is."""
 
 
 def serve(program: Program, address: str = "") -> None:
@@ -56,7 +58,7 @@ def serve(program: Program, address: str = "") -> None:
         stack.callback(os.close, _lock(root))
         filesystem = Filesystem(program)
         stack.callback(lambda: filesystem.close(leave=signals.received != signal.SIGINT))
-        snapshotter = Snapshotter(root, filesystem)
+        snapshotter = Snapshotter(root, filesystem, wait_for_prefetch=options.wait_for_prefetch)
         stack.callback(snapshotter.close)
         remote = reconcile(snapshotter)
         control = ControlServer(process_directory(Path(settings.run)), filesystem)

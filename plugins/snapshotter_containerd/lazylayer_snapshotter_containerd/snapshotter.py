@@ -45,11 +45,14 @@ _REASON_LENGTH = 1024
 
 
 class Snapshotter:
-    """The snapshots below `root`, an absolute path. Safe to use from any thread."""
+    """The snapshots below `root`, an absolute path. Safe to use from any thread.
 
-    def __init__(self, root: Path, filesystem: LayerFilesystem) -> None:
+    With `wait_for_prefetch`, containers are made when the prefetch of their layers is over.
+    """
+
+    def __init__(self, root: Path, filesystem: LayerFilesystem, *, wait_for_prefetch: bool = False) -> None:
         self.directories = Directories(root)
-        self.layers = RemoteLayers(filesystem, self.directories)
+        self.layers = RemoteLayers(filesystem, self.directories, wait_for_prefetch=wait_for_prefetch)
         self.store = Store(root / "metadata.sqlite")
 
     def close(self) -> None:

@@ -45,6 +45,8 @@ class BindFilesystem:
         """Mounts wait for it."""
         self.go_on.set()
         self.checked: list[str] = []
+        self.waited = False
+        """Whether a check was to wait for a prefetch."""
 
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         if mountpoint in self._mounts:
@@ -59,8 +61,9 @@ class BindFilesystem:
         (layer / SAMPLE).write_text(SAMPLE_CONTENT)
         subprocess.run(["mount", "--bind", "-o", "ro", layer, mountpoint], check=True)
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None) -> None:
+    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
         self.checked.append(mountpoint)
+        self.waited |= wait
         self._find(mountpoint)
         if (labels or {}).get("layer") in self.broken:
             raise LayerUnavailableError(f"{mountpoint} is broken")
@@ -180,8 +183,8 @@ class Service:
         self.filesystem = BindFilesystem(directory / "layer")
         self.start()
 
-    def start(self) -> None:
-        self.snapshotter = Snapshotter(self.root, self.filesystem)
+    def start(self, *, wait_for_prefetch: bool = False) -> None:
+        self.snapshotter = Snapshotter(self.root, self.filesystem, wait_for_prefetch=wait_for_prefetch)
         self.server = make_server(self.snapshotter, 16)
         address = str(self.directory / "s")
         self.server.add_insecure_port(f"unix:{address}")

@@ -85,6 +85,16 @@ def test_a_broken_layer_is_noticed(service: Any, client: Any, refused: Any, brok
         assert set(client.list()) == before
 
 
+@pytest.mark.parametrize("wait", [False, True])
+def test_containers_wait_for_a_prefetch_only_where_they_should(service: Any, wait: bool) -> None:
+    service.stop()
+    service.start(wait_for_prefetch=wait)
+    name = service.prepare_target("sha256:one")
+    service.client.prepare("container", name)
+    assert len(service.filesystem.checked) == 1
+    assert service.filesystem.waited == wait
+
+
 def test_what_cannot_be_mounted_becomes_an_ordinary_snapshot(service: Any, client: Any) -> None:
     service.filesystem.broken = {"bad"}
     low = service.prepare_target("sha256:a")
