@@ -121,8 +121,9 @@ class Filesystem:
         """Returns if the mount at `mountpoint` can be used now.
 
         With `wait`, waits for a prefetch that is under way, up to `prefetch.timeout`; being late only
-        warns. A reader who comes before waits for what he reads, and for no more. Then the source of each layer that is not all here must answer; tokens and redirected addresses
-        that it refuses are renewed. `labels` are not needed and ignored.
+        warns. A reader who comes before waits for what he reads, and for no more. Then the source of
+        each layer that is not all here must answer; tokens and redirected addresses that it refuses are
+        renewed. `labels` are not needed and ignored.
 
         Raises NotMountedError for a mountpoint that is not ours, MountError for one that is still being
         mounted, UnavailableError or AuthenticationError for a source that fails.
