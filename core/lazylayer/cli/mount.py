@@ -105,10 +105,12 @@ def _serve(
     layer: int | None,
     ready_fd: int | None,
 ) -> None:
+    from lazylayer.allocator import use_few_arenas
     from lazylayer.cli.program import load_program
     from lazylayer.control import ControlServer, process_directory
     from lazylayer.filesystem import Filesystem
 
+    use_few_arenas()
     with load_program(context, overrides) as program:
         gone = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,6 +14,7 @@ from typing import Self
 import msgspec
 from loguru import logger
 
+from lazylayer.allocator import use_few_arenas
 from lazylayer.control import ControlServer, process_directory
 from lazylayer.errors import LazylayerError
 from lazylayer.filesystem import Filesystem
@@ -49,6 +50,7 @@ def serve(program: Program, address: str = "") -> None:
 
     Raises LazylayerError if another daemon has the root, or the socket cannot be had.
     """
+    use_few_arenas()
     settings = program.settings
     options = settings.plugin_options("snapshotter_containerd", Options)
     listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
