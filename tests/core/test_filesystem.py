@@ -49,6 +49,19 @@ class Machine:
     def mount(self, number: int = 0, **labels: str) -> None:
         self.filesystem.mount(self.mountpoints[number], {**self.plugin.labels(number), **labels})
 
+    def mount_with_slow_prefetch(self) -> threading.Event:
+        """Mounts a layer whose prefetch goes on until the event that is returned."""
+        gate = threading.Event()
+
+        def plan(_: object) -> PrefetchPlan:
+            gate.wait(20)
+            return PrefetchPlan()
+
+        self.plugin.plan = plan
+        self.mount()
+        until(lambda: any(each.startswith("plan_prefetch") for each in self.plugin.asked))
+        return gate
+
     def kinds(self) -> list[str]:
         return [event.kind for event in self.plugin.events]
 
@@ -170,30 +183,14 @@ def test_a_blob_that_is_gone_is_not_asked_for_again_and_again(machine: Machine) 
 
 @pytest.mark.seed(9)
 def test_a_late_prefetch_only_warns(machine: Machine) -> None:
-    gate = threading.Event()
-
-    def plan(_: object) -> PrefetchPlan:
-        gate.wait(20)
-        return PrefetchPlan()
-
-    machine.plugin.plan = plan
-    machine.mount()
-    until(lambda: any(each.startswith("plan_prefetch") for each in machine.plugin.asked))
+    gate = machine.mount_with_slow_prefetch()
     machine.filesystem.check(machine.mountpoints[0])
     gate.set()
 
 
 def test_a_check_need_not_wait_for_a_prefetch(tmp_path: Path) -> None:
     machine = Machine(tmp_path, msgspec.structs.replace(QUIET, prefetch=PrefetchSettings(timeout=1000.0)))
-    gate = threading.Event()
-
-    def plan(_: object) -> PrefetchPlan:
-        gate.wait(20)
-        return PrefetchPlan()
-
-    machine.plugin.plan = plan
-    machine.mount()
-    until(lambda: any(each.startswith("plan_prefetch") for each in machine.plugin.asked))
+    gate = machine.mount_with_slow_prefetch()
     machine.filesystem.check(machine.mountpoints[0], wait=False)
     assert not gate.is_set()
     gate.set()

@@ -63,10 +63,10 @@ def read_needs(read: Callable[[int, int], bytes]) -> Needs | None:
 
 
 def _read(read: Callable[[int, int], bytes]) -> Needs | None:
-    header = read(0, 64)
-    if len(header) < 52 or header[:4] != _MAGIC or header[4] not in (1, 2) or header[5] not in (1, 2):
+    found = _read_header(read)
+    if found is None:
         return None
-    wide, order = header[4] == 2, "<" if header[5] == 1 else ">"
+    header, wide, order = found
     segments = list(_segments(read, header, wide, order))
     loader = next((read(each.offset, min(each.size, _MAX_NAME)) for each in segments if each.kind == _PT_INTERP), b"")
     dynamic = next((each for each in segments if each.kind == _PT_DYNAMIC), None)
@@ -91,10 +91,10 @@ def _read(read: Callable[[int, int], bytes]) -> Needs | None:
 
 
 def _read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
-    header = read(0, 64)
-    if len(header) < 52 or header[:4] != _MAGIC or header[4] not in (1, 2) or header[5] not in (1, 2):
+    found = _read_header(read)
+    if found is None:
         return b""
-    wide, order = header[4] == 2, "<" if header[5] == 1 else ">"
+    header, wide, order = found
     (start,) = struct.unpack_from(order + ("Q" if wide else "I"), header, 40 if wide else 32)
     size, count, names = struct.unpack_from(order + "HHH", header, 58 if wide else 46)
     layout = struct.Struct(order + ("IIQQQQ" if wide else "IIIIII"))
@@ -110,6 +110,14 @@ def _read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
         if _string(texts, name) == _CONSTANTS:
             return read(offset, min(length, max_size))
     return b""
+
+
+def _read_header(read: Callable[[int, int], bytes]) -> tuple[bytes, bool, str] | None:
+    """The header, whether it is of a 64-bit file, and the byte order as `struct` has it; None for no ELF file."""
+    header = read(0, 64)
+    if len(header) < 52 or header[:4] != _MAGIC or header[4] not in (1, 2) or header[5] not in (1, 2):
+        return None
+    return header, header[4] == 2, "<" if header[5] == 1 else ">"
 
 
 def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, order: str) -> Iterator[_Segment]:
