@@ -209,16 +209,8 @@ def test_a_layer_that_is_whole_needs_no_registry(machine: Machine) -> None:
 
 @pytest.mark.seed(18)
 def test_every_waiter_is_woken_when_a_prefetch_ends(machine: Machine) -> None:
-    gate = threading.Event()
-
-    def plan(_: object) -> PrefetchPlan:
-        gate.wait(20)
-        return PrefetchPlan()
-
-    machine.plugin.plan = plan
-    machine.mount()
+    gate = machine.mount_with_slow_prefetch()
     layer = machine.filesystem.layers.borrow(REFERENCE, machine.plugin.descriptors()[0], verify=True, timeout=20)
-    until(lambda: any(each.startswith("plan_prefetch") for each in machine.plugin.asked))
     with ThreadPoolExecutor(8) as threads:
         assert [threads.submit(layer.wait_prefetched, 0.001).result() for _ in range(4)] == [False] * 4
         waiting = [threads.submit(layer.wait_prefetched, 20) for _ in range(8)]

@@ -87,13 +87,14 @@ class Modules:
         absolute = [*self._path, self._top(directory)]
         known = self._top_level(tuple(absolute))
         for name in names[:_MAX_NAMES]:
-            path = name.lstrip(b".").split(b".")
-            if path[0] not in known and not name.startswith(b"."):
+            bare = name.lstrip(b".")
+            level, path = len(name) - len(bare), bare.split(b".")
+            if not level and path[0] not in known:
                 continue
             base = directory
-            for _ in range(min(len(name) - len(name.lstrip(b".")) - 1, _MAX_LEVEL)):
+            for _ in range(min(level - 1, _MAX_LEVEL)):
                 base = base.rpartition(b"/")[0]
-            found = self._first(path[0], [base] if name.startswith(b".") else absolute)
+            found = self._first(path[0], [base] if level else absolute)
             for part in (*path[1:], b""):
                 if found is None:
                     break
