@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from lazylayer.plugins import Plugins
-from lazylayer.settings import PluginsSettings, Settings
+from lazylayer.api.settings import PluginsSettings, Settings
+from lazylayer.plugin.registry import Plugins
 from suite.results import Machine
 
 __all__ = ["describe_machine", "frontends_here", "why_not"]

@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from lazylayer.mounting import MountOptions, VirtualDirectory
-from lazylayer.plugins import Plugins
-from lazylayer.settings import PluginsSettings, Settings
-from lazylayer.tree import Entry, TreeBuilder
+from lazylayer.api.mounting import MountOptions, VirtualDirectory
+from lazylayer.api.settings import PluginsSettings, Settings
+from lazylayer.api.tree import Entry
+from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.plugin.registry import Plugins
 
 _FILES_PER_DIRECTORY = 50
 

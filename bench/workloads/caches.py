@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lazylayer.cache import Cache, CachedValue, ValueInMemory
-from lazylayer.chunkstore import ChunkStore
+from lazylayer.api.cache import Cache, CachedValue, ValueInMemory
+from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer_cache_dir import DirectoryCache
 from lazylayer_cache_memory import MemoryCache
 from suite.bench import Bench, Workload

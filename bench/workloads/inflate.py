@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lazylayer.inflate import INFLATER, inflate_gzip_member
+from lazylayer_tarlayers.inflate import INFLATER, inflate_gzip_member
 from suite.bench import Bench, Workload
 
 __all__ = ["WORKLOADS"]

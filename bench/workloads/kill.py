@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lazylayer import kernelmounts
+from lazylayer.linux import mountcalls
 from suite.bench import EROFS, Bench, Workload
 from suite.images import served_image
 from suite.machine import frontends_here
@@ -139,11 +139,11 @@ def _overlay(lower: Path, scratch: Path) -> Iterator[Path]:
         each.mkdir()
     merged = directories["merged"]
     options = f"lowerdir={lower},upperdir={directories['upper']},workdir={directories['overlay-work']}"
-    kernelmounts.mount("overlay", str(merged), "overlay", kernelmounts.MountFlags(0), options)
+    mountcalls.mount("overlay", str(merged), "overlay", mountcalls.MountFlags(0), options)
     try:
         yield merged
     finally:
-        kernelmounts.unmount(str(merged), force=True)
+        mountcalls.unmount(str(merged), force=True)
 
 
 WORKLOADS = (

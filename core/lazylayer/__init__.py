@@ -2,7 +2,7 @@
 
 Plugin authors need two names from here: `hookimpl`, the marker of a hook implementation, and
 `SkipPlugin`, raised by a plugin that cannot work on this machine. The hooks themselves are
-explained in `lazylayer.hookspecs`.
+explained in `lazylayer.api.hookspecs`.
 """
 
 from __future__ import annotations

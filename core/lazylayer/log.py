@@ -20,7 +20,7 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-    from lazylayer.settings import LogSettings
+    from lazylayer.api.settings import LogSettings
 
 __all__ = ["enable_plugins", "is_secret_name", "one_line", "scrub", "set_up"]
 

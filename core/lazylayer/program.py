@@ -9,11 +9,11 @@ from typing import Self
 
 from loguru import logger
 
-from lazylayer.configuration import Configuration, load_configuration
+from lazylayer.api.settings import Settings
+from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import LazylayerError, PluginRequiredError
-from lazylayer.hooks import Hooks
-from lazylayer.plugins import Plugins
-from lazylayer.settings import Settings
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import Plugins
 
 __all__ = ["Program", "find_problems"]
 

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lazylayer.blob import Blob
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import sha256_digest
+from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import sha256_digest
-from lazylayer.source import BlobSource
+from lazylayer.fetching.blob import Blob
 from synthetic import DictCache, MemorySource, make_blob
 
 DATA = bytes(range(256)) * 40
@@ -23,7 +23,7 @@ def test_a_range_is_fetched_once_and_then_cached() -> None:
     blob = make_blob(DATA, source)
     assert blob.read(100, 50) == DATA[100:150]
     assert blob.read(100, 50) == DATA[100:150]
-    assert source.asked == [[Extent(100, 150)]]
+    assert source.asked == [[ByteRange(100, 150)]]
     assert (blob.fetched, blob.network_bytes, blob.requests) == (50, 50, 1)
 
 
@@ -101,7 +101,7 @@ class Misbehaving(BlobSource):
         self.size = len(DATA)
         self.pieces = pieces
 
-    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
         yield from self.pieces
 
     def check(self) -> None: ...
@@ -124,9 +124,9 @@ def test_a_source_that_sends_the_wrong_bytes_is_found_out(pieces: list[tuple[int
         make_blob(DATA, Misbehaving(pieces)).read(0, 10)
 
 
-def test_several_extents_stream_in_order() -> None:
+def test_several_ranges_stream_in_order() -> None:
     source = MemorySource(DATA, piece=7)
     blob = make_blob(DATA, source)
-    got = dict(blob.stream([Extent(0, 20), Extent(50, 61)]))
+    got = dict(blob.stream([ByteRange(0, 20), ByteRange(50, 61)]))
     assert b"".join(got.values()) == DATA[:20] + DATA[50:61]
     assert blob.fetched == 31

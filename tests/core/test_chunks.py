@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazylayer.chunks import MAX_CHUNK_SIZE, ChunkTable
+from lazylayer.api.chunks import MAX_CHUNK_SIZE, ChunkTable
 from lazylayer.errors import FormatError
 
 DIGEST = b"\1" * 32
@@ -21,9 +21,9 @@ def test_members_partition_the_chunks_in_blob_order(places: list[tuple[int, int]
     offsets = sorted({offset * 10 for offset, _ in places})
     assert table.members == len(offsets)
     for member, offset in enumerate(offsets):
-        extent = table.member_extent(member)
-        assert extent.start == offset
-        assert extent.end == (offsets[member + 1] if member + 1 < len(offsets) else 900)
+        byte_range = table.member_range(member)
+        assert byte_range.start == offset
+        assert byte_range.end == (offsets[member + 1] if member + 1 < len(offsets) else 900)
         chunks = list(table.chunks_of(member))
         assert sorted(chunks) == [n for n, place in enumerate(places) if place[0] * 10 == offset]
         assert [table[n].inner for n in chunks] == sorted(table[n].inner for n in chunks)
@@ -92,5 +92,5 @@ def test_gap_behind_a_member_is_not_fetched() -> None:
     table.append(offset=1 << 30, inner=5000, file_offset=0, size=1_000_000, digest=b"")
     table.append(offset=1 << 30, inner=6000, file_offset=0, size=1, digest=b"")
     table.finish(1 << 40)
-    assert table.member_extent(0).size < 100_000
-    assert 2_000_000 < table.member_extent(1).size < 3_000_000
+    assert table.member_range(0).size < 100_000
+    assert 2_000_000 < table.member_range(1).size < 3_000_000

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from loguru import logger
 
-from lazylayer import chunkstore
-from lazylayer.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
-from lazylayer.chunkstore import ChunkStore
+from lazylayer.api.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
+from lazylayer.fetching import chunkstore
+from lazylayer.fetching.chunkstore import ChunkStore
 from synthetic import DictCache
 
 DATA = bytes(range(256)) * 16

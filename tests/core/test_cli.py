@@ -14,10 +14,11 @@ import click
 import pytest
 from loguru import logger
 
-from lazylayer import __version__, configuration
+from lazylayer import __version__
 from lazylayer.cli import cli, main, pass_program
 from lazylayer.cli.commands import CORE_COMMANDS
 from lazylayer.cli.invocation import Invocation
+from lazylayer.configuration import loading
 from lazylayer.errors import ConfigurationError, MountError, PluginRequiredError
 from lazylayer.program import Program
 
@@ -26,7 +27,7 @@ CACHES = ("--set", "cache.chunks=cache_test", "--set", "cache.ranges=cache_test"
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setattr(configuration, "DEFAULT_FILE", tmp_path / "etc" / "lazylayer.toml")
+    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "etc" / "lazylayer.toml")
     yield
     logger.remove()
     logger.disable("lazylayer")
@@ -180,7 +181,7 @@ class TestConfig:
     def test_what_is_shown_can_be_loaded(self, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         file = tmp_path / "my.toml"
         file.write_text(run("config", "show").out)
-        assert configuration.load_configuration(file, (), {}).settings == configuration.load_configuration().settings
+        assert loading.load_configuration(file, (), {}).settings == loading.load_configuration().settings
 
     def test_show_json(self, run) -> None:  # type: ignore[no-untyped-def]
         plain = json.loads(run("--set", "fetch.threads=3", "config", "show", "--json").out)

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazylayer import configuration
-from lazylayer.configuration import Configuration, check_configuration, load_configuration, load_plugin_choice
-from lazylayer.configuration_layers import Setting, dotted, leaves, merge_settings, parse_key
+from lazylayer.api.settings import PluginsSettings, Settings, default_root, default_run
+from lazylayer.configuration import loading
+from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
+from lazylayer.configuration.loading import Configuration, check_configuration, load_configuration, load_plugin_choice
 from lazylayer.errors import ConfigurationError
-from lazylayer.settings import PluginsSettings, Settings, default_root, default_run
 
 
 @pytest.fixture(autouse=True)
 def no_configuration_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(configuration, "DEFAULT_FILE", tmp_path / "etc" / "lazylayer.toml")
+    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "etc" / "lazylayer.toml")
     for name in os.environ:
         if name.startswith("LAZYLAYER_"):
             monkeypatch.delenv(name)
@@ -261,7 +261,7 @@ class TestErrors:
         assert f"{main}: not TOML" in problem(main)
 
     def test_huge_file_is_not_read(self, tmp_path: Path) -> None:
-        main = write(tmp_path, "#" * (configuration.MAX_FILE_SIZE + 1))
+        main = write(tmp_path, "#" * (loading.MAX_FILE_SIZE + 1))
         assert f"{main}: larger than" in problem(main)
 
     def test_unreadable_file(self, tmp_path: Path) -> None:
@@ -365,7 +365,7 @@ class TestDirectories:
 def test_values_and_origins_cover_every_key() -> None:
     shown = {dotted(path): (value, origin) for path, value, origin in load(None, "plugin.x.y=1").values()}
     assert shown["plugin.x.y"] == (1, "--set plugin.x.y")
-    assert {key for key in shown if not key.startswith("plugin.")} == set(configuration._known_keys()) - {
+    assert {key for key in shown if not key.startswith("plugin.")} == set(loading._known_keys()) - {
         "plugin",
         "resolver",
     }

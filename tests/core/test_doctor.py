@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from lazylayer.doctor import Finding, examine
+from lazylayer.api.settings import CacheSettings, MountSettings, Settings
+from lazylayer.cli.examination import Finding, examine
 from lazylayer.errors import MountError
-from lazylayer.plugins import PluginRecord
-from lazylayer.settings import CacheSettings, MountSettings, Settings
+from lazylayer.plugin.records import PluginRecord
 
 MOUNTS = ("lazylayer_mount_tree",)
 

@@ -11,6 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.labels import SKIP_VERIFY, TOC_DIGEST
+from lazylayer.api.layers import PrefetchPlan
+from lazylayer.api.oci import sha256_digest
+from lazylayer.api.settings import BackgroundSettings, FetchSettings, PrefetchSettings, ResolveSettings, Settings
 from lazylayer.errors import (
     AuthenticationError,
     MountError,
@@ -19,12 +24,7 @@ from lazylayer.errors import (
     UnavailableError,
     VerificationError,
 )
-from lazylayer.extents import Extent
-from lazylayer.filesystem import Filesystem
-from lazylayer.labels import SKIP_VERIFY, TOC_DIGEST
-from lazylayer.oci import sha256_digest
-from lazylayer.prefetching import PrefetchPlan
-from lazylayer.settings import BackgroundSettings, FetchSettings, PrefetchSettings, ResolveSettings, Settings
+from lazylayer.mounts.filesystem import Filesystem
 from synthetic import SyntheticLayer
 from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 
@@ -200,7 +200,7 @@ def test_a_check_need_not_wait_for_a_prefetch(tmp_path: Path) -> None:
 
 @pytest.mark.seed(9)
 def test_a_layer_that_is_whole_needs_no_registry(machine: Machine) -> None:
-    machine.plugin.plan = lambda layer: PrefetchPlan((Extent(0, layer.blob.size),))
+    machine.plugin.plan = lambda layer: PrefetchPlan((ByteRange(0, layer.blob.size),))
     machine.mount()
     until(lambda: "completed" in machine.kinds())
     machine.fail_source(0, UnavailableError("the cable was pulled"))

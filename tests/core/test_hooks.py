@@ -12,8 +12,13 @@ import click
 import pytest
 from loguru import logger
 
-from lazylayer import SkipPlugin, hookimpl, hookspecs
-from lazylayer.building import BuildOptions
+from lazylayer import SkipPlugin, hookimpl
+from lazylayer.api import hookspecs
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.events import StateEvent
+from lazylayer.api.mounting import MountOptions, VirtualDirectory, VirtualFile
+from lazylayer.api.oci import Descriptor, Digest, Platform, Reference, parse_reference
 from lazylayer.errors import (
     AuthenticationError,
     BuildError,
@@ -24,12 +29,9 @@ from lazylayer.errors import (
     PluginRequiredError,
     ResolveError,
 )
-from lazylayer.events import StateEvent
-from lazylayer.hooks import Hooks
-from lazylayer.mounting import MountOptions, VirtualDirectory, VirtualFile
-from lazylayer.oci import Descriptor, Digest, Platform, Reference, parse_reference
-from lazylayer.plugins import PluginRecord, make_manager
-from lazylayer.source import Credentials
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.records import PluginRecord
+from lazylayer.plugin.registry import make_manager
 
 REFERENCE = parse_reference("registry.test/image:1")
 SHELF = Reference("a/b", scheme="shelf")

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lazylayer.api.oci import Platform
+from lazylayer.api.settings import BackgroundSettings, FetchSettings, ResolveSettings, Settings
+from lazylayer.api.tree import Entry
 from lazylayer.errors import UnavailableError, VerificationError
-from lazylayer.image import Image, ImageFile, open_image
-from lazylayer.layer import Layer
-from lazylayer.layerstore import LayerStore
-from lazylayer.oci import Platform
-from lazylayer.settings import BackgroundSettings, FetchSettings, ResolveSettings, Settings
-from lazylayer.tree import Entry
+from lazylayer.layers.image import Image, ImageFile, open_image
+from lazylayer.layers.layer import Layer
+from lazylayer.layers.store import LayerStore
 from synthetic import MemorySource, SyntheticLayer
 from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lazylayer.errors import MountError
-from lazylayer.labels import (
+from lazylayer.api.labels import (
     CRI_DIGEST,
     CRI_LAYERS,
     CRI_REFERENCE,
@@ -17,7 +16,8 @@ from lazylayer.labels import (
     layer_source,
     layer_source_labels,
 )
-from lazylayer.oci import Digest, parse_reference
+from lazylayer.api.oci import Digest, parse_reference
+from lazylayer.errors import MountError
 
 ONE, TWO, THREE = (Digest("sha256:" + each * 64) for each in "123")
 DEFAULT = {STARGZ_REFERENCE: "registry.test/a:1", STARGZ_DIGEST: ONE, STARGZ_LAYERS: f"{ONE},{TWO}"}

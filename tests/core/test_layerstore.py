@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lazylayer.api.settings import BackgroundSettings, ResolveSettings, Settings
 from lazylayer.errors import FormatError, UnavailableError
-from lazylayer.layer import Layer
-from lazylayer.layerstore import LayerStore
-from lazylayer.settings import BackgroundSettings, ResolveSettings, Settings
+from lazylayer.layers.layer import Layer
+from lazylayer.layers.store import LayerStore
 from synthetic import SyntheticLayer
 from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from loguru import logger
 
+from lazylayer.api.settings import LogSettings
 from lazylayer.log import enable_plugins, is_secret_name, one_line, scrub, set_up
-from lazylayer.settings import LogSettings
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.mounttable import MountTable
+from lazylayer.linux.mounttable import MountTable
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

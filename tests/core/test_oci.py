@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazylayer.errors import FormatError, InvalidReferenceError, LazylayerError, NotFoundError
-from lazylayer.oci import (
+from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
     Digest,
@@ -23,6 +22,7 @@ from lazylayer.oci import (
     parse_digest,
     parse_reference,
 )
+from lazylayer.errors import FormatError, InvalidReferenceError, LazylayerError, NotFoundError
 
 DIGEST = Digest("sha256:" + "a" * 64)
 

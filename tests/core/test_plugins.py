@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from lazylayer.configuration import load_configuration
+from lazylayer.api.settings import PluginsSettings, Settings
+from lazylayer.configuration.loading import load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
-from lazylayer.plugins import PluginRecord, Plugins, find_entry_points
+from lazylayer.plugin.discovery import find_entry_points
+from lazylayer.plugin.records import PluginRecord
+from lazylayer.plugin.registry import Plugins
 from lazylayer.program import Program, find_problems
-from lazylayer.settings import PluginsSettings, Settings
 from synthetic.distributions import install
 
 Install = Callable[..., None]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from lazylayer.api.tree import Entry, Tree, clean_path
+from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError
-from lazylayer.tree import Entry, Tree, TreeBuilder, clean_path, merge_trees
+from lazylayer.layers.overlay import merge_trees
 
 FILE, LINK, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o700
 
@@ -87,7 +89,7 @@ def test_root_must_be_a_directory() -> None:
 
 
 def test_invented_directories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazylayer.tree._MAX_IMPLICIT_DIRECTORIES", 10)
+    monkeypatch.setattr("lazylayer.api.treebuilder._MAX_IMPLICIT_DIRECTORIES", 10)
     builder = TreeBuilder()
     builder.add(b"/".join([b"d"] * 10) + b"/f", file())
     with pytest.raises(FormatError, match="directories"):

@@ -15,9 +15,9 @@ import grpc
 import pytest
 
 from e2e.command_line import CommandLine
-from lazylayer.building import BuildOptions
+from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
-from lazylayer.testing.registry import ImageLayer, ScriptedRegistry, TokenAuthentication
+from lazylayer_testing.registry import ImageLayer, ScriptedRegistry, TokenAuthentication
 from servers.containerd import Containerd
 from servers.image_service import image_request, pull_request
 from servers.process import ServerError, ServerProcess, wait_until

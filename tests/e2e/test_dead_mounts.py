@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import CommandLine
-from lazylayer import kernelmounts
+from lazylayer.linux import mountcalls, mounttable
 from lazylayer.program import Program
 from servers.process import wait_until
 from synthetic.keepers import Keepers
@@ -76,7 +76,7 @@ def test_reads_under_way_of_a_dead_mount_fail_when_it_is_unmounted(
         wait_until(lambda: not process_is_there(int(process.name)), "the process is gone")
         command_line.run("umount", mountpoint)
         assert reader.stdout.read() in (f"{errno.EIO}\n", f"{errno.ENOTCONN}\n", f"{errno.ECONNABORTED}\n")
-    assert kernelmounts.mount_at(str(mountpoint)) is None
+    assert mounttable.mount_at(str(mountpoint)) is None
     assert list((command_line.run_directory / "frontend_erofs").rglob("*.json")) == []
     with command_line.mounted(image) as mounted:
         assert (mounted / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
@@ -87,13 +87,13 @@ def test_what_is_not_ours_stays(command_line: CommandLine, tmp_path: Path) -> No
     mountpoint.mkdir()
     done = command_line.run("umount", mountpoint, check=False)
     assert f"{mountpoint}: lazylayer has nothing mounted there".encode() in done.stderr
-    kernelmounts.mount("none", str(mountpoint), "tmpfs", kernelmounts.MountFlags(0), "")
+    mountcalls.mount("none", str(mountpoint), "tmpfs", mountcalls.MountFlags(0), "")
     try:
         done = command_line.run("umount", mountpoint, check=False)
         assert b"a file system of the type tmpfs is" in done.stderr
-        assert kernelmounts.mount_at(str(mountpoint)) is not None
+        assert mounttable.mount_at(str(mountpoint)) is not None
     finally:
-        kernelmounts.unmount(str(mountpoint))
+        mountcalls.unmount(str(mountpoint))
 
 
 def is_waiting(pid: int) -> bool:

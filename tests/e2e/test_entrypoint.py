@@ -14,8 +14,8 @@ import pytest
 from e2e.command_line import CommandLine
 from images.oci_layout import write_layout
 from images.python_image import PYTHON
-from lazylayer.filesystem import Filesystem
-from lazylayer.oci import parse_reference
+from lazylayer.api.oci import parse_reference
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
 from servers.docker_registry import DockerRegistry
 from servers.process import wait_until

@@ -16,8 +16,8 @@ import pytest
 
 from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, pick_layers
 from images.go_image import GoImages
-from lazylayer.labels import layer_source_labels
-from lazylayer.oci import Digest, parse_reference
+from lazylayer.api.labels import layer_source_labels
+from lazylayer.api.oci import Digest, parse_reference
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.client import Containerd
 from lazylayer_snapshotter_containerd.pulling import PulledImage, pull_image

@@ -13,12 +13,12 @@ import pytest
 
 from e2e.command_line import CommandLine
 from images.go_image import GoImages
-from lazylayer.extents import ExtentSet
-from lazylayer.filesystem import Filesystem
-from lazylayer.layer import Layer
-from lazylayer.oci import parse_reference
-from lazylayer.profiles import read_profile
+from lazylayer.api.byteranges import ByteRanges
+from lazylayer.api.oci import parse_reference
+from lazylayer.layers.layer import Layer
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_tool_images.profiles import read_profile
 from servers.docker_registry import DockerRegistry
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
@@ -85,11 +85,11 @@ def test_recorded_workload_asks_for_nothing_more(
 
 def compressed_size(layer: Layer, paths: set[bytes]) -> int:
     """Bytes of the blob that hold the content of these files; what they share counts once."""
-    members = ExtentSet()
+    members = ByteRanges()
     for path, entry in layer.tree.walk():
         if path in paths:
             for number in range(entry.first_chunk, entry.first_chunk + entry.chunk_count):
-                members.add(*layer.contents.chunks.member_extent(layer.contents.chunks.member_of(number)))
+                members.add(*layer.contents.chunks.member_range(layer.contents.chunks.member_of(number)))
     return members.total
 
 

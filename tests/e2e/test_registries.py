@@ -14,14 +14,14 @@ import httpx
 import pytest
 
 from e2e.command_line import CommandLine
-from lazylayer.building import ImageStore
+from lazylayer.api.building import ImageStore
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
+from lazylayer.api.sources import BlobSource
 from lazylayer.errors import AuthenticationError, BuildError, UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.program import Program
-from lazylayer.source import BlobSource
-from lazylayer.testing.registry import ScriptedRegistry
-from lazylayer.testing.resolver_images import LayoutImage, write_image
+from lazylayer_testing.registry import ScriptedRegistry
+from lazylayer_testing.resolver.images import LayoutImage, write_image
 from servers.certificates import Authority
 from servers.docker_registry import DockerRegistry
 from servers.nginx import NginxSigner, StorageFront
@@ -92,7 +92,7 @@ def open_layer(program: Program, reference: str, descriptor: Descriptor) -> Blob
 
 
 def read(source: BlobSource, start: int, end: int) -> bytes:
-    return b"".join(piece for _, piece in source.fetch([Extent(start, end)]))
+    return b"".join(piece for _, piece in source.fetch([ByteRange(start, end)]))
 
 
 def push(program: Program, reference: Reference, image: LayoutImage) -> None:
@@ -117,9 +117,9 @@ def test_an_image_is_pushed_and_read(docker_registry: DockerRegistry, node: Node
         layer = large.layers[0]
         source = open_layer(program, reference, large.descriptors[0])
         assert read(source, 39_000_000, 40_000_000) == layer[39_000_000:]
-        extents = [Extent(0, 10), Extent(1_000_000, 1_000_500), Extent(39_999_999, 40_000_000)]
-        pieces = b"".join(piece for _, piece in source.fetch(extents))
-        assert pieces == b"".join(layer[start:end] for start, end in extents)
+        ranges = [ByteRange(0, 10), ByteRange(1_000_000, 1_000_500), ByteRange(39_999_999, 40_000_000)]
+        pieces = b"".join(piece for _, piece in source.fetch(ranges))
+        assert pieces == b"".join(layer[start:end] for start, end in ranges)
         elsewhere = program.hooks.open_store(parse_reference(f"{docker_registry.host}/tests/taken-over:1"))
         assert not elsewhere.has_blob(large.descriptors[0].digest, large.descriptors[0].size)
         assert elsewhere.take_blob(large.descriptors[0], parse_reference(reference))
@@ -435,9 +435,9 @@ def test_signed_addresses_expire_in_the_middle(node: Node, image: LayoutImage, t
             wait_until(lambda: httpx.get(expired, trust_env=False).status_code == 410, "an address expires")
             signer.lifetime = 300
             redirects.forget_requests()
-            extents = [Extent(5, 10), Extent(20_000, 30_000), Extent(49_999, 50_000)]
-            pieces = b"".join(piece for _, piece in source.fetch(extents))
-            assert pieces == b"".join(layer[start:end] for start, end in extents)
+            ranges = [ByteRange(5, 10), ByteRange(20_000, 30_000), ByteRange(49_999, 50_000)]
+            pieces = b"".join(piece for _, piece in source.fetch(ranges))
+            assert pieces == b"".join(layer[start:end] for start, end in ranges)
             source.check()
             assert len(redirects.requests) == 1, "it was resolved again, once"
             # nginx writes down a request some time after its answer.

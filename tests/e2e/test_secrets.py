@@ -21,10 +21,10 @@ import grpc
 import pytest
 
 from e2e.command_line import CommandLine
-from lazylayer.building import BuildOptions
+from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
-from lazylayer.testing.registry import BasicAuthentication, ImageLayer, ScriptedRegistry, TokenAuthentication
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
+from lazylayer_testing.registry import BasicAuthentication, ImageLayer, ScriptedRegistry, TokenAuthentication
 from servers.image_service import ImageService, pull_request
 from servers.kube_api import KubeApi
 from servers.process import ServerProcess

@@ -15,8 +15,8 @@ import pytest
 
 from e2e.containerd_node import SNAPSHOTTER
 from images.go_image import GoImages
-from lazylayer import kernelmounts
-from lazylayer.kernelmounts import MountFlags
+from lazylayer.linux import mountcalls
+from lazylayer.linux.mountcalls import MountFlags
 from meta.repository import ROOT
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
@@ -133,7 +133,7 @@ def test_systemd_keeps_the_descriptors_of_mounts(
         mountpoint.mkdir()
         layers = sorted(SNAPSHOTS.glob("*/fs"), key=lambda path: int(path.parent.name), reverse=True)
         lower = ":".join(map(str, layers))
-        kernelmounts.mount("overlay", str(mountpoint), "overlay", MountFlags.READ_ONLY, f"lowerdir={lower}")
+        mountcalls.mount("overlay", str(mountpoint), "overlay", MountFlags.READ_ONLY, f"lowerdir={lower}")
         try:
             with closing(Reader(mountpoint, directory / "reader.log")) as reader:
                 reader.wait_for_reads()
@@ -145,7 +145,7 @@ def test_systemd_keeps_the_descriptors_of_mounts(
             assert len(set(lines)) == 1, "no read failed, and all were the same"
             assert not (RUN / "frontend_erofs" / "keeper.sock").exists(), "no keeper of ours is needed"
         finally:
-            kernelmounts.unmount(str(mountpoint), force=True)
+            mountcalls.unmount(str(mountpoint), force=True)
         wait_until(lambda: is_connected(containerd), "containerd is connected again")
         containerd.ctr("images", "remove", "--sync", reference)
         wait_until(lambda: not list(SNAPSHOTS.iterdir()), "the layers are removed", 10)

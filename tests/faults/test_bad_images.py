@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from lazylayer.building import BuildOptions
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.errors import LayerError, LazylayerError, VerificationError
-from lazylayer.filesystem import Filesystem
-from lazylayer.labels import TOC_DIGEST
-from lazylayer.oci import parse_reference, sha256_digest
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer.testing.registry import Fault, ImageLayer, ScriptedRegistry
 from lazylayer_format_estargz.footer import find_footer, make_footer
+from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 
 pytestmark = pytest.mark.fuse
 

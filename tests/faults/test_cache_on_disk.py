@@ -18,12 +18,12 @@ import pytest
 from loguru import logger
 
 from e2e.command_line import CommandLine
-from lazylayer.image import Image, open_image, resolve_image
-from lazylayer.layerstore import LayerStore
-from lazylayer.oci import parse_reference
+from lazylayer.api.oci import parse_reference
+from lazylayer.layers.image import Image, open_image, resolve_image
+from lazylayer.layers.store import LayerStore
 from lazylayer.program import Program
-from lazylayer.testing.cache_process import CacheProcess
 from lazylayer_cache_dir import DirectoryCache
+from lazylayer_testing.cache.process import CacheProcess
 
 SIZE = 60_000
 MEGABYTE = 1024 * 1024

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import CommandLine
-from lazylayer.testing.registry import Fault, ScriptedRegistry
+from lazylayer_testing.registry import Fault, ScriptedRegistry
 from servers.docker_registry import DockerRegistry
 
 REPOSITORY = "team/app"

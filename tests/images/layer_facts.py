@@ -10,8 +10,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from images.tree_facts import EntryFacts, TreeFacts
-from lazylayer.contents import LayerContents
-from lazylayer.tree import OPAQUE_XATTR, Entry
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.tree import OPAQUE_XATTR, Entry
 
 _KINDS = {
     stat.S_IFREG: "file",
@@ -47,7 +47,7 @@ def read_file(contents: LayerContents, blob: bytes, entry: Entry) -> bytes:
     parts = []
     for number in range(entry.first_chunk, entry.first_chunk + entry.chunk_count):
         chunk = table[number]
-        start, end = table.member_extent(table.member_of(number))
+        start, end = table.member_range(table.member_of(number))
         assert start == chunk.offset
         data = contents.inflate(blob[start:end], chunk.inner + chunk.size)[chunk.inner :]
         assert hashlib.sha256(data).digest() == chunk.digest

@@ -21,14 +21,14 @@ import zstandard
 import lazylayer_format_estargz
 import lazylayer_resolver_layout
 from lazylayer import hookimpl
-from lazylayer.building import BuildOptions, BuiltLayer
-from lazylayer.conversion import Conversion, ConversionOptions, ConversionReport
+from lazylayer.api.building import BuildOptions, BuiltLayer
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.oci import MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, VerificationError
-from lazylayer.hooks import Hooks
-from lazylayer.labels import TOC_DIGEST
-from lazylayer.oci import MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
-from lazylayer.plugins import make_manager
-from lazylayer.profiles import ProfileEntry
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
+from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
+from lazylayer_tool_images.profiles import ProfileEntry
 from synthetic import companions_of, make_blob
 
 AMD = Platform("amd64", "linux")

@@ -21,17 +21,18 @@ import lazylayer_resolver_layout
 from images.layer_facts import read_file
 from images.oci_layout import write_layout
 from lazylayer import hookimpl
-from lazylayer.building import BuildOptions, BuiltLayer, ImageStore
-from lazylayer.contents import LayerContents
-from lazylayer.conversion import Conversion, ConversionOptions, ConversionReport
+from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
+from lazylayer.api.settings import Settings
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, VerificationError
-from lazylayer.hooks import Hooks
-from lazylayer.labels import LAYER_DIGEST, TOC_DIGEST
-from lazylayer.layerstore import LayerStore
-from lazylayer.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
-from lazylayer.plugins import make_manager
-from lazylayer.settings import Settings
-from lazylayer.verification import verify_image
+from lazylayer.layers.store import LayerStore
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
+from lazylayer_tarlayers.annotations import LAYER_DIGEST
+from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
+from lazylayer_tool_images.verification import verify_image
 from synthetic import DictCache, companions_of, make_blob
 
 AMD = Platform("amd64", "linux")

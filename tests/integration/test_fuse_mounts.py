@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from lazylayer import kernelmounts
+from lazylayer.api.settings import BackgroundSettings, CacheSettings, MountSettings, PrefetchSettings, Settings
 from lazylayer.errors import MountError, NotMountedError, UnavailableError
-from lazylayer.filesystem import Filesystem
-from lazylayer.hooks import Hooks
-from lazylayer.plugins import make_manager
-from lazylayer.settings import BackgroundSettings, CacheSettings, MountSettings, PrefetchSettings, Settings
-from lazylayer.testing.frontend_client import NOBODY, ask
+from lazylayer.linux import mounttable
+from lazylayer.mounts.filesystem import Filesystem
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
 from lazylayer_frontend_fuse import FrontendFuse
 from lazylayer_state_file import FAILURES, StateFile
+from lazylayer_testing.frontend.client import NOBODY, ask
 from synthetic import SyntheticLayer
 from synthetic.plugin import MemoryPlugin
 
@@ -83,7 +83,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine = Machine(tmp_path)
     yield machine
     machine.filesystem.close()
-    assert kernelmounts.mount_at(machine.mountpoint) is None
+    assert mounttable.mount_at(machine.mountpoint) is None
 
 
 @pytest.mark.seed(15)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lazylayer.api.oci import parse_reference
 from lazylayer.errors import LazylayerError
-from lazylayer.oci import parse_reference
 from lazylayer.program import Program
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
 from servers.kube_api import KubeApi

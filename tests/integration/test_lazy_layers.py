@@ -22,13 +22,13 @@ from images.go_image import GoImages
 from images.layer_facts import layer_facts
 from images.oci_layout import write_layout
 from images.tree_facts import TreeFacts, differences, snapshot_tree
-from lazylayer.building import BuildOptions
-from lazylayer.contents import LayerContents
-from lazylayer.conversion import Conversion, ConversionOptions
-from lazylayer.hooks import Hooks
-from lazylayer.labels import TOC_DIGEST
-from lazylayer.oci import Descriptor, Platform, parse_reference
-from lazylayer.plugins import make_manager
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Descriptor, Platform, parse_reference
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
+from lazylayer_tool_images.conversion import Conversion, ConversionOptions
 from servers.containerd import Containerd
 from servers.docker_registry import DockerRegistry
 from synthetic import companions_of, make_blob

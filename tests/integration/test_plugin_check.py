@@ -13,7 +13,7 @@ CACHE = """
 import collections, threading
 import msgspec
 from lazylayer import hookimpl
-from lazylayer.cache import Cache
+from lazylayer.api.cache import Cache
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_bytes: int = 1000

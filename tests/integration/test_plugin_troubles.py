@@ -20,7 +20,7 @@ from synthetic.distributions import install
 GOOD = """
 import click
 from lazylayer import hookimpl
-from lazylayer.cache import Cache
+from lazylayer.api.cache import Cache
 from lazylayer.cli import pass_program
 
 class DictCache(Cache):

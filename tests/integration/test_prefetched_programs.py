@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from images.python_image import PYTHON
-from lazylayer.building import BuildOptions
-from lazylayer.filesystem import Filesystem
-from lazylayer.image import Image
-from lazylayer.labels import layer_source_labels
-from lazylayer.oci import parse_reference
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.labels import layer_source_labels
+from lazylayer.api.oci import parse_reference
+from lazylayer.layers.image import Image
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer.testing.registry import Fault, ImageLayer, ScriptedRegistry
+from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 
 pytestmark = pytest.mark.fuse
 

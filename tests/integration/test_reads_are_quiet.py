@@ -18,14 +18,14 @@ import pytest
 from loguru import logger
 
 from lazylayer import hookimpl, log
-from lazylayer.conversion import Conversion, ConversionOptions
-from lazylayer.events import StateEvent
-from lazylayer.filesystem import Filesystem
-from lazylayer.hooks import Hooks
-from lazylayer.layer import MergedLayers
-from lazylayer.oci import Platform, Reference, parse_reference
+from lazylayer.api.events import StateEvent
+from lazylayer.api.oci import Platform, Reference, parse_reference
+from lazylayer.api.settings import LogSettings
+from lazylayer.layers.merged import MergedLayers
+from lazylayer.mounts.filesystem import Filesystem
+from lazylayer.plugin.hooks import Hooks
 from lazylayer.program import Program
-from lazylayer.settings import LogSettings
+from lazylayer_tool_images.conversion import Conversion, ConversionOptions
 
 SIZE = 50_000
 FILES = {f"file-{number}": random.Random(number).randbytes(SIZE) for number in range(10, 90)}
@@ -156,7 +156,7 @@ def counting(function: Callable[..., Any], calls: list[str]) -> Callable[..., An
 
 
 def test_the_counters_count(opened: Opened, counts: Counts) -> None:
-    from lazylayer.configuration import load_configuration
+    from lazylayer.configuration.loading import load_configuration
 
     opened.filesystem.open_image(opened.reference).close()
     load_configuration(overrides=["log.level=INFO"])

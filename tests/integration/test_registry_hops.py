@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.building import BuildOptions
-from lazylayer.filesystem import Filesystem
-from lazylayer.image import Image
-from lazylayer.oci import parse_reference
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.oci import parse_reference
+from lazylayer.layers.image import Image
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer.testing.registry import Fault, ImageLayer, ScriptedRegistry, TokenAuthentication
+from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry, TokenAuthentication
 
 LAYERS = 8
 SIZE = 600_000

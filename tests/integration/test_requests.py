@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.building import BuildOptions
-from lazylayer.filesystem import Filesystem
-from lazylayer.image import Image
-from lazylayer.oci import parse_reference
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.oci import parse_reference
+from lazylayer.layers.image import Image
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer.testing.registry import Fault, Gate, ImageLayer, RecordedRequest, ScriptedRegistry
+from lazylayer_testing.registry import Fault, Gate, ImageLayer, RecordedRequest, ScriptedRegistry
 
 MIB = 1024 * 1024
 SMALL_FILES = 70

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.building import BuildOptions
+from lazylayer.api.building import BuildOptions
+from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.errors import LazylayerError, VerificationError
-from lazylayer.filesystem import Filesystem
-from lazylayer.image import Image
-from lazylayer.oci import parse_reference, sha256_digest
+from lazylayer.layers.image import Image
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer.testing.registry import ImageLayer, ScriptedRegistry
+from lazylayer_testing.registry import ImageLayer, ScriptedRegistry
 
 NAME = "tests/mirrored"
 CHUNK = 100_000

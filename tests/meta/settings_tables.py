@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from lazylayer import settings
-from lazylayer.settings import Settings
+from lazylayer.api import settings
+from lazylayer.api.settings import Settings
 
 __all__ = ["tables"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.configuration import load_configuration
+from lazylayer.configuration.loading import load_configuration
 from meta.repository import PLUGIN_FOLDERS, ROOT
 from meta.settings_tables import tables
 

@@ -67,6 +67,6 @@ def test_manifests_are_yaml_and_show_mounts_to_the_node() -> None:
 
 
 def test_the_configuration_is_good() -> None:
-    from lazylayer.configuration import check_configuration
+    from lazylayer.configuration.loading import check_configuration
 
     assert list(check_configuration(DEPLOY / "lazylayer.toml", [])) == []

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from lazylayer import hookspecs
+from lazylayer.api import hookspecs
 from meta.repository import ROOT
 
 HOOKS = {name: getattr(hookspecs, name) for name in vars(hookspecs) if name.startswith("lazylayer_")}

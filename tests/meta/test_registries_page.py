@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.configuration import load_configuration
+from lazylayer.configuration.loading import load_configuration
 from lazylayer_resolver_registry.hosts import Hosts
 from lazylayer_resolver_registry.options import Options, ResolverOptions
 from meta.repository import ROOT

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlencode
 
-from lazylayer.testing.registry import UrlSigner
+from lazylayer_testing.registry import UrlSigner
 from servers.docker_registry import DockerRegistry
 from servers.process import ServerProcess, accepts_connections, free_port
 

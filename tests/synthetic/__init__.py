@@ -8,18 +8,19 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from lazylayer.blob import Blob
-from lazylayer.cache import Cache
-from lazylayer.chunks import ChunkTable
-from lazylayer.companions import Companions
-from lazylayer.contents import LayerContents
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.cache import Cache
+from lazylayer.api.chunks import ChunkTable
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Digest, Reference, sha256_digest
+from lazylayer.api.sources import BlobSource
+from lazylayer.api.tree import Entry
+from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError, UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.hooks import Hooks
-from lazylayer.oci import Digest, Reference, sha256_digest
-from lazylayer.plugins import make_manager
-from lazylayer.source import BlobSource
-from lazylayer.tree import Entry, TreeBuilder
+from lazylayer.fetching.blob import Blob
+from lazylayer.layers.companions import Companions
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
 
 __all__ = ["DictCache", "MemorySource", "SyntheticLayer", "companions_of", "make_blob"]
 
@@ -47,20 +48,20 @@ class MemorySource(BlobSource):
         self.data = data
         self.size = len(data)
         self.piece = piece
-        self.asked: list[list[Extent]] = []
+        self.asked: list[list[ByteRange]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.fail: Callable[[list[Extent]], Exception | None] = lambda _: None
+        self.fail: Callable[[list[ByteRange]], Exception | None] = lambda _: None
         self.checks = 0
         self.on_piece: Callable[[int], None] = lambda _: None
         self.closed = False
 
-    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
-        self.asked.append(list(extents))
-        error = self.fail(list(extents))
+    def fetch(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        self.asked.append(list(ranges))
+        error = self.fail(list(ranges))
         if error is not None:
             raise error
-        for start, end in extents:
+        for start, end in ranges:
             for at in range(start, end, self.piece):
                 if not self.gate.wait(20):
                     raise UnavailableError("the gate was never opened")
@@ -78,7 +79,7 @@ class MemorySource(BlobSource):
 
     @property
     def asked_bytes(self) -> int:
-        return sum(extent.size for extents in self.asked for extent in extents)
+        return sum(byte_range.size for ranges in self.asked for byte_range in ranges)
 
 
 def make_blob(data: bytes, source: BlobSource | None = None, ranges: Cache | None = None) -> Blob:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 
-from lazylayer.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
+from lazylayer.api.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
 
 __all__ = ["BROKEN", "PlainCache"]
 

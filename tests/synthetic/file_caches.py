@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lazylayer.cache import Cache
+from lazylayer.api.cache import Cache
 
 __all__ = ["BROKEN_PERSISTENT", "FileCache"]
 

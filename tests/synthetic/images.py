@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lazylayer.image import Image, open_image
-from lazylayer.layerstore import LayerStore
-from lazylayer.oci import Platform
-from lazylayer.settings import BackgroundSettings, FetchSettings, Settings
+from lazylayer.api.oci import Platform
+from lazylayer.api.settings import BackgroundSettings, FetchSettings, Settings
+from lazylayer.layers.image import Image, open_image
+from lazylayer.layers.store import LayerStore
 from synthetic import SyntheticLayer
 from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lazylayer.chunkstore import ChunkStore
-from lazylayer.events import StateEvent
-from lazylayer.layer import Layer
-from lazylayer.oci import Descriptor, parse_reference
-from lazylayer.settings import FetchSettings
-from lazylayer.tasks import Scheduler
+from lazylayer.api.events import StateEvent
+from lazylayer.api.oci import Descriptor, parse_reference
+from lazylayer.api.settings import FetchSettings
+from lazylayer.fetching.chunkstore import ChunkStore
+from lazylayer.fetching.scheduling import Scheduler
+from lazylayer.layers.layer import Layer
 from synthetic import DictCache, MemorySource, SyntheticLayer, make_blob
 
 __all__ = ["Opened"]

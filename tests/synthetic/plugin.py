@@ -9,17 +9,13 @@ from typing import Any
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.blob import Blob
-from lazylayer.cache import Cache
-from lazylayer.contents import LayerContents
-from lazylayer.errors import MountError, NotFoundError
-from lazylayer.events import StateEvent
-from lazylayer.hooks import Hooks
-from lazylayer.image import Image
-from lazylayer.labels import TOC_DIGEST, layer_source_labels
-from lazylayer.layer import Layer
-from lazylayer.mounting import MountableTree, MountedTree, MountOptions
-from lazylayer.oci import (
+from lazylayer.api.cache import Cache
+from lazylayer.api.credentials import Keychain
+from lazylayer.api.events import StateEvent
+from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.api.layers import LayerContents, PrefetchPlan
+from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer.api.oci import (
     Descriptor,
     Digest,
     ImageConfig,
@@ -30,10 +26,14 @@ from lazylayer.oci import (
     ResolvedImage,
     sha256_digest,
 )
-from lazylayer.plugins import make_manager
-from lazylayer.prefetching import PrefetchPlan
-from lazylayer.settings import CacheSettings, MountSettings, Settings
-from lazylayer.source import BlobSource, Keychain
+from lazylayer.api.settings import CacheSettings, MountSettings, Settings
+from lazylayer.api.sources import BlobSource
+from lazylayer.errors import MountError, NotFoundError
+from lazylayer.fetching.blob import Blob
+from lazylayer.layers.image import Image
+from lazylayer.layers.layer import Layer
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
 from synthetic import DictCache, MemorySource, SyntheticLayer
 
 __all__ = ["MemoryPlugin", "RecordedMount", "SyntheticProgram"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor, Platform, ResolvedImage, parse_reference
-from lazylayer.settings import ResolveSettings, Settings
-from lazylayer.source import BlobSource, Credentials
-from lazylayer.testing.registry import ImageLayer, ScriptedRegistry
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Descriptor, Platform, ResolvedImage, parse_reference
+from lazylayer.api.settings import ResolveSettings, Settings
+from lazylayer.api.sources import BlobSource
 from lazylayer_resolver_registry import ResolverRegistry
+from lazylayer_testing.registry import ImageLayer, ScriptedRegistry
 
 __all__ = ["PLATFORM", "REPOSITORY", "Client", "fetched"]
 
@@ -57,17 +58,17 @@ class Client:
         assert source is not None
         return source
 
-    def read(self, source: BlobSource, *extents: tuple[int, int]) -> bool:
-        """Whether the extents were read as they are in the blob, in order and without gaps."""
-        return fetched(source, [Extent(*each) for each in extents]) == [self.data[a:b] for a, b in extents]
+    def read(self, source: BlobSource, *ranges: tuple[int, int]) -> bool:
+        """Whether the ranges were read as they are in the blob, in order and without gaps."""
+        return fetched(source, [ByteRange(*each) for each in ranges]) == [self.data[a:b] for a, b in ranges]
 
 
-def fetched(source: BlobSource, extents: Sequence[Extent]) -> list[bytes]:
-    collected = [bytearray() for _ in extents]
+def fetched(source: BlobSource, ranges: Sequence[ByteRange]) -> list[bytes]:
+    collected = [bytearray() for _ in ranges]
     number = 0
-    for offset, piece in source.fetch(extents):
-        while offset >= extents[number].end:
+    for offset, piece in source.fetch(ranges):
+        while offset >= ranges[number].end:
             number += 1
-        assert offset == extents[number].start + len(collected[number])
+        assert offset == ranges[number].start + len(collected[number])
         collected[number] += piece
     return [bytes(each) for each in collected]

@@ -38,10 +38,16 @@ CORE_COMMANDS: Mapping[str, LazyCommand] = {
         "lazylayer.cli.status:status",
         "Show every mount of this machine's lazylayer processes, and how much of it was fetched.",
     ),
-    "convert": LazyCommand("lazylayer.cli.convert:convert", "Convert the image SRC and write it to DST."),
+    "convert": LazyCommand(
+        "lazylayer_tool_images.commands.convert:convert", "Convert the image SRC and write it to DST."
+    ),
     "doctor": LazyCommand("lazylayer.cli.doctor:doctor", "Show what this machine can do, and what to change."),
-    "verify": LazyCommand("lazylayer.cli.verify:verify", "Check everything in the image REF against its digests."),
-    "diff": LazyCommand("lazylayer.cli.diff:diff", "Show what differs in what the images REF1 and REF2 show."),
+    "verify": LazyCommand(
+        "lazylayer_tool_images.commands.verify:verify", "Check everything in the image REF against its digests."
+    ),
+    "diff": LazyCommand(
+        "lazylayer_tool_images.commands.diff:diff", "Show what differs in what the images REF1 and REF2 show."
+    ),
     "plugins": LazyCommand("lazylayer.cli.plugins:plugins", "Show and check plugins."),
     "config": LazyCommand("lazylayer.cli.config:config", "Show and check the configuration."),
 }

@@ -29,7 +29,7 @@ def show(context: click.Context, origin: bool, as_json: bool) -> None:
     Defaults of plugins' own options are in the README of the plugin. Passwords and tokens are not
     shown.
     """
-    from lazylayer.configuration_layers import dotted
+    from lazylayer.configuration.layers import dotted
 
     configuration = context.ensure_object(Invocation).configuration()
     values = [(path, _shown(path, value), where) for path, value, where in configuration.values()]
@@ -48,7 +48,7 @@ def check(context: click.Context) -> None:
     Plugins are asked too: whether their options are right, and whether those that are required or
     selected by name can be used.
     """
-    from lazylayer.configuration import check_configuration
+    from lazylayer.configuration.loading import check_configuration
     from lazylayer.log import one_line
     from lazylayer.program import find_problems
 
@@ -97,7 +97,7 @@ def _without_secrets(name: str, value: Any) -> Any:
 
 
 def _as_toml(values: list[tuple[tuple[str, ...], Any, str]], origin: bool) -> str:
-    from lazylayer.configuration_layers import dotted
+    from lazylayer.configuration.layers import dotted
 
     lines: list[str] = []
     table: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ def _as_toml(values: list[tuple[tuple[str, ...], Any, str]], origin: bool) -> st
 
 def _toml_value(value: Any) -> str:
     """`value` as TOML on one line; strings, numbers and truth values are written as in JSON."""
-    from lazylayer.configuration_layers import dotted
+    from lazylayer.configuration.layers import dotted
 
     if isinstance(value, dict):
         return "{" + ", ".join(f"{dotted((key,))} = {_toml_value(each)}" for key, each in value.items()) + "}"

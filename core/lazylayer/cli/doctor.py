@@ -17,7 +17,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     import msgspec
 
-    from lazylayer.doctor import examine
+    from lazylayer.cli.examination import examine
     from lazylayer.log import one_line
 
     invocation = context.ensure_object(Invocation)

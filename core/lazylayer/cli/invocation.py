@@ -10,9 +10,9 @@ import click
 from loguru import logger
 
 if TYPE_CHECKING:
-    from lazylayer.configuration import Configuration
-    from lazylayer.plugins import Plugins
-    from lazylayer.settings import LogSettings, PluginsSettings
+    from lazylayer.api.settings import LogSettings, PluginsSettings
+    from lazylayer.configuration.loading import Configuration
+    from lazylayer.plugin.registry import Plugins
 
 __all__ = ["Invocation"]
 
@@ -29,7 +29,7 @@ class Invocation:
 
     def configuration(self, overrides: Sequence[str] = ()) -> Configuration:
         """The configuration, with further `overrides` of the command at hand; sets up the log."""
-        from lazylayer.configuration import load_configuration
+        from lazylayer.configuration.loading import load_configuration
 
         configuration = load_configuration(self.config, [*self.overrides, *overrides])
         self._set_up_log(configuration.settings.log)
@@ -41,7 +41,7 @@ class Invocation:
         A plugin's command runs with the very plugin that added it.
         """
         from lazylayer.log import enable_plugins
-        from lazylayer.plugins import Plugins
+        from lazylayer.plugin.registry import Plugins
 
         ready, self._plugins = self._plugins, None
         plugins = ready[1] if ready is not None and ready[0] == wanted else Plugins.load(wanted)
@@ -59,9 +59,9 @@ class Invocation:
         return self._commands
 
     def _find_plugin_commands(self, taken: frozenset[str]) -> Mapping[str, click.Command]:
-        from lazylayer.configuration import load_plugin_choice
+        from lazylayer.api.settings import LogSettings
+        from lazylayer.configuration.loading import load_plugin_choice
         from lazylayer.errors import ConfigurationError
-        from lazylayer.settings import LogSettings
 
         self._set_up_log(LogSettings())
         try:

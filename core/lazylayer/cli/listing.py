@@ -14,9 +14,9 @@ import click
 from lazylayer.cli.references import IMAGE, IMAGE_PATH, plain_http_override
 
 if TYPE_CHECKING:
-    from lazylayer.mounting import MountableTree
-    from lazylayer.oci import Reference
-    from lazylayer.tree import Entry
+    from lazylayer.api.mounting import MountableTree
+    from lazylayer.api.oci import Reference
+    from lazylayer.api.tree import Entry
 
 _PIECE = 1024 * 1024
 
@@ -85,7 +85,8 @@ def cat(
 def _fetched(tree: MountableTree) -> bytes:
     import msgspec
 
-    from lazylayer.layer import Layer, MergedLayers
+    from lazylayer.layers.layer import Layer
+    from lazylayer.layers.merged import MergedLayers
 
     assert isinstance(tree, Layer | MergedLayers)
     states = [layer.state() for layer in (tree.layers if isinstance(tree, MergedLayers) else (tree,))]
@@ -103,7 +104,7 @@ def _opened(
     context: click.Context, reference: Reference, plain_http: bool, layer: int | None
 ) -> Iterator[MountableTree]:
     from lazylayer.cli.program import load_program
-    from lazylayer.filesystem import Filesystem
+    from lazylayer.mounts.filesystem import Filesystem
 
     with load_program(context, plain_http_override(reference, plain_http)) as program:
         filesystem = Filesystem(program)
@@ -117,7 +118,7 @@ def _opened(
 
 def _find(tree: MountableTree, reference: Reference, path: bytes) -> Entry:
     from lazylayer.errors import LayerError
-    from lazylayer.overlaid import follow
+    from lazylayer.layers.overlay import follow
 
     found = follow((tree.tree,), path)
     if found is not None:

@@ -15,8 +15,8 @@ import click
 from lazylayer.cli.references import IMAGE, plain_http_override
 
 if TYPE_CHECKING:
-    from lazylayer.filesystem import Filesystem
-    from lazylayer.oci import Reference
+    from lazylayer.api.oci import Reference
+    from lazylayer.mounts.filesystem import Filesystem
 
 _READY_FD = "_LAZYLAYER_READY_FD"
 """Tells the detached process where to say that its mount is ready."""
@@ -63,8 +63,8 @@ def mount(
 def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
     from lazylayer.cli.program import load_program, load_settings
-    from lazylayer.control import find_mount, request_unmount
-    from lazylayer.deadmounts import remove_dead_mount
+    from lazylayer.mounts.control import find_mount, request_unmount
+    from lazylayer.mounts.frontends import remove_dead_mount
 
     run = Path(load_settings(context).run)
     mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
@@ -105,10 +105,10 @@ def _serve(
     layer: int | None,
     ready_fd: int | None,
 ) -> None:
-    from lazylayer.allocator import use_few_arenas
     from lazylayer.cli.program import load_program
-    from lazylayer.control import ControlServer, process_directory
-    from lazylayer.filesystem import Filesystem
+    from lazylayer.linux.malloc import use_few_arenas
+    from lazylayer.mounts.control import ControlServer, process_directory
+    from lazylayer.mounts.filesystem import Filesystem
 
     use_few_arenas()
     with load_program(context, overrides) as program:

@@ -11,8 +11,9 @@ from lazylayer.cli.invocation import Invocation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazylayer.plugins import PluginRecord, Plugins
-    from lazylayer.settings import Settings
+    from lazylayer.api.settings import Settings
+    from lazylayer.plugin.records import PluginRecord
+    from lazylayer.plugin.registry import Plugins
 
 
 @click.group()
@@ -54,7 +55,7 @@ def check(context: click.Context, name: str, arguments: tuple[str, ...]) -> None
     record = loaded.record(name)
     assert record is not None
     try:
-        from lazylayer.testing.plugin_check import check_plugin
+        from lazylayer_testing.checks.plugin import check_plugin
     except ImportError as error:
         raise LazylayerError(f"{error}; the kits need `pip install 'lazylayer[testing]'`") from error
     context.exit(check_plugin(record, settings, arguments))

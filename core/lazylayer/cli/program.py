@@ -12,8 +12,8 @@ import click
 from lazylayer.cli.invocation import Invocation
 
 if TYPE_CHECKING:
+    from lazylayer.api.settings import Settings
     from lazylayer.program import Program
-    from lazylayer.settings import Settings
 
 __all__ = ["load_program", "load_settings", "pass_program"]
 

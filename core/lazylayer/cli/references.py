@@ -10,8 +10,8 @@ from typing import Any
 import click
 import msgspec
 
+from lazylayer.api.oci import PATH_SCHEMES, Reference, parse_reference
 from lazylayer.errors import InvalidReferenceError
-from lazylayer.oci import PATH_SCHEMES, Reference, parse_reference
 
 __all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override", "plain_http_overrides"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from lazylayer.control import ProcessState
-    from lazylayer.events import LayerState, MountState
+    from lazylayer.api.events import LayerState, MountState
+    from lazylayer.mounts.control import ProcessState
 
 
 @click.command()
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
     """Show every mount of this machine's lazylayer processes, and how much of it was fetched."""
     from lazylayer.cli.program import load_settings
-    from lazylayer.control import processes
+    from lazylayer.mounts.control import processes
 
     run = Path(load_settings(context).run)
     while True:

@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.cache import Cache, CachePurpose
-from lazylayer.settings import Settings
+from lazylayer.api.cache import Cache, CachePurpose
+from lazylayer.api.settings import Settings
 from lazylayer_cache_tiny.tiny import TinyCache
 
 __all__ = ["CacheTiny", "Options", "TinyCache"]

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 from loguru import logger
 
-from lazylayer.cache import Cache, CachePurpose, CacheStatistics
+from lazylayer.api.cache import Cache, CachePurpose, CacheStatistics
 
 __all__ = ["TinyCache"]
 

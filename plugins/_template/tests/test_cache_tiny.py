@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer.settings import Settings
-from lazylayer.testing.cache import CacheConformance, MakeCache
 from lazylayer_cache_tiny import CacheTiny, TinyCache
+from lazylayer_testing.cache import CacheConformance, MakeCache
 
 
 class TestTinyCache(CacheConformance):

@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.cache import Cache, CachePurpose
+from lazylayer.api.cache import Cache, CachePurpose
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer.settings import Settings
 from lazylayer_cache_dir.directory import DirectoryCache, default_limit
 
 __all__ = ["CacheDir", "DirectoryCache", "Options"]

@@ -28,7 +28,7 @@ from zlib import crc32
 
 from loguru import logger
 
-from lazylayer.cache import Cache, CachedValue, CachePurpose, CacheStatistics, ValueInMemory
+from lazylayer.api.cache import Cache, CachedValue, CachePurpose, CacheStatistics, ValueInMemory
 from lazylayer_cache_dir.eviction import BEING_WRITTEN, Evictor, room_taken
 from lazylayer_cache_dir.usage import SHARDS, Usage
 from lazylayer_cache_dir.valuefile import HEADER_SIZE, DamagedFileError, FileValue, pack_header, read_value, touch

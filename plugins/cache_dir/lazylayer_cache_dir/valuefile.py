@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from zlib import crc32 as zlib_crc32
 
-from lazylayer.cache import CachedValue
+from lazylayer.api.cache import CachedValue
 
 try:  # ten times as fast, where there is a wheel of isal
     from isal.isal_zlib import crc32

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.testing.cache import MakeCache, PersistentCacheConformance
 from lazylayer_cache_dir import DirectoryCache
+from lazylayer_testing.cache import MakeCache, PersistentCacheConformance
 
 
 class TestDirectoryCache(PersistentCacheConformance):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from loguru import logger
 
-from lazylayer.testing.cache_process import CacheProcess
 from lazylayer_cache_dir import DirectoryCache
 from lazylayer_cache_dir.directory import SMALL, default_limit
 from lazylayer_cache_dir.eviction import Evictor
+from lazylayer_testing.cache.process import CacheProcess
 
 SIZE = 60_000
 LIMIT = 1024 * 1024

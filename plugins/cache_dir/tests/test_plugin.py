@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer.settings import Settings
 from lazylayer_cache_dir import CacheDir
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.cache import Cache, CachePurpose
-from lazylayer.settings import Settings
+from lazylayer.api.cache import Cache, CachePurpose
+from lazylayer.api.settings import Settings
 from lazylayer_cache_memory.memory import MemoryCache, Section
 
 __all__ = ["CacheMemory", "MemoryCache", "Options"]

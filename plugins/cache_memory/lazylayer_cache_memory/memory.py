@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from lazylayer.cache import Cache, CacheStatistics
+from lazylayer.api.cache import Cache, CacheStatistics
 
 __all__ = ["MemoryCache", "Section"]
 

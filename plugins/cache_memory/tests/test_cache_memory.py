@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from lazylayer.cache import Cache
+from lazylayer.api.cache import Cache
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer.settings import Settings
-from lazylayer.testing.cache import CacheConformance, MakeCache
 from lazylayer_cache_memory import CacheMemory, MemoryCache
+from lazylayer_testing.cache import CacheConformance, MakeCache
 
 
 def open_section(*, max_bytes: int, purpose: str = "chunks") -> Cache:

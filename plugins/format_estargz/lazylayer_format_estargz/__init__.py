@@ -7,11 +7,11 @@ from typing import IO, TYPE_CHECKING
 from lazylayer import hookimpl
 
 if TYPE_CHECKING:
-    from lazylayer.blob import Blob
-    from lazylayer.building import BuildOptions, BuiltLayer
-    from lazylayer.companions import Companions
-    from lazylayer.contents import LayerContents
-    from lazylayer.oci import Descriptor
+    from lazylayer.api.building import BuildOptions, BuiltLayer
+    from lazylayer.api.layers import LayerContents
+    from lazylayer.api.oci import Descriptor
+    from lazylayer.fetching.blob import Blob
+    from lazylayer.layers.companions import Companions
 
 
 @hookimpl

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import IO
 
-from lazylayer.building import BuildOptions, BuiltLayer, CompanionLayer
+from lazylayer.api.building import BuildOptions, BuiltLayer, CompanionLayer
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError
-from lazylayer.labels import LAYER_DIGEST, TOC_DIGEST, UNCOMPRESSED_SIZE
-from lazylayer.memberwriting import Member, MemberWriter
-from lazylayer.oci import Descriptor, MediaType, sha256_digest
-from lazylayer.packing import END_OF_ARCHIVE, pack_archive
-from lazylayer.tararchive import TarMember, padding
-from lazylayer.tarheaders import make_header
-from lazylayer.toc import TOC_NAME, encode_toc, read_toc
 from lazylayer_format_estargz.compression import gzip_compressor
 from lazylayer_format_estargz.footer import EXTERNAL_TOC_FOOTER, make_footer
 from lazylayer_format_estargz.reader import TOC_IMAGE_SUFFIX
+from lazylayer_tarlayers.annotations import LAYER_DIGEST, UNCOMPRESSED_SIZE
+from lazylayer_tarlayers.members import Member, MemberWriter
+from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
+from lazylayer_tarlayers.tarreader import TarMember, padding
+from lazylayer_tarlayers.tarwriter import make_header
+from lazylayer_tarlayers.toc import TOC_NAME, encode_toc, read_toc
 
 __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions) -> BuiltLayer:
-    """Builds an eStargz layer; see `lazylayer.hookspecs.lazylayer_build_layer`."""
+    """Builds an eStargz layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
     if options.keep_diff_id and not options.external_toc:
         raise BuildError("an eStargz layer keeps its diff ID only if its table of contents is external")
     compress = gzip_compressor(options.level)

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from lazylayer.errors import BuildError
-from lazylayer.memberwriting import Compress
+from lazylayer_tarlayers.members import Compress
 
 __all__ = ["DEFAULT_LEVEL", "gzip_compressor"]
 

@@ -7,15 +7,16 @@ TOC of the layer that its annotation names.
 
 from __future__ import annotations
 
-from lazylayer.blob import Blob
-from lazylayer.companions import Companions
-from lazylayer.contents import LayerContents
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Descriptor, sha256_digest
 from lazylayer.errors import FormatError, LayerError, ResolveError, VerificationError
-from lazylayer.inflate import GzipReader, inflate_gzip_member
-from lazylayer.labels import LAYER_DIGEST, TOC_DIGEST
-from lazylayer.oci import Descriptor, sha256_digest
-from lazylayer.toc import MAX_TOC_SIZE, TOC_NAME, read_toc, tail_size
+from lazylayer.fetching.blob import Blob
+from lazylayer.layers.companions import Companions
 from lazylayer_format_estargz.footer import ESTARGZ_FOOTER_SIZE, find_footer
+from lazylayer_tarlayers.annotations import LAYER_DIGEST
+from lazylayer_tarlayers.inflate import GzipReader, inflate_gzip_member
+from lazylayer_tarlayers.toc import MAX_TOC_SIZE, TOC_NAME, read_toc, tail_size
 
 __all__ = ["TOC_IMAGE_SUFFIX", "open_contents"]
 
@@ -30,7 +31,7 @@ def open_contents(blob: Blob, descriptor: Descriptor, verify: bool, companions: 
 
     Needs one read of the blob, or two when the TOC is larger than expected; other images are asked only
     where the footer says that the TOC is there. See
-    `lazylayer.hookspecs.lazylayer_open_layer` for `verify` and the errors.
+    `lazylayer.api.hookspecs.lazylayer_open_layer` for `verify` and the errors.
     """
     blob_size = blob.size
     if blob_size < ESTARGZ_FOOTER_SIZE:

@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 
 import lazylayer_format_estargz as plugin
 from images.layer_facts import read_file
-from lazylayer.building import BuildOptions, BuiltLayer
-from lazylayer.contents import LayerContents
+from lazylayer.api.building import BuildOptions, BuiltLayer
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import sha256_digest
+from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError, FormatError, LazylayerError
-from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE
-from lazylayer.oci import sha256_digest
-from lazylayer.tararchive import MemberKind, TarMember, padding
-from lazylayer.tarheaders import make_header
-from lazylayer.tree import clean_path
 from lazylayer_format_estargz.compression import gzip_compressor
+from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
+from lazylayer_tarlayers.tarreader import MemberKind, TarMember, padding
+from lazylayer_tarlayers.tarwriter import make_header
 from synthetic import companions_of, make_blob
 
 END = bytes(1024)

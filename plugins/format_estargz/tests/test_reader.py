@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazylayer.contents import LayerContents
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import FormatError, LayerError, ResolveError, VerificationError
-from lazylayer.labels import TOC_DIGEST
-from lazylayer.oci import Descriptor, MediaType, sha256_digest
 from lazylayer_format_estargz.footer import EXTERNAL_TOC_FOOTER, find_footer, make_footer
 from lazylayer_format_estargz.reader import open_contents
 from synthetic import MemorySource, companions_of, make_blob
@@ -66,7 +66,7 @@ def test_layer_is_opened_and_its_data_inflated(legacy: bool, name: str) -> None:
     assert contents.format == name
     assert contents.toc_digest == sha256_digest(toc)
     assert {path for path, _ in contents.tree.walk()} == {b"", b"d", b"f"}
-    start, end = contents.chunks.member_extent(0)
+    start, end = contents.chunks.member_range(0)
     assert contents.inflate(blob[start:end], len(CONTENT)) == CONTENT
 
 
@@ -84,7 +84,7 @@ def test_small_toc_costs_one_request_and_a_large_one_two() -> None:
         source = MemorySource(blob)
         assert open_contents(make_blob(blob, source), describe(blob, toc), True, companions_of(blob)) is not None
         assert len(source.asked) == requests
-        assert source.asked_bytes == sum(extent.size for asked in source.asked for extent in asked) <= len(blob)
+        assert source.asked_bytes == sum(byte_range.size for asked in source.asked for byte_range in asked) <= len(blob)
 
 
 def test_toc_must_have_the_promised_digest() -> None:

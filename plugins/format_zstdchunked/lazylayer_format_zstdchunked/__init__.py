@@ -7,10 +7,10 @@ from typing import IO, TYPE_CHECKING
 from lazylayer import hookimpl
 
 if TYPE_CHECKING:
-    from lazylayer.blob import Blob
-    from lazylayer.building import BuildOptions, BuiltLayer
-    from lazylayer.contents import LayerContents
-    from lazylayer.oci import Descriptor
+    from lazylayer.api.building import BuildOptions, BuiltLayer
+    from lazylayer.api.layers import LayerContents
+    from lazylayer.api.oci import Descriptor
+    from lazylayer.fetching.blob import Blob
 
 _NEW_FOOTER = {"zstdchunked": False, "zstdchunked-podman": True}
 

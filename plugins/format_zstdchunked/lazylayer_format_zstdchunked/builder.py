@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import IO
 
-from lazylayer.building import BuildOptions, BuiltLayer
+from lazylayer.api.building import BuildOptions, BuiltLayer
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError
-from lazylayer.labels import TOC_DIGEST, UNCOMPRESSED_SIZE, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
-from lazylayer.memberwriting import Member, MemberWriter
-from lazylayer.oci import Descriptor, MediaType, sha256_digest
-from lazylayer.packing import END_OF_ARCHIVE, pack_archive
-from lazylayer.toc import encode_toc, read_toc
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, TocPlace, make_footer, skippable_frame
 from lazylayer_format_zstdchunked.frames import zstd_compressor
+from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
+from lazylayer_tarlayers.members import Member, MemberWriter
+from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
+from lazylayer_tarlayers.toc import encode_toc, read_toc
 
 __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions, *, new_footer: bool) -> BuiltLayer:
-    """Builds a zstd:chunked layer; see `lazylayer.hookspecs.lazylayer_build_layer`."""
+    """Builds a zstd:chunked layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
     if options.external_toc or options.keep_diff_id:
         raise BuildError("zstd:chunked layers keep their table of contents inside; use --format estargz for it")
     compress = zstd_compressor(options.level)

@@ -27,7 +27,7 @@ _own = threading.local()
 def inflate_member(data: bytes | memoryview, size: int) -> bytes:
     """The first `size` bytes that the zstd frames at the start of `data` inflate to.
 
-    See `lazylayer.contents.LayerContents` for what it promises.
+    See `lazylayer.api.layers.LayerContents` for what it promises.
     """
     if size <= 0:
         return b""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from lazylayer.blob import Blob
-from lazylayer.contents import LayerContents
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Descriptor, Digest, sha256_digest
 from lazylayer.errors import FormatError, LayerError, VerificationError
-from lazylayer.labels import (
+from lazylayer.fetching.blob import Blob
+from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
+from lazylayer_format_zstdchunked.frames import inflate_member
+from lazylayer_tarlayers.annotations import (
     PODMAN_TOC_CHECKSUM,
     PODMAN_TOC_POSITION,
-    TOC_DIGEST,
     ZSTD_TOC_CHECKSUM,
     ZSTD_TOC_POSITION,
 )
-from lazylayer.oci import Descriptor, Digest, sha256_digest
-from lazylayer.toc import MAX_TOC_SIZE, read_toc, tail_size
-from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
-from lazylayer_format_zstdchunked.frames import inflate_member
+from lazylayer_tarlayers.toc import MAX_TOC_SIZE, read_toc, tail_size
 
 __all__ = ["open_contents"]
 
@@ -29,7 +29,7 @@ def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerCont
     """The contents of a zstd:chunked layer, or None for a blob that is none.
 
     Needs one read of the blob; two when no annotation says where the TOC is and it is larger than
-    expected. See `lazylayer.hookspecs.lazylayer_open_layer` for `verify` and the errors.
+    expected. See `lazylayer.api.hookspecs.lazylayer_open_layer` for `verify` and the errors.
     """
     try:
         positions = _values(descriptor, _POSITIONS)

@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 
 import lazylayer_format_zstdchunked as plugin
 from images.layer_facts import read_file
-from lazylayer.building import BuildOptions, BuiltLayer
-from lazylayer.contents import LayerContents
+from lazylayer.api.building import BuildOptions, BuiltLayer
+from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import LayerContents
+from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LayerError, VerificationError
-from lazylayer.labels import (
+from lazylayer_format_zstdchunked.footer import TocPlace, find_footer, make_footer, parse_position, skippable_frame
+from lazylayer_format_zstdchunked.frames import inflate_member, zstd_compressor
+from lazylayer_tarlayers.annotations import (
     PODMAN_TOC_CHECKSUM,
     PODMAN_TOC_POSITION,
-    TOC_DIGEST,
     ZSTD_TOC_CHECKSUM,
     ZSTD_TOC_POSITION,
 )
-from lazylayer.oci import Descriptor, MediaType, sha256_digest
-from lazylayer_format_zstdchunked.footer import TocPlace, find_footer, make_footer, parse_position, skippable_frame
-from lazylayer_format_zstdchunked.frames import inflate_member, zstd_compressor
 from synthetic import MemorySource, make_blob
 
 CONTENT = os.urandom(3000)
@@ -94,7 +94,7 @@ def test_position_in_the_manifest_makes_one_exact_request(named: str) -> None:
     source = MemorySource(blob)
     opened = plugin.lazylayer_open_layer(make_blob(blob, source), describe(blob, annotations), True)
     assert opened is not None
-    assert [(extent.start, extent.end) for (extent,) in source.asked] == [(offset, len(body))]
+    assert [(byte_range.start, byte_range.end) for (byte_range,) in source.asked] == [(offset, len(body))]
 
 
 def test_large_toc_costs_a_second_request() -> None:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from loguru import logger as _logger
 
-from lazylayer_frontend_erofs.plugin import NAME, FrontendErofs, Options
+from lazylayer_frontend_erofs.options import NAME, Options
+from lazylayer_frontend_erofs.plugin import FrontendErofs
 
 __all__ = ["NAME", "FrontendErofs", "Options"]
 

@@ -7,9 +7,9 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable
 
+from lazylayer.api.mounting import MountableTree
+from lazylayer.api.tree import Entry
 from lazylayer.errors import LayerError
-from lazylayer.mounting import MountableTree
-from lazylayer.tree import Entry
 from lazylayer_frontend_erofs.format import BLOCK, SUPERBLOCK_OFFSET
 from lazylayer_frontend_erofs.writer import Metadata, file_entries, write_metadata
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from lazylayer import kernelmounts
+from lazylayer.linux import mountcalls
 
 __all__ = ["CLONE_FS", "mount_erofs", "mount_file"]
 
@@ -33,7 +33,7 @@ def mount_file(descriptor: int, *, max_read: int) -> int:
 
     Returns a descriptor of the mount. Raises OSError.
     """
-    return kernelmounts.create(
+    return mountcalls.create(
         "fuse",
         [
             ("source", "lazylayer"),
@@ -78,7 +78,7 @@ def _with_name(path: str, source: str, options: list[tuple[str, str | None]]) ->
 def _create(source: str, options: list[tuple[str, str | None]]) -> int:
     # Has the kernel ask for the file's size: a direct read believes the one that it knows, which is 0 at first.
     os.stat(source)  # noqa: PTH116 - may wait, see below
-    return kernelmounts.create("erofs", [("source", source), *options])
+    return mountcalls.create("erofs", [("source", source), *options])
 
 
 def _as_path(source: str) -> str:

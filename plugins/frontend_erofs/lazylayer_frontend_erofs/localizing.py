@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from loguru import logger
 
+from lazylayer.api.mounting import MountableTree
 from lazylayer.errors import LazylayerError
-from lazylayer.mounting import MountableTree
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.keeping import Keeping
 from lazylayer_frontend_erofs.localimages import LocalImages

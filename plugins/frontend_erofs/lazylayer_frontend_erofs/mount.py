@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from loguru import logger
 
-from lazylayer import kernelmounts
+from lazylayer.api.mounting import MountableTree, MountedTree
 from lazylayer.errors import LayerError, MountError
-from lazylayer.mounting import MountableTree, MountedTree
+from lazylayer.linux import mountcalls, mounttable
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.keeping import Keeping
 from lazylayer_frontend_erofs.kept import Kept
-from lazylayer_frontend_erofs.kernel import mount_erofs, mount_file
+from lazylayer_frontend_erofs.kernel import mount_erofs
 from lazylayer_frontend_erofs.localizing import Localizer
 from lazylayer_frontend_erofs.metadata_cache import MetadataCache
 from lazylayer_frontend_erofs.mounts import ErofsMount, LocalMount, ServedMount, explain
-from lazylayer_frontend_erofs.plugin import Options
-from lazylayer_frontend_erofs.server import ImageServer
+from lazylayer_frontend_erofs.options import Options
+from lazylayer_frontend_erofs.serving import make_server, serve_image
 from lazylayer_frontend_erofs.writer import Metadata, write_metadata
 
-__all__ = ["mount_tree", "serve_image"]
-
-_DEVICE = "/dev/fuse"
+__all__ = ["mount_tree"]
 
 
 def mount_tree(
@@ -63,7 +60,7 @@ def mount_tree(
 def _mount_served(image: Image, tree: MountableTree, own: Options, kept: Kept, mountpoint: str) -> ErofsMount:
     server, mounted = serve_image(image, tree.source, own, kept.forget)
     try:
-        kernelmounts.attach(mounted, kept.target)
+        mountcalls.attach(mounted, kept.target)
     finally:
         os.close(mounted)
     mount = ServedMount(mountpoint, kept.target, server, kept)
@@ -79,7 +76,7 @@ def _take_up(image: Image, own: Options, kept: Kept, noted: Kept, mountpoint: st
     device = _is_left(image, kept)
     if device is None:
         return None
-    server = _server(device, image, own, kept.forget)
+    server = make_server(device, image, own, kept.forget)
     server.start()
     try:
         server.resend()
@@ -97,13 +94,13 @@ def _is_left(image: Image, kept: Kept) -> int | None:
         return None
     note, descriptor = taken
     target = kept.target
-    on_top = kernelmounts.mount_at(target)
+    on_top = mounttable.mount_at(target)
     if on_top is not None and on_top.device == note.device and note.image == image.name:
         return descriptor
     kept.release(descriptor)
     if on_top is not None and on_top.device == note.device:
         logger.warning("{target}: what was mounted there shows another tree; it is unmounted", target=target)
-        kernelmounts.unmount(target, force=True)
+        mountcalls.unmount(target, force=True)
     return None
 
 
@@ -121,7 +118,7 @@ def _mount_local(image: Image, tree: MountableTree, noted: Kept, local: Localize
     finally:
         os.close(file)
     try:
-        kernelmounts.attach(mounted, noted.target)
+        mountcalls.attach(mounted, noted.target)
     finally:
         os.close(mounted)
     return True
@@ -145,35 +142,3 @@ def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:
     metadata = write_metadata(tree.tree)
     cache.put(identity, metadata)
     return Image(tree, metadata, make_metadata)
-
-
-def serve_image(
-    image: Image, source: str, own: Options, on_end: Callable[[], None] = lambda: None
-) -> tuple[ImageServer, int]:
-    """Serves an image and makes a mount of it; returns the server and the mount's descriptor. Raises OSError."""
-    device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        file = mount_file(device, max_read=own.max_read)
-    except BaseException:
-        os.close(device)
-        raise
-    server = _server(device, image, own, on_end)
-    server.start()
-    try:
-        mounted = mount_erofs(f"/proc/self/fd/{file}", source, direct=own.direct)
-    finally:
-        # From here on EROFS keeps the file open, or nobody does and the server ends.
-        os.close(file)
-    return server, mounted
-
-
-def _server(device: int, image: Image, own: Options, on_end: Callable[[], None]) -> ImageServer:
-    return ImageServer(
-        device,
-        image,
-        threads=own.threads,
-        max_read=own.max_read,
-        max_background=own.max_background,
-        direct=own.direct,
-        on_end=on_end,
-    )

@@ -12,14 +12,13 @@ from collections.abc import Callable
 
 from loguru import logger
 
-from lazylayer import kernelmounts
+from lazylayer.api.mounting import KernelMount, MountedTree
 from lazylayer.errors import MountError
-from lazylayer.kernelmounts import KernelMount
-from lazylayer.mounting import MountedTree
-from lazylayer.mounttable import MountTable
+from lazylayer.linux import mountcalls, mounttable
+from lazylayer.linux.mounttable import MountTable
 from lazylayer_frontend_erofs.keeping import Keeping
 from lazylayer_frontend_erofs.kept import Kept
-from lazylayer_frontend_erofs.plugin import NAME
+from lazylayer_frontend_erofs.options import NAME
 from lazylayer_frontend_erofs.server import ImageServer
 
 __all__ = ["ErofsMount", "LocalMount", "ServedMount", "explain", "remove_left"]
@@ -45,7 +44,7 @@ class ErofsMount(MountedTree):
         self._left = False
         self._lock = threading.Lock()
         self._gone = threading.Event()
-        on_top = kernelmounts.mount_at(target)
+        on_top = mounttable.mount_at(target)
         self.device = on_top.device if on_top is not None else ""
         _mounts.add(self)
 
@@ -66,7 +65,7 @@ class ErofsMount(MountedTree):
         if force:
             self._fail()
         try:
-            kernelmounts.unmount(self._target, force=force)
+            mountcalls.unmount(self._target, force=force)
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise MountError(
@@ -79,7 +78,7 @@ class ErofsMount(MountedTree):
         """Whether the mount lies at its mountpoint. Raises MountError if another lies on top of it."""
         if self._gone.is_set() or self._has_ended():
             return False
-        on_top = kernelmounts.mount_at(self._target)
+        on_top = mounttable.mount_at(self._target)
         if on_top is None:
             return False
         if self.device and on_top.device != self.device:
@@ -161,7 +160,7 @@ def remove_left(mount: KernelMount, *kept_by: Keeping | None) -> None:
     """Removes a mount whose process has died; nobody in `kept_by` keeps it any more. Raises MountError."""
     target = os.fsdecode(mount.mountpoint)
     try:
-        kernelmounts.unmount(target, force=True)
+        mountcalls.unmount(target, force=True)
     except OSError as error:
         raise MountError(f"{target} cannot be unmounted: {explain(error)}") from error
     for keeping in kept_by:

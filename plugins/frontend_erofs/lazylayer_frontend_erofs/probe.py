@@ -9,9 +9,10 @@ import re
 import stat
 from pathlib import Path
 
+from lazylayer.api.mounting import VirtualDirectory
+from lazylayer.api.tree import Entry
+from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, LazylayerError
-from lazylayer.mounting import VirtualDirectory
-from lazylayer.tree import Entry, TreeBuilder
 
 __all__ = ["what_is_missing"]
 
@@ -67,8 +68,8 @@ class _TrialTree:
 
 def _try() -> str:
     from lazylayer_frontend_erofs.image import Image
-    from lazylayer_frontend_erofs.mount import serve_image
-    from lazylayer_frontend_erofs.plugin import Options
+    from lazylayer_frontend_erofs.options import Options
+    from lazylayer_frontend_erofs.serving import serve_image
     from lazylayer_frontend_erofs.writer import write_metadata
 
     tree = _TrialTree()

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from lazylayer.api.tree import Entry, Tree
 from lazylayer.errors import MountError
-from lazylayer.tree import Entry, Tree
 from lazylayer_frontend_erofs.format import (
     BLOCK,
     BLOCK_BITS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
+from lazylayer.api.tree import OPAQUE_XATTR, Entry
 from lazylayer.errors import MountError
-from lazylayer.tree import OPAQUE_XATTR, Entry
 from lazylayer_frontend_erofs.format import (
     MAX_XATTR_NAME,
     MAX_XATTR_VALUE,

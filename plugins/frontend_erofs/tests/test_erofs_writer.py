@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images.erofs_reader import ErofsReader
+from lazylayer.api.tree import Entry, Tree
+from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, MountError
-from lazylayer.testing.frontend_facts import differences
-from lazylayer.testing.frontend_tree import SampleTree, access_tree, odd_tree, shown_xattrs
-from lazylayer.tree import Entry, Tree, TreeBuilder, merge_trees
+from lazylayer.layers.overlay import merge_trees
 from lazylayer_frontend_erofs.format import BLOCK, crc32c, encode_device
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.writer import file_entries, write_metadata
+from lazylayer_testing.frontend.facts import differences
+from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree, shown_xattrs
 
 NAMES = st.one_of(
     st.binary(min_size=1, max_size=8),

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from lazylayer.testing.frontend import FrontendConformance, MountTree
 from lazylayer_frontend_erofs import Options
 from lazylayer_frontend_erofs.mount import mount_tree
 from lazylayer_frontend_erofs.probe import what_is_missing
+from lazylayer_testing.frontend import FrontendConformance, MountTree
 
 pytestmark = pytest.mark.fuse
 

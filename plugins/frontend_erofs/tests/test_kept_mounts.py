@@ -15,21 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer import kernelmounts
-from lazylayer.testing.frontend_facts import differences
-from lazylayer.testing.frontend_tree import access_tree, odd_tree
+from lazylayer.linux import mounttable
 from lazylayer_frontend_erofs import Options
 from lazylayer_frontend_erofs.keeping import KeeperProcess, open_keeping
 from lazylayer_frontend_erofs.mount import mount_tree
 from lazylayer_frontend_erofs.probe import what_is_missing
+from lazylayer_testing.frontend.facts import differences
+from lazylayer_testing.frontend.trees import access_tree, odd_tree
 from synthetic.keepers import WAIT, Keepers, leave
 
 DAEMON = """
 import sys, threading
 from pathlib import Path
-from lazylayer.mounting import MountOptions
-from lazylayer.settings import Settings
-from lazylayer.testing import frontend_tree
+from lazylayer.api.mounting import MountOptions
+from lazylayer.api.settings import Settings
+from lazylayer_testing.frontend import trees as frontend_tree
 from lazylayer_frontend_erofs import FrontendErofs
 
 mountpoint, run, tree, hold = sys.argv[1:]
@@ -87,7 +87,7 @@ class Daemons:
         for process in self.processes:
             if process.poll() is None:
                 self.kill(process)
-        if kernelmounts.mount_at(str(self.mountpoint)) is not None:
+        if mounttable.mount_at(str(self.mountpoint)) is not None:
             # By umount(8), that stands in for somebody who cleans up.
             subprocess.run(["umount", "-l", self.mountpoint], check=True)
         self.keepers().close()
@@ -115,7 +115,7 @@ def test_killed_daemon_is_followed_by_the_next(daemons: Daemons) -> None:
     assert os.stat(daemons.mountpoint).st_dev == device
     assert facts(daemons) == []
     daemons.end(second)
-    assert kernelmounts.mount_at(str(daemons.mountpoint)) is None
+    assert mounttable.mount_at(str(daemons.mountpoint)) is None
     assert [path.name for path in (daemons.run / "frontend_erofs").glob("*.json")] == []
 
 
@@ -179,7 +179,7 @@ def test_a_running_daemon_hands_over_to_a_new_one(daemons: Daemons) -> None:
     daemons.end(first, "leave")
     assert facts(daemons) == []
     daemons.end(second)
-    assert kernelmounts.mount_at(str(daemons.mountpoint)) is None
+    assert mounttable.mount_at(str(daemons.mountpoint)) is None
 
 
 @pytest.mark.fuse
@@ -204,7 +204,7 @@ def test_another_tree_is_mounted_anew(daemons: Daemons) -> None:
     second = daemons.start(tree="access")
     assert differences(access_tree(b"x"), str(daemons.mountpoint)) == []
     daemons.end(second)
-    assert kernelmounts.mount_at(str(daemons.mountpoint)) is None
+    assert mounttable.mount_at(str(daemons.mountpoint)) is None
 
 
 @pytest.mark.fuse

@@ -15,9 +15,9 @@ from synthetic.keepers import WAIT, Keepers
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 PROGRAM = """
 import os, sys, threading
-from lazylayer.mounting import MountOptions
-from lazylayer.settings import Settings
-from lazylayer.testing import frontend_tree
+from lazylayer.api.mounting import MountOptions
+from lazylayer.api.settings import Settings
+from lazylayer_testing.frontend import trees as frontend_tree
 from lazylayer_frontend_erofs import FrontendErofs, image
 
 def read(self, offset, size):

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer import kernelmounts
+from lazylayer.api.events import StateEvent
+from lazylayer.api.mounting import MountedTree, MountOptions
+from lazylayer.api.settings import Settings
 from lazylayer.errors import LayerError
-from lazylayer.events import StateEvent
-from lazylayer.mounting import MountedTree, MountOptions
-from lazylayer.settings import Settings
-from lazylayer.testing import frontend_tree
-from lazylayer.testing.frontend_facts import differences
-from lazylayer.testing.frontend_tree import SampleTree, access_tree, odd_tree
+from lazylayer.linux import mounttable
 from lazylayer_frontend_erofs import FrontendErofs
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.localimages import LocalImages
 from lazylayer_frontend_erofs.probe import what_is_missing
 from lazylayer_frontend_erofs.writer import write_metadata
+from lazylayer_testing.frontend import trees
+from lazylayer_testing.frontend.facts import differences
+from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree
 
 pytestmark = pytest.mark.fuse
 
@@ -93,14 +93,14 @@ class Place:
             mounted.unmount(force=True)
         for plugin in self.plugins:
             plugin.lazylayer_close()
-        if kernelmounts.mount_at(str(self.mountpoint)) is not None:
+        if mounttable.mount_at(str(self.mountpoint)) is not None:
             subprocess.run(["umount", "-l", self.mountpoint], check=True)
 
 
 @pytest.fixture(autouse=True)
 def nothing_huge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole images are written here, and a large file is enough."""
-    monkeypatch.setattr(frontend_tree, "HUGE", 3)
+    monkeypatch.setattr(trees, "HUGE", 3)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_next_mount_of_a_complete_tree_needs_no_server(place: Place) -> None
     assert not mounted.needs_tree
     assert differences(odd_tree(), str(place.mountpoint)) == []
     mounted.unmount()
-    assert kernelmounts.mount_at(str(place.mountpoint)) is None
+    assert mounttable.mount_at(str(place.mountpoint)) is None
 
 
 def test_an_image_is_made_when_a_tree_becomes_complete(place: Place) -> None:
@@ -313,19 +313,19 @@ def test_a_mount_that_is_used_stays_unless_forced(place: Place) -> None:
         with pytest.raises(MountError, match="in use"):
             mounted.unmount()
         mounted.unmount(force=True)
-    assert kernelmounts.mount_at(str(place.mountpoint)) is None
+    assert mounttable.mount_at(str(place.mountpoint)) is None
 
 
 PROGRAM = """
 import sys
 from lazylayer.errors import LayerError
-from lazylayer.mounting import MountOptions
-from lazylayer.settings import Settings
-from lazylayer.testing import frontend_tree
-from lazylayer.testing.frontend_tree import odd_tree, access_tree
+from lazylayer.api.mounting import MountOptions
+from lazylayer.api.settings import Settings
+from lazylayer_testing.frontend import trees
+from lazylayer_testing.frontend.trees import odd_tree, access_tree
 from lazylayer_frontend_erofs import FrontendErofs
 
-frontend_tree.HUGE = 3
+trees.HUGE = 3
 directory, which = sys.argv[1:]
 tree = odd_tree() if which == "odd" else access_tree(b"x")
 tree.identity = "sample"
@@ -364,7 +364,7 @@ def test_a_mount_outlives_its_process_without_a_keeper(place: Place, end: str) -
     second = start(place)
     assert place.mountpoint.stat().st_dev == device, "it was taken up, not mounted again"
     second.communicate("\n", timeout=WAIT)
-    assert kernelmounts.mount_at(str(place.mountpoint)) is None
+    assert mounttable.mount_at(str(place.mountpoint)) is None
 
 
 def test_a_mount_of_another_tree_is_not_taken_up(place: Place) -> None:

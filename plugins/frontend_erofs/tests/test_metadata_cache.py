@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from lazylayer.errors import LayerError
-from lazylayer.testing.frontend_facts import differences
-from lazylayer.testing.frontend_tree import SampleTree, access_tree
 from lazylayer_frontend_erofs import Options
 from lazylayer_frontend_erofs.format import BLOCK
 from lazylayer_frontend_erofs.metadata_cache import MetadataCache
 from lazylayer_frontend_erofs.mount import _open_image, mount_tree
 from lazylayer_frontend_erofs.probe import what_is_missing
 from lazylayer_frontend_erofs.writer import Metadata, write_metadata
+from lazylayer_testing.frontend.facts import differences
+from lazylayer_testing.frontend.trees import SampleTree, access_tree
 
 LIMIT = 10 * 1024 * 1024
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from loguru import logger as _logger
 
-from lazylayer_frontend_fuse.plugin import NAME, FrontendFuse, Options
+from lazylayer_frontend_fuse.options import NAME, Options
+from lazylayer_frontend_fuse.plugin import FrontendFuse
 
 __all__ = ["NAME", "FrontendFuse", "Options"]
 

@@ -15,9 +15,9 @@ import stat
 import subprocess
 from pathlib import Path
 
-from lazylayer import kernelmounts
 from lazylayer.errors import MountError
-from lazylayer.kernelmounts import MountFlags
+from lazylayer.linux import mountcalls
+from lazylayer.linux.mountcalls import MountFlags
 
 __all__ = ["KIND", "abort", "connect", "disconnect", "others_allowed", "what_is_missing"]
 
@@ -80,7 +80,7 @@ def connect(target: str, source: str, *, allow_other: bool, max_read: int) -> in
 def disconnect(target: str, *, force: bool) -> None:
     """Unmounts `target`. Raises OSError; EBUSY for a mount in use, unless `force`."""
     if os.geteuid() == 0:
-        kernelmounts.unmount(target, force=force)
+        mountcalls.unmount(target, force=force)
         return
     program = _fusermount()
     if program is None:
@@ -110,7 +110,7 @@ def _mount_as_root(target: str, source: str, options: list[str]) -> int:
         kind = stat.S_IFMT(Path(target).stat().st_mode)
         own = [f"fd={descriptor}", f"rootmode={kind:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
         flags = MountFlags.READ_ONLY | MountFlags.NO_ATIME
-        kernelmounts.mount(source, target, KIND, flags, ",".join(own + options))
+        mountcalls.mount(source, target, KIND, flags, ",".join(own + options))
     except BaseException:
         os.close(descriptor)
         raise

@@ -22,9 +22,9 @@ from typing import Any
 
 from loguru import logger
 
+from lazylayer.api.mounting import MountableTree, VirtualFile
+from lazylayer.api.tree import OPAQUE_XATTR, Entry
 from lazylayer.errors import LazylayerError
-from lazylayer.mounting import MountableTree, VirtualFile
-from lazylayer.tree import OPAQUE_XATTR, Entry
 from lazylayer_frontend_fuse.libfuse import Filler, Stat, StatLayout
 
 __all__ = ["Operations"]

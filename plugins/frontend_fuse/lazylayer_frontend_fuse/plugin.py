@@ -3,45 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
-
-import msgspec
 
 from lazylayer import hookimpl
+from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions
+from lazylayer.api.settings import Settings
 from lazylayer.errors import MountError
-from lazylayer.kernelmounts import KernelMount
-from lazylayer.mounting import MountableTree, MountedTree, MountOptions
-from lazylayer.settings import Settings
+from lazylayer_frontend_fuse.options import NAME, Options
 
-__all__ = ["NAME", "FrontendFuse", "Options"]
-
-NAME = "frontend_fuse"
-
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[plugin.frontend_fuse]`. Times in seconds, sizes in bytes.
-
-    Layers never change, so the kernel may keep what it was told for as long as it likes.
-    """
-
-    attribute_timeout: _Seconds = 3600.0
-    """How long the kernel keeps a file's attributes."""
-    entry_timeout: _Seconds = 3600.0
-    """How long the kernel keeps what a name leads to."""
-    negative_timeout: _Seconds = 3600.0
-    """How long the kernel keeps that a name does not exist."""
-    kernel_cache: bool = True
-    """Whether the page cache outlives the last close of a file."""
-    threads: bool = True
-    """Whether requests are served at the same time; without, one slow read holds up everything."""
-    keep_thread_state: bool = True
-    """Whether Python keeps its state between two requests that one thread serves: faster by half."""
-    max_background: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 64
-    """How many read-aheads the kernel may have under way at once."""
-    max_read: Annotated[int, msgspec.Meta(ge=4096, le=1024 * 1024)] = 128 * 1024
-    """The largest read that the kernel asks for at once; libfuse 2 takes at most 128 KiB."""
+__all__ = ["FrontendFuse"]
 
 
 class FrontendFuse:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from loguru import logger
 
-from lazylayer import kernelmounts
+from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.errors import MountError
-from lazylayer.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer.linux import mounttable
 from lazylayer_frontend_fuse import connection, libfuse
 from lazylayer_frontend_fuse.operations import Operations
-from lazylayer_frontend_fuse.plugin import NAME, Options
+from lazylayer_frontend_fuse.options import NAME, Options
 from lazylayer_frontend_fuse.threads import keep_state
 
 __all__ = ["FuseMount", "mount_tree"]
@@ -61,7 +61,7 @@ class FuseMount(MountedTree):
         operations = Operations(tree, answered.set, keep_state if own.threads and own.keep_thread_state else None)
         self._operations = libfuse.new_operations(operations.callbacks())
         descriptor = connection.connect(self._target, tree.source, allow_other=allow_other, max_read=own.max_read)
-        mounted = kernelmounts.mount_at(self._target)
+        mounted = mounttable.mount_at(self._target)
         self._device = mounted.device if mounted is not None else ""
         session = libfuse.new_session(descriptor, _session_options(own, debug=debug), self._operations)
         if not session:
@@ -117,7 +117,7 @@ class FuseMount(MountedTree):
         """Whether the mount lies at its mountpoint. Raises MountError if another lies on top of it."""
         if self._gone.is_set():
             return False
-        on_top = kernelmounts.mount_at(self._target)
+        on_top = mounttable.mount_at(self._target)
         if on_top is None:
             return False
         if self._device and on_top.device != self._device:

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer import kernelmounts
+from lazylayer.api.mounting import MountedTree, MountOptions, VirtualDirectory, VirtualFile
+from lazylayer.api.settings import Settings
+from lazylayer.api.tree import Entry
+from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import ConfigurationError, MountError
-from lazylayer.mounting import MountedTree, MountOptions, VirtualDirectory, VirtualFile
-from lazylayer.settings import Settings
-from lazylayer.testing.frontend_facts import differences
-from lazylayer.testing.frontend_tree import SampleTree, access_tree, odd_tree
-from lazylayer.tree import Entry, TreeBuilder
+from lazylayer.linux import mountcalls, mounttable
 from lazylayer_frontend_fuse import NAME, FrontendFuse, Options, connection, libfuse
 from lazylayer_frontend_fuse.operations import Operations
 from lazylayer_frontend_fuse.session import mount_tree
+from lazylayer_testing.frontend.facts import differences
+from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree
 
 OPTIONS = MountOptions(NAME)
 
@@ -34,7 +35,7 @@ def mountpoint(tmp_path: Path) -> Iterator[str]:
     directory = tmp_path / "mount"
     directory.mkdir()
     yield str(directory)
-    assert kernelmounts.mount_at(str(directory)) is None
+    assert mounttable.mount_at(str(directory)) is None
 
 
 def show(tree: SampleTree, mountpoint: str, own: Options | None = None) -> MountedTree:
@@ -278,8 +279,8 @@ def test_bursts_of_readers_leave_no_thread_behind(mountpoint: str) -> None:
 def test_debug_traces_the_protocol(mountpoint: str) -> None:
     code = (
         "import sys, os\n"
-        "from lazylayer.mounting import MountOptions\n"
-        "from lazylayer.testing.frontend_tree import access_tree\n"
+        "from lazylayer.api.mounting import MountOptions\n"
+        "from lazylayer_testing.frontend.trees import access_tree\n"
         "from lazylayer_frontend_fuse import NAME, Options\n"
         "from lazylayer_frontend_fuse.session import mount_tree\n"
         "mounted = mount_tree(access_tree(b''), sys.argv[1], MountOptions(NAME, debug=True), Options())\n"
@@ -294,24 +295,24 @@ def test_debug_traces_the_protocol(mountpoint: str) -> None:
 def test_a_process_that_ends_takes_its_mounts_along(mountpoint: str) -> None:
     code = (
         "import sys\n"
-        "from lazylayer.mounting import MountOptions\n"
-        "from lazylayer.testing.frontend_tree import access_tree\n"
+        "from lazylayer.api.mounting import MountOptions\n"
+        "from lazylayer_testing.frontend.trees import access_tree\n"
         "from lazylayer_frontend_fuse import NAME, Options\n"
         "from lazylayer_frontend_fuse.session import mount_tree\n"
         "mount_tree(access_tree(b''), sys.argv[1], MountOptions(NAME), Options())\n"
     )
     done = subprocess.run([sys.executable, "-c", code, mountpoint], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert kernelmounts.mount_at(mountpoint) is None
+    assert mounttable.mount_at(mountpoint) is None
 
 
 @pytest.mark.fuse
 def test_another_mount_on_top_is_not_unmounted(mountpoint: str) -> None:
     mounted = show(access_tree(b""), mountpoint)
-    kernelmounts.mount("none", mountpoint, "tmpfs", kernelmounts.MountFlags(0), "size=1m")
+    mountcalls.mount("none", mountpoint, "tmpfs", mountcalls.MountFlags(0), "size=1m")
     with pytest.raises(MountError, match="tmpfs"):
         mounted.unmount()
-    kernelmounts.unmount(mountpoint)
+    mountcalls.unmount(mountpoint)
     mounted.unmount()
 
 
@@ -340,9 +341,9 @@ def test_ordinary_user_mounts_with_fusermount(tmp_path: Path) -> None:
     code = (
         "import faulthandler, os, sys, tempfile\n"
         "faulthandler.dump_traceback_later(120, exit=True)  # a hang shows where\n"
-        "from lazylayer.mounting import MountOptions\n"
-        "from lazylayer.testing.frontend_facts import differences\n"
-        "from lazylayer.testing.frontend_tree import access_tree\n"
+        "from lazylayer.api.mounting import MountOptions\n"
+        "from lazylayer_testing.frontend.facts import differences\n"
+        "from lazylayer_testing.frontend.trees import access_tree\n"
         "from lazylayer_frontend_fuse import NAME, Options\n"
         "from lazylayer_frontend_fuse.session import mount_tree\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from lazylayer.mounting import MountOptions
-from lazylayer.testing.frontend import FrontendConformance, MountTree
+from lazylayer.api.mounting import MountOptions
 from lazylayer_frontend_fuse import NAME, Options
 from lazylayer_frontend_fuse.session import mount_tree
+from lazylayer_testing.frontend import FrontendConformance, MountTree
 
 pytestmark = pytest.mark.fuse
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from loguru import logger
 
-from lazylayer_keychain_cri.keychain import CriKeychain, Options
+from lazylayer_keychain_cri.keychain import CriKeychain
+from lazylayer_keychain_cri.options import Options
 
 __all__ = ["CriKeychain", "Options"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from loguru import logger
 
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError
-from lazylayer.settings import Settings
-from lazylayer_keychain_cri.keychain import Options, open_store
+from lazylayer_keychain_cri.options import Options, open_store
 from lazylayer_keychain_cri.proxy import ImageServiceProxy
 
 __all__ = ["serve_proxy"]

@@ -6,38 +6,17 @@ restarted; keychain and proxy meet in the files of `RememberedCredentials`.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import click
-import msgspec
 
 from lazylayer import hookimpl
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import PluginError, SkipPlugin
-from lazylayer.oci import Reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
+from lazylayer_keychain_cri.options import NAME, Options, open_store
 from lazylayer_keychain_cri.remembered import RememberedCredentials, StoreError
 
-__all__ = ["CriKeychain", "Options", "open_store"]
-
-_NAME = "keychain_cri"
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[plugin.keychain_cri]`; `listen` turns the plugin on."""
-
-    listen: str = ""
-    """The socket of the proxy, which kubelet is told of (`--image-service-endpoint`)."""
-    backend: str = "/run/containerd/containerd.sock"
-    """The socket of the real image service."""
-    max_entries: Annotated[int, msgspec.Meta(ge=1)] = 10_000
-    """How many references are remembered; the oldest are dropped."""
-
-
-def open_store(settings: Settings, options: Options) -> RememberedCredentials:
-    """Where proxy and keychain of these settings meet."""
-    return RememberedCredentials(Path(settings.root) / _NAME, options.max_entries)
+__all__ = ["CriKeychain"]
 
 
 class CriKeychain:
@@ -49,9 +28,9 @@ class CriKeychain:
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
         """Takes `[plugin.keychain_cri]`."""
-        options = settings.plugin_options(_NAME, Options)
+        options = settings.plugin_options(NAME, Options)
         if not options.listen:
-            raise SkipPlugin(f"[plugin.{_NAME}] names no socket to listen on; set listen to use it")
+            raise SkipPlugin(f"[plugin.{NAME}] names no socket to listen on; set listen to use it")
         self._store = open_store(settings, options)
 
     @hookimpl
@@ -81,6 +60,6 @@ class CriKeychain:
         except StoreError as error:
             raise PluginError(
                 f"{error}; remove it, and the next pull writes it anew",
-                plugin=_NAME,
+                plugin=NAME,
                 distribution="lazylayer-keychain-cri",
             ) from error

@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 from loguru import logger
 
-from lazylayer.dockerconfig import AuthEntry
+from lazylayer.api.oci import parse_reference
 from lazylayer.errors import FormatError, InvalidReferenceError
-from lazylayer.oci import parse_reference
 from lazylayer_keychain_cri.messages import Auth, DecodeError, decode_image, decode_image_ref, decode_pull
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials, StoreError, reference_key
+from lazylayer_logins.dockerconfig import AuthEntry
 
 __all__ = ["SERVICE", "ImageServiceProxy"]
 

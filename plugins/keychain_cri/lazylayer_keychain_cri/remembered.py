@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from lazylayer.dockerconfig import canonical_host, host_of_key
-from lazylayer.oci import Reference
-from lazylayer.source import Credentials
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer_logins.dockerconfig import canonical_host, host_of_key
 
 __all__ = ["Remembered", "RememberedCredentials", "StoreError", "reference_key"]
 

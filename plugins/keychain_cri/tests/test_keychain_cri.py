@@ -16,10 +16,10 @@ import grpc
 import pytest
 from loguru import logger
 
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import parse_reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
-from lazylayer.oci import parse_reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
 from lazylayer_keychain_cri import CriKeychain
 from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.oci import Reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
-from lazylayer.testing.keychain import KeychainConformance, KeychainStore
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer.api.settings import Settings
 from lazylayer_keychain_cri import CriKeychain
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
+from lazylayer_testing.keychain import KeychainConformance, KeychainStore
 
 
 class Pulls:

@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import pytest
 
-from lazylayer.oci import parse_reference
-from lazylayer.testing.registry import BasicAuthentication, ScriptedRegistry
+from lazylayer.api.oci import parse_reference
 from lazylayer_keychain_cri.messages import decode_image_ref
 from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
 from lazylayer_keychain_cri.remembered import RememberedCredentials
+from lazylayer_testing.registry import BasicAuthentication, ScriptedRegistry
 from servers.containerd import Containerd
 from servers.image_service import image_request, pull_request
 

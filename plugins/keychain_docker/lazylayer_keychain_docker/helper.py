@@ -13,8 +13,8 @@ import shutil
 
 import msgspec
 
-from lazylayer.helperprograms import HelperError, run_helper
-from lazylayer.source import Credentials
+from lazylayer.api.credentials import Credentials
+from lazylayer_logins.helperprograms import HelperError, run_helper
 
 __all__ = ["CredentialHelper"]
 

@@ -15,13 +15,13 @@ from typing import Annotated
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.dockerconfig import DOCKER_HUB_KEY, MAX_CONFIG_SIZE, DockerAuths, canonical_host, host_of_key
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import DEFAULT_REGISTRY, Reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import FormatError, PluginError
-from lazylayer.helperprograms import HelperError
-from lazylayer.oci import DEFAULT_REGISTRY, Reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
 from lazylayer_keychain_docker.helper import CredentialHelper
+from lazylayer_logins.dockerconfig import DOCKER_HUB_KEY, MAX_CONFIG_SIZE, DockerAuths, canonical_host, host_of_key
+from lazylayer_logins.helperprograms import HelperError
 
 __all__ = ["DockerKeychain", "Options"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError
-from lazylayer.oci import Reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
 from lazylayer_keychain_docker import DockerKeychain
 
 IMAGE = Reference(repository="team/app", host="registry.example.com", tag="1")

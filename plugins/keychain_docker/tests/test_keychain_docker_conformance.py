@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
-from lazylayer.testing.keychain import KeychainConformance, KeychainStore
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.settings import Settings
 from lazylayer_keychain_docker import DockerKeychain
+from lazylayer_testing.keychain import KeychainConformance, KeychainStore
 
 
 class ConfigFile:

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lazylayer.helperprograms import HelperError, run_helper
 from lazylayer_keychain_kube.errors import AccessError
+from lazylayer_logins.helperprograms import HelperError, run_helper
 
 __all__ = ["ExecCredential", "ExecOptions", "ExecPlugin"]
 

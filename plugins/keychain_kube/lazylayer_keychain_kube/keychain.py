@@ -11,10 +11,10 @@ import msgspec
 from loguru import logger
 
 from lazylayer import hookimpl
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, PluginError, SkipPlugin
-from lazylayer.oci import Reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
 from lazylayer_keychain_kube.pullsecrets import TYPES, PullSecrets
 
 if TYPE_CHECKING:

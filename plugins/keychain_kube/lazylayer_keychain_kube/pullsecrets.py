@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from loguru import logger
 
-from lazylayer.dockerconfig import DockerAuths, decode_legacy_config
+from lazylayer.api.credentials import Credentials
 from lazylayer.errors import FormatError
-from lazylayer.source import Credentials
+from lazylayer_logins.dockerconfig import DockerAuths, decode_legacy_config
 
 if TYPE_CHECKING:
     from lazylayer_keychain_kube.api import Secret

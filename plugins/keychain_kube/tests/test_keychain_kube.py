@@ -11,10 +11,10 @@ import pytest
 import yaml
 from loguru import logger
 
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
-from lazylayer.oci import Reference
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
 from lazylayer_keychain_kube import KubeKeychain, watcher
 from servers.kube_api import LEGACY_CONFIG, KubeApi
 from servers.process import wait_until

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.settings import Settings
-from lazylayer.source import Credentials
-from lazylayer.testing.keychain import KeychainConformance, KeychainStore
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.settings import Settings
 from lazylayer_keychain_kube import KubeKeychain
+from lazylayer_testing.keychain import KeychainConformance, KeychainStore
 from servers.kube_api import LEGACY_CONFIG, KubeApi
 from servers.process import wait_until
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lazylayer.api.oci import Reference
+from lazylayer.api.settings import Settings
 from lazylayer.errors import LazylayerError
-from lazylayer.oci import Reference
-from lazylayer.settings import Settings
 from lazylayer_keychain_kube import KubeKeychain
 from servers.kube_apiserver import READER_TOKEN, KubeApiServer, why_not
 from servers.process import wait_until

@@ -13,7 +13,7 @@ from itertools import dropwhile, islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from lazylayer.image import Image, ImageFile
+    from lazylayer.layers.image import Image, ImageFile
 
 __all__ = ["Command", "Started", "environment_of"]
 

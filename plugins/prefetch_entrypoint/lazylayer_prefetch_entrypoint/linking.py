@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lazylayer.image import Image, ImageFile
+    from lazylayer.layers.image import Image, ImageFile
 
 __all__ = ["C_LIBRARY", "LOADER_CACHE", "READ_BY_C_LIBRARY", "Linker", "read_loader_cache", "with_origin"]
 

@@ -14,7 +14,7 @@ from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
 from lazylayer_prefetch_entrypoint.imports import names_in_source
 
 if TYPE_CHECKING:
-    from lazylayer.image import Image, ImageFile
+    from lazylayer.layers.image import Image, ImageFile
 
 __all__ = ["Modules", "is_module", "modules_of", "search_path", "version_of"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.settings import Settings
+from lazylayer.api.settings import Settings
 
 if TYPE_CHECKING:
-    from lazylayer.image import Image
-    from lazylayer.layer import Layer
-    from lazylayer.tree import Entry
+    from lazylayer.api.tree import Entry
+    from lazylayer.layers.image import Image
+    from lazylayer.layers.layer import Layer
 
 __all__ = ["NAME", "Options", "PrefetchEntrypoint"]
 
@@ -48,7 +48,7 @@ class PrefetchEntrypoint:
         """Watches for programs and modules; fetches that of the image, unless it says itself what to prefetch."""
         if not self._options.max_bytes:
             return
-        from lazylayer.image import ImageFile
+        from lazylayer.layers.image import ImageFile
         from lazylayer_prefetch_entrypoint.prefetch import Prefetch
 
         prefetch = Prefetch(image, self._options.max_bytes)

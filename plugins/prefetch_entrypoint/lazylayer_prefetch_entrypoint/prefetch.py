@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 
 from loguru import logger
 
-from lazylayer.image import Image, ImageFile
-from lazylayer.together import run_together
+from lazylayer.concurrency import run_together
+from lazylayer.layers.image import Image, ImageFile
 from lazylayer_prefetch_entrypoint.command import Command, Started, environment_of
 from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
 from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension

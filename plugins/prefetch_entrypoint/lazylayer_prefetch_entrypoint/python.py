@@ -14,7 +14,7 @@ from lazylayer_prefetch_entrypoint.imports import names_in_source
 from lazylayer_prefetch_entrypoint.modules import Modules, search_path
 
 if TYPE_CHECKING:
-    from lazylayer.image import Image, ImageFile
+    from lazylayer.layers.image import Image, ImageFile
     from lazylayer_prefetch_entrypoint.command import Command, Started
 
 __all__ = ["Invocation", "find_modules", "is_interpreter", "read_at_start", "read_invocation"]

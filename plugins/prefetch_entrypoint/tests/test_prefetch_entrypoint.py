@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from lazylayer.api.settings import Settings
 from lazylayer.errors import UnavailableError
-from lazylayer.settings import Settings
 from lazylayer_prefetch_entrypoint import NAME, PrefetchEntrypoint
 from synthetic import SyntheticLayer
 from synthetic.elf_files import make_elf, make_loader_cache

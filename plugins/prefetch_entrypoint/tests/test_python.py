@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazylayer.settings import Settings
+from lazylayer.api.settings import Settings
 from lazylayer_prefetch_entrypoint import PrefetchEntrypoint
 from lazylayer_prefetch_entrypoint.modules import Modules, version_of
 from lazylayer_prefetch_entrypoint.python import Invocation, is_interpreter, read_invocation

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lazylayer import hookimpl
-from lazylayer.extents import Extent
-from lazylayer.labels import PREFETCH_SIZE, label_number
-from lazylayer.prefetching import PrefetchPlan
-from lazylayer.settings import Settings
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.labels import PREFETCH_SIZE, label_number
+from lazylayer.api.layers import PrefetchPlan
+from lazylayer.api.settings import Settings
 
 if TYPE_CHECKING:
-    from lazylayer.layer import Layer
+    from lazylayer.layers.layer import Layer
 
 __all__ = ["PrefetchLandmark"]
 
@@ -51,4 +51,4 @@ class PrefetchLandmark:
 
 
 def _up_to(end: int, reason: str) -> PrefetchPlan:
-    return PrefetchPlan((Extent(0, end),) if end else (), reason)
+    return PrefetchPlan((ByteRange(0, end),) if end else (), reason)

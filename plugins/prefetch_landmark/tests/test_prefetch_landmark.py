@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import pytest
 
-from lazylayer.chunks import ChunkTable
-from lazylayer.extents import Extent
-from lazylayer.labels import PREFETCH_SIZE
-from lazylayer.layer import Layer
-from lazylayer.prefetching import PrefetchPlan
-from lazylayer.settings import PrefetchSettings, Settings
-from lazylayer.tree import NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, Entry, TreeBuilder
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.chunks import ChunkTable
+from lazylayer.api.labels import PREFETCH_SIZE
+from lazylayer.api.layers import PrefetchPlan
+from lazylayer.api.settings import PrefetchSettings, Settings
+from lazylayer.api.tree import NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, Entry
+from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.layers.layer import Layer
 from lazylayer_prefetch_landmark import PrefetchLandmark
 
 BLOB_SIZE = 10_000
@@ -35,37 +36,37 @@ def plan(*names: bytes, labels: dict[str, str] | None = None, size: int = 0) -> 
 
 @pytest.mark.seed(6)
 def test_everything_in_front_of_the_landmark_is_fetched() -> None:
-    assert plan(b"bin/sh", b"lib/libc.so", PREFETCH_LANDMARK, b"doc", size=5000).extents == (Extent(0, 2000),)
+    assert plan(b"bin/sh", b"lib/libc.so", PREFETCH_LANDMARK, b"doc", size=5000).ranges == (ByteRange(0, 2000),)
 
 
 @pytest.mark.seed(6)
 def test_a_no_prefetch_landmark_wins_over_everything() -> None:
-    assert plan(b"a", NO_PREFETCH_LANDMARK, labels={PREFETCH_SIZE: "500"}, size=5000).extents == ()
+    assert plan(b"a", NO_PREFETCH_LANDMARK, labels={PREFETCH_SIZE: "500"}, size=5000).ranges == ()
 
 
 @pytest.mark.seed(6)
 def test_a_layer_without_landmark_is_fetched_up_to_the_size_of_the_settings() -> None:
-    assert plan(b"a", size=700).extents == (Extent(0, 700),)
-    assert plan(b"a", size=0).extents == ()
+    assert plan(b"a", size=700).ranges == (ByteRange(0, 700),)
+    assert plan(b"a", size=0).ranges == ()
 
 
 @pytest.mark.seed(6)
 def test_no_more_is_fetched_than_the_blob_has() -> None:
-    assert plan(b"a", size=1 << 40).extents == (Extent(0, BLOB_SIZE),)
+    assert plan(b"a", size=1 << 40).ranges == (ByteRange(0, BLOB_SIZE),)
 
 
 @pytest.mark.seed(3)
 @pytest.mark.parametrize(("label", "end"), [("500", 500), ("nonsense", 700), ("99999999", BLOB_SIZE)])
 def test_a_label_overrides_the_size_when_it_parses(label: str, end: int) -> None:
-    assert plan(b"a", labels={PREFETCH_SIZE: label}, size=700).extents == (Extent(0, end),)
+    assert plan(b"a", labels={PREFETCH_SIZE: label}, size=700).ranges == (ByteRange(0, end),)
 
 
 def test_a_label_of_zero_means_nothing() -> None:
-    assert plan(b"a", labels={PREFETCH_SIZE: "0"}, size=700).extents == ()
+    assert plan(b"a", labels={PREFETCH_SIZE: "0"}, size=700).ranges == ()
 
 
 def test_a_landmark_at_the_start_means_nothing() -> None:
-    assert plan(PREFETCH_LANDMARK, b"a", size=700).extents == ()
+    assert plan(PREFETCH_LANDMARK, b"a", size=700).ranges == ()
 
 
 def test_the_plan_says_why() -> None:

@@ -11,8 +11,7 @@ import os
 
 import msgspec
 
-from lazylayer.errors import FormatError, NotFoundError
-from lazylayer.oci import (
+from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
     Digest,
@@ -24,6 +23,7 @@ from lazylayer.oci import (
     parse_digest,
     sha256_digest,
 )
+from lazylayer.errors import FormatError, NotFoundError
 from lazylayer_resolver_layout.files import LayoutFiles
 
 __all__ = ["find_docker_image", "layer_files"]

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from lazylayer.api.oci import Digest, Reference
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError
-from lazylayer.oci import Digest, Reference
 
 __all__ = ["FilePart", "LayoutFiles", "blob_name", "open_layout"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lazylayer.errors import FormatError, NotFoundError, VerificationError
-from lazylayer.oci import (
+from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
     Digest,
@@ -19,6 +18,7 @@ from lazylayer.oci import (
     parse_digest,
     sha256_digest,
 )
+from lazylayer.errors import FormatError, NotFoundError, VerificationError
 from lazylayer_resolver_layout.files import LayoutFiles, blob_name
 
 __all__ = ["REFERENCE_NAME", "find_image"]

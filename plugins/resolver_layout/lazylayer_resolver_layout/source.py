@@ -6,10 +6,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import Descriptor
+from lazylayer.api.sources import BlobSource
 from lazylayer.errors import UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor
-from lazylayer.source import BlobSource
 from lazylayer_resolver_layout.files import LayoutFiles
 
 __all__ = ["FileSource"]
@@ -36,9 +36,9 @@ class FileSource(BlobSource):
                 f"{self._name} has {self.size} bytes, but {descriptor.size} were promised; it is damaged, copy it again"
             )
 
-    def fetch(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+    def fetch(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
         """See `BlobSource.fetch`."""
-        for start, end in extents:
+        for start, end in ranges:
             at = start
             while at < end:
                 piece = self._read(at, min(end - at, _PIECE))

@@ -18,9 +18,8 @@ from typing import IO, Any
 
 import msgspec
 
-from lazylayer.building import ImageStore
-from lazylayer.errors import BuildError, FormatError
-from lazylayer.oci import (
+from lazylayer.api.building import ImageStore
+from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
     Digest,
@@ -31,6 +30,7 @@ from lazylayer.oci import (
     decode_manifest_or_index,
     sha256_digest,
 )
+from lazylayer.errors import BuildError, FormatError
 from lazylayer_resolver_layout.files import blob_name
 from lazylayer_resolver_layout.images import REFERENCE_NAME
 

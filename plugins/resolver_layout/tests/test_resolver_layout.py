@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import lazylayer_resolver_layout as plugin
-from lazylayer.building import ImageStore
+from lazylayer.api.building import ImageStore
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, UnavailableError, VerificationError
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 
 AMD, ARM = Platform("amd64", "linux"), Platform("arm64", "linux", "v8")
 LAYER = os.urandom(3_000_000)
@@ -104,15 +104,18 @@ def test_blob_is_read_at_random(place: str) -> None:
         assert source is not None
         assert source.size == len(LAYER)
         source.check()
-        for extents in ([Extent(0, len(LAYER))], [Extent(5, 6), Extent(7, 2_000_007), Extent(2_999_999, 3_000_000)]):
-            got = list(source.fetch(extents))
-            assert b"".join(piece for _, piece in got) == b"".join(LAYER[start:end] for start, end in extents)
+        for ranges in (
+            [ByteRange(0, len(LAYER))],
+            [ByteRange(5, 6), ByteRange(7, 2_000_007), ByteRange(2_999_999, 3_000_000)],
+        ):
+            got = list(source.fetch(ranges))
+            assert b"".join(piece for _, piece in got) == b"".join(LAYER[start:end] for start, end in ranges)
             assert all(LAYER[at : at + len(piece)] == piece for at, piece in got)
         assert str(place.partition(":")[2]) in source.describe()
         source.close()
         source.close()
         with pytest.raises(UnavailableError):
-            list(source.fetch([Extent(0, 1)]))
+            list(source.fetch([ByteRange(0, 1)]))
 
 
 def test_close_waits_for_readers_and_files_do_not_leak(place: str) -> None:
@@ -125,7 +128,7 @@ def test_close_waits_for_readers_and_files_do_not_leak(place: str) -> None:
     def read() -> None:
         try:
             for _ in range(50):
-                for at, piece in source.fetch([Extent(0, len(LAYER))]):
+                for at, piece in source.fetch([ByteRange(0, len(LAYER))]):
                     assert LAYER[at : at + 10] == piece[:10]
         except UnavailableError:
             pass
@@ -217,7 +220,7 @@ def test_truncated_blob_is_refused(tmp_path: Path) -> None:
     assert source is not None
     os.truncate(tmp_path / "d/blobs/sha256" / sha256_digest(LAYER)[7:], 1_500_000)
     with pytest.raises(UnavailableError, match="damaged"):
-        list(source.fetch([Extent(0, len(LAYER))]))
+        list(source.fetch([ByteRange(0, len(LAYER))]))
     source.close()
     with pytest.raises(UnavailableError, match="1500000"):
         plugin.lazylayer_resolve_blob(reference, descriptor(LAYER))
@@ -286,7 +289,7 @@ def test_archive_replaces_the_one_before(tmp_path: Path) -> None:
     assert source is not None
     write_image(f"{place}:v2", b"two")
     assert resolve(place).manifest.layers[0].digest == sha256_digest(b"two")
-    assert list(source.fetch([Extent(0, 3)])) == [(0, b"one")]
+    assert list(source.fetch([ByteRange(0, 3)])) == [(0, b"one")]
     source.close()
 
 
@@ -333,7 +336,7 @@ def test_skopeo_reads_and_writes_the_same(place: str, tmp_path: Path) -> None:
     image = resolve(copy)
     source = plugin.lazylayer_resolve_blob(parse_reference(copy), image.manifest.layers[0])
     assert source is not None
-    data = b"".join(piece for _, piece in source.fetch([Extent(0, source.size)]))
+    data = b"".join(piece for _, piece in source.fetch([ByteRange(0, source.size)]))
     source.close()
     assert hashlib.sha256(data).hexdigest() == image.manifest.layers[0].digest[7:]
     assert resolve(copy).digest == resolve(f"{place}:v1").digest
@@ -379,7 +382,7 @@ def test_docker_archive_is_read(tmp_path: Path, links: bool) -> None:
         for layer, data in zip(image.manifest.layers, layers, strict=True):
             source = plugin.lazylayer_resolve_blob(parse_reference(reference), layer)
             assert source is not None
-            assert b"".join(piece for _, piece in source.fetch([Extent(0, source.size)])) == data
+            assert b"".join(piece for _, piece in source.fetch([ByteRange(0, source.size)])) == data
             source.close()
     with pytest.raises(NotFoundError, match="name:v1"):
         resolve(f"docker-archive:{tmp_path}/a.tar:v2")
@@ -412,5 +415,5 @@ def test_written_archive_is_one_of_either_kind(tmp_path: Path, scheme: str) -> N
         assert image.manifest.layers[0].digest == sha256_digest(config_layers)
         source = plugin.lazylayer_resolve_blob(parse_reference(reference), image.manifest.layers[0])
         assert source is not None
-        assert b"".join(piece for _, piece in source.fetch([Extent(0, source.size)])) == config_layers
+        assert b"".join(piece for _, piece in source.fetch([ByteRange(0, source.size)])) == config_layers
         source.close()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import lazylayer_resolver_layout
-from lazylayer.oci import Reference, parse_reference
-from lazylayer.testing.resolver import ResolverConformance, ResolverShelf
+from lazylayer.api.oci import Reference, parse_reference
+from lazylayer_testing.resolver import ResolverConformance, ResolverShelf
 
 
 class Directories:

@@ -17,8 +17,8 @@ import time
 import httpx
 import msgspec
 
+from lazylayer.api.credentials import Credentials, Keychain
 from lazylayer.errors import AuthenticationError, UnavailableError
-from lazylayer.source import Credentials, Keychain
 from lazylayer_resolver_registry.challenges import Challenge, parse_challenges
 from lazylayer_resolver_registry.client import EndpointClient
 from lazylayer_resolver_registry.trail import step

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import httpx
 import msgspec
 
+from lazylayer.api.oci import DEFAULT_REGISTRY
 from lazylayer.errors import ConfigurationError
-from lazylayer.oci import DEFAULT_REGISTRY
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions
 from lazylayer_resolver_registry.urls import HUB, authority, base_url
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import httpx
 
-from lazylayer.errors import FormatError, VerificationError
-from lazylayer.oci import (
+from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
     Digest,
@@ -23,6 +22,7 @@ from lazylayer.oci import (
     decode_manifest_or_index,
     sha256_digest,
 )
+from lazylayer.errors import FormatError, VerificationError
 from lazylayer_resolver_registry.repository import Repository
 from lazylayer_resolver_registry.route import Route
 

@@ -14,7 +14,7 @@ from lazylayer.log import one_line, scrub
 from lazylayer_resolver_registry.trail import Step, following
 
 if TYPE_CHECKING:
-    from lazylayer.oci import Reference
+    from lazylayer.api.oci import Reference
     from lazylayer.program import Program
 
 __all__ = ["login_check"]
@@ -62,7 +62,7 @@ def login_check(context: click.Context, reference: Reference, plain_http: bool, 
 
 def _check(program: Program, reference: Reference, report: _Report, say: Callable[[str], None]) -> None:
     """Goes the way, fills `report` and says each step."""
-    from lazylayer.oci import Platform
+    from lazylayer.api.oci import Platform
 
     def tell(step: Step) -> None:
         report.steps.append(step)

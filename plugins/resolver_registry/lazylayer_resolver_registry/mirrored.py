@@ -6,9 +6,9 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor
-from lazylayer.source import BlobSource
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import Descriptor
+from lazylayer.api.sources import BlobSource
 from lazylayer_resolver_registry.ranges import after
 from lazylayer_resolver_registry.repository import Repository
 from lazylayer_resolver_registry.route import PASSED_OVER, Failures, Route
@@ -28,13 +28,13 @@ class MirroredBlob(BlobSource):
         self._served_by: RegistryBlob | None = None
         self.size = descriptor.size or self._find_size()
 
-    def fetch(self, extents: Sequence[Extent]) -> Generator[tuple[int, bytes], None, None]:
+    def fetch(self, ranges: Sequence[ByteRange]) -> Generator[tuple[int, bytes], None, None]:
         """See `BlobSource.fetch`."""
-        failures, done = Failures(), extents[0].start
+        failures, done = Failures(), ranges[0].start
         for repository in self._route.places("pull", self._descriptor.digest):
             try:
                 source = self._source(repository)
-                with closing(source.fetch(after(extents, done))) as pieces:
+                with closing(source.fetch(after(ranges, done))) as pieces:
                     for offset, piece in pieces:
                         done = offset + len(piece)
                         self._served_by = source

@@ -6,10 +6,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from lazylayer import hookimpl
-from lazylayer.building import ImageStore
-from lazylayer.oci import Descriptor, Platform, Reference, ResolvedImage
-from lazylayer.settings import Settings
-from lazylayer.source import BlobSource, Keychain
+from lazylayer.api.building import ImageStore
+from lazylayer.api.credentials import Keychain
+from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
+from lazylayer.api.settings import Settings
+from lazylayer.api.sources import BlobSource
 from lazylayer_resolver_registry.options import NAME, Options, ResolverOptions
 
 if TYPE_CHECKING:

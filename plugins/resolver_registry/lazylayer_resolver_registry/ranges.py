@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import httpx
 
-from lazylayer.extents import Extent
+from lazylayer.api.byteranges import ByteRange
 from lazylayer_resolver_registry.transport import RetryableError
 
 __all__ = ["MisplacedBytesError", "after", "parts", "range_header", "total_size", "wanted"]
@@ -24,9 +24,9 @@ class MisplacedBytesError(RetryableError):
     """The server answered several ranges in a way that cannot be used."""
 
 
-def range_header(extents: Sequence[Extent]) -> str:
-    """The value of a Range header that asks for `extents`."""
-    return "bytes=" + ", ".join(f"{start}-{end - 1}" for start, end in extents)
+def range_header(ranges: Sequence[ByteRange]) -> str:
+    """The value of a Range header that asks for `ranges`."""
+    return "bytes=" + ", ".join(f"{start}-{end - 1}" for start, end in ranges)
 
 
 def total_size(response: httpx.Response) -> int | None:
@@ -61,12 +61,12 @@ def parts(response: httpx.Response, pieces: Iterator[bytes]) -> Iterator[tuple[i
     yield from _placed(pieces, int(place[1]))
 
 
-def wanted(arriving: Iterator[tuple[int, bytes]], extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
-    """What of the arriving pieces lies in `extents` (sorted, apart), in order; ends with the last byte.
+def wanted(arriving: Iterator[tuple[int, bytes]], ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    """What of the arriving pieces lies in `ranges` (sorted, apart), in order; ends with the last byte.
 
     Raises MisplacedBytesError when a piece comes too early, so that bytes before it are missing.
     """
-    pending = list(reversed(extents))
+    pending = list(reversed(ranges))
     at = pending[-1].start
     for offset, piece in arriving:
         end = offset + len(piece)
@@ -83,9 +83,9 @@ def wanted(arriving: Iterator[tuple[int, bytes]], extents: Sequence[Extent]) -> 
                 at = pending[-1].start
 
 
-def after(extents: Sequence[Extent], done: int) -> list[Extent]:
-    """What of `extents` lies behind byte `done`."""
-    return [Extent(max(start, done), end) for start, end in extents if end > done]
+def after(ranges: Sequence[ByteRange], done: int) -> list[ByteRange]:
+    """What of `ranges` lies behind byte `done`."""
+    return [ByteRange(max(start, done), end) for start, end in ranges if end > done]
 
 
 def _placed(pieces: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import httpx
 
+from lazylayer.api.credentials import Keychain
 from lazylayer.errors import AuthenticationError, UnavailableError
-from lazylayer.source import Keychain
 from lazylayer_resolver_registry.authorization import Authorizer
 from lazylayer_resolver_registry.client import EndpointClient
 from lazylayer_resolver_registry.transport import RetryableError, check_status, read_bounded

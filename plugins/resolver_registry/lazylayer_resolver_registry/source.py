@@ -16,10 +16,10 @@ from collections.abc import Generator, Iterator, Sequence
 import httpx
 from loguru import logger
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import Descriptor
+from lazylayer.api.sources import BlobSource
 from lazylayer.errors import UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor
-from lazylayer.source import BlobSource
 from lazylayer_resolver_registry.ranges import MisplacedBytesError, after, parts, range_header, total_size, wanted
 from lazylayer_resolver_registry.repository import Repository, redirect_target
 from lazylayer_resolver_registry.trail import step
@@ -53,11 +53,11 @@ class RegistryBlob(BlobSource):
         self._tail = b""
         self.size = descriptor.size or self._find_size()
 
-    def fetch(self, extents: Sequence[Extent]) -> Generator[tuple[int, bytes], None, None]:
+    def fetch(self, ranges: Sequence[ByteRange]) -> Generator[tuple[int, bytes], None, None]:
         """See `BlobSource.fetch`. What fails in the middle is asked for again from there on."""
-        tail = self._take_tail(extents)
+        tail = self._take_tail(ranges)
         start = self.size - len(tail)
-        missing = [Extent(each.start, min(each.end, start)) for each in extents if each.start < start]
+        missing = [ByteRange(each.start, min(each.end, start)) for each in ranges if each.start < start]
         if missing:
             yield from self._fetch(missing, self._client.patience())
         if tail:
@@ -65,7 +65,7 @@ class RegistryBlob(BlobSource):
 
     def check(self) -> None:
         """See `BlobSource.check`: one byte is read, by the remembered URL or a new one."""
-        for _ in self._fetch([Extent(0, min(1, self.size))], self._client.patience(attempts=1)):
+        for _ in self._fetch([ByteRange(0, min(1, self.size))], self._client.patience(attempts=1)):
             pass
 
     def describe(self) -> str:
@@ -77,7 +77,7 @@ class RegistryBlob(BlobSource):
             here += f" for {self._client.endpoint.namespace}"
         return f"{here} (by way of {location.host})" if location is not None else here
 
-    def _fetch(self, remaining: list[Extent], patience: Patience) -> Generator[tuple[int, bytes], None, None]:
+    def _fetch(self, remaining: list[ByteRange], patience: Patience) -> Generator[tuple[int, bytes], None, None]:
         while remaining:
             asked = remaining[: 1 if self._must_ask_singly() else _MAX_RANGES]
             done = asked[0].start
@@ -86,7 +86,7 @@ class RegistryBlob(BlobSource):
                     done = offset + len(piece)
                     patience.progress(len(piece))
                     yield offset, piece
-                if done != asked[-1].end and any(done == extent.end for extent in asked):
+                if done != asked[-1].end and any(done == byte_range.end for byte_range in asked):
                     raise MisplacedBytesError(f"{self._what()}: answered some of several ranges")
                 if done != asked[-1].end:
                     raise RetryableError(f"{self._what()} ended at byte {done}, before {asked[-1].end}")
@@ -97,9 +97,9 @@ class RegistryBlob(BlobSource):
                 patience.wait(error)
             remaining = after(remaining, done)
 
-    def _request(self, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+    def _request(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
         """One request, redirects included. Raises RetryableError when it is worth another."""
-        headers = {"Range": range_header(extents)}
+        headers = {"Range": range_header(ranges)}
         with self._lock:
             remembered = self._location
         url = remembered or self._blob_url()
@@ -111,20 +111,20 @@ class RegistryBlob(BlobSource):
                     continue
                 target = redirect_target(response, self._repository.root)
                 if target is None:
-                    yield from self._body(response, extents)
+                    yield from self._body(response, ranges)
                     return
                 with self._lock:
                     self._location = url = target
                 step("{what} is at {url}", what=self._what(), url=shown(url))
         raise UnavailableError(f"{self._what()}: the registry sends us around in circles")
 
-    def _body(self, response: httpx.Response, extents: Sequence[Extent]) -> Iterator[tuple[int, bytes]]:
+    def _body(self, response: httpx.Response, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
         status = response.status_code
-        if status in _NO_MULTI_RANGE and len(extents) > 1:
+        if status in _NO_MULTI_RANGE and len(ranges) > 1:
             raise MisplacedBytesError(f"{self._what()}: answered {status} to several ranges")
         check_status(response, self._what())
         if status == 200:
-            if len(extents) > 1 and not self._must_ask_singly():
+            if len(ranges) > 1 and not self._must_ask_singly():
                 raise MisplacedBytesError(f"{self._what()}: answered several ranges with the whole")
             self._tell_whole()
         elif status != 206:
@@ -133,16 +133,16 @@ class RegistryBlob(BlobSource):
         if size is not None and size != self.size:
             raise UnavailableError(f"{self._what()} has {size} bytes there, {self.size} were promised")
         pieces = response.iter_raw()
-        yield from wanted(parts(response, pieces), extents)
+        yield from wanted(parts(response, pieces), ranges)
         finish(response, pieces)
 
-    def _take_tail(self, extents: Sequence[Extent]) -> bytes:
+    def _take_tail(self, ranges: Sequence[ByteRange]) -> bytes:
         """What came with the size of what is asked for, at the end of the blob; once."""
         with self._lock:
             tail, self._tail = self._tail, b""
-        if not tail or extents[-1].end != self.size:
+        if not tail or ranges[-1].end != self.size:
             return b""
-        return tail[max(extents[-1].start - (self.size - len(tail)), 0) :]
+        return tail[max(ranges[-1].start - (self.size - len(tail)), 0) :]
 
     def _find_size(self) -> int:
         """The blob's size, for a caller that knows only the digest."""
@@ -180,7 +180,7 @@ class RegistryBlob(BlobSource):
         start = max(size - _TAIL, 0)
         pieces = response.iter_raw()
         try:
-            placed = wanted(parts(response, pieces), [Extent(start, size)])
+            placed = wanted(parts(response, pieces), [ByteRange(start, size)])
             tail = b"".join(piece for _, piece in placed)
         except MisplacedBytesError:
             return b""

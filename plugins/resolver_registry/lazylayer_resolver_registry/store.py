@@ -13,9 +13,9 @@ from typing import IO
 
 import httpx
 
-from lazylayer.building import ImageStore
+from lazylayer.api.building import ImageStore
+from lazylayer.api.oci import Descriptor, Digest, Reference, sha256_digest
 from lazylayer.errors import BuildError, NotFoundError, ResolveError, UnavailableError
-from lazylayer.oci import Descriptor, Digest, Reference, sha256_digest
 from lazylayer_resolver_registry.repository import Repository
 from lazylayer_resolver_registry.trail import step
 from lazylayer_resolver_registry.transport import Patience, RetryableError, check_status

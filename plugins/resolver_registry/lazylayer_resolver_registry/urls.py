@@ -15,8 +15,8 @@ import socket
 
 import httpx
 
+from lazylayer.api.oci import DEFAULT_REGISTRY
 from lazylayer.errors import UnavailableError
-from lazylayer.oci import DEFAULT_REGISTRY
 
 __all__ = ["HUB", "authority", "base_url", "check_target", "is_loopback", "port_of", "same_origin", "shown"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lazylayer.testing.registry import ScriptedRegistry
+from lazylayer_testing.registry import ScriptedRegistry
 from synthetic.registry_client import Client
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lazylayer.errors import LazylayerError
-from lazylayer.testing.registry import Fault, ScriptedRegistry
 from lazylayer_resolver_registry import transport
+from lazylayer_testing.registry import Fault, ScriptedRegistry
 from synthetic.registry_client import Client
 
 SIZE = 300_000
@@ -36,7 +36,7 @@ FAULTS = st.one_of(
 
 
 @st.composite
-def extents(draw: st.DrawFn) -> list[tuple[int, int]]:
+def ranges(draw: st.DrawFn) -> list[tuple[int, int]]:
     points = sorted(draw(st.lists(st.integers(0, SIZE), min_size=2, max_size=12, unique=True)))
     return list(zip(points[: len(points) // 2 * 2 : 2], points[1::2], strict=True))
 
@@ -50,7 +50,7 @@ def servers() -> Iterator[tuple[ScriptedRegistry, ScriptedRegistry, ScriptedRegi
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(st.tuples(st.integers(0, 2), FAULTS), min_size=1, max_size=6),
-    wanted=extents(),
+    wanted=ranges(),
     mirrored=st.booleans(),
     redirected=st.booleans(),
 )

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Descriptor
 from lazylayer.errors import AuthenticationError, UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor
-from lazylayer.source import Credentials
-from lazylayer.testing.registry import BasicAuthentication, Fault, ScriptedRegistry, TokenAuthentication
 from lazylayer_resolver_registry import authorization
+from lazylayer_testing.registry import BasicAuthentication, Fault, ScriptedRegistry, TokenAuthentication
 from synthetic.registry_client import REPOSITORY, Client, fetched
 
 ROBOT = Credentials("robot", "s3cret-password", source="a test")
@@ -59,7 +59,7 @@ def test_all_layers_of_an_image_share_one_exchange(client: Client, tokens: Token
     client.add_image(layers=8)
     for descriptor in client.image().manifest.layers:
         source = client.source(descriptor)
-        assert fetched(source, [Extent(0, descriptor.size)])
+        assert fetched(source, [ByteRange(0, descriptor.size)])
     assert len(tokens.exchanges) == 1
     assert tokens.exchanges[0].scopes == (f"repository:{REPOSITORY}:pull",)
 
@@ -152,4 +152,4 @@ def test_a_token_server_that_hiccups_is_asked_again(
 def test_a_refusal_without_a_challenge_says_so(client: Client, registry: ScriptedRegistry) -> None:
     registry.script(Fault(status=403), path="*", times=None)
     with pytest.raises(AuthenticationError, match="does not say how"):
-        fetched(client.source(Descriptor("", client.layer.digest, 300_000)), [Extent(0, 1)])
+        fetched(client.source(Descriptor("", client.layer.digest, 300_000)), [ByteRange(0, 1)])

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import parse_reference
+from lazylayer.api.settings import ResolveSettings, Settings
 from lazylayer.errors import ConfigurationError, UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import parse_reference
-from lazylayer.settings import ResolveSettings, Settings
-from lazylayer.testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthentication
 from lazylayer_resolver_registry import ResolverRegistry
 from lazylayer_resolver_registry import transport as transport_module
 from lazylayer_resolver_registry.connections import ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
 from lazylayer_resolver_registry.transport import Transport
+from lazylayer_testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthentication
 from synthetic.registry_client import PLATFORM, REPOSITORY, Client, fetched
 
 FAR = "registry.invalid"
@@ -153,7 +153,7 @@ def test_a_configured_proxy_is_for_its_place_alone(registry: ScriptedRegistry, s
     assert source is not None
     # Not even a proxy lets a registry elsewhere send us to this machine.
     with pytest.raises(UnavailableError, match="local address"):
-        fetched(source, [Extent(0, 10)])
+        fetched(source, [ByteRange(0, 10)])
     assert storage.requests == []
     client.plugin.lazylayer_close()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lazylayer.api.oci import MAX_MANIFEST_SIZE, Platform, parse_reference
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError, VerificationError
-from lazylayer.oci import MAX_MANIFEST_SIZE, Platform, parse_reference
-from lazylayer.testing.registry import Fault, ImageLayer, ScriptedRegistry
+from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 from synthetic.registry_client import PLATFORM, REPOSITORY, Client
 
 

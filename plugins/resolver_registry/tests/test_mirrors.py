@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.credentials import Credentials
 from lazylayer.errors import AuthenticationError, NotFoundError, PluginError, UnavailableError, VerificationError
-from lazylayer.extents import Extent
-from lazylayer.source import Credentials
-from lazylayer.testing.registry import BasicAuthentication, Fault, Gate, ScriptedRegistry, TokenAuthentication
 from lazylayer_resolver_registry import route
+from lazylayer_testing.registry import BasicAuthentication, Fault, Gate, ScriptedRegistry, TokenAuthentication
 from synthetic.registry_client import REPOSITORY, Client, fetched
 
 
@@ -114,7 +114,7 @@ def test_when_all_fail_the_error_tells_of_all(
         mirrored_client.image()
     assert mirror.host in str(caught.value)
     with pytest.raises(NotFoundError):
-        fetched(mirrored_client.source(), [Extent(0, 10)])
+        fetched(mirrored_client.source(), [ByteRange(0, 10)])
 
 
 def test_a_read_goes_on_elsewhere_in_the_middle(
@@ -124,7 +124,7 @@ def test_a_read_goes_on_elsewhere_in_the_middle(
     source = mirrored_client.source()
     assert mirrored_client.read(source, (1000, 11_000))
     (request,) = registry.requests
-    assert request.extents[0][0] > 1000, "what the mirror sent is not fetched again"
+    assert request.ranges[0][0] > 1000, "what the mirror sent is not fetched again"
 
 
 def test_reads_go_on_when_the_origin_goes_down_and_the_mirror_comes_back(
@@ -206,7 +206,7 @@ def test_images_are_pushed_to_the_registry_itself(
 ) -> None:
     import io
 
-    from lazylayer.oci import Descriptor, parse_reference, sha256_digest
+    from lazylayer.api.oci import Descriptor, parse_reference, sha256_digest
 
     reference = parse_reference(registry.reference(REPOSITORY, "new"))
     store = mirrored_client.plugin.lazylayer_open_store(reference, mirrored_client.keychain)
@@ -315,7 +315,7 @@ def test_a_reader_who_gives_up_ends_the_request(
 ) -> None:
     gate = Gate()
     mirror.script(Fault(stall_after=1000, stall_until=gate), path="*/blobs/*")
-    pieces = mirrored_client.source().fetch([Extent(0, 300_000)])
+    pieces = mirrored_client.source().fetch([ByteRange(0, 300_000)])
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     gate.release()
@@ -342,7 +342,7 @@ def test_an_answer_that_was_under_way_does_not_take_a_doubt_back(
     mirrored_client: Client, registry: ScriptedRegistry, mirror: ScriptedRegistry
 ) -> None:
     source = mirrored_client.source()
-    under_way = source.fetch([Extent(0, 300_000)])
+    under_way = source.fetch([ByteRange(0, 300_000)])
     next(under_way)
     assert mirrored_client.read(source, (0, 1000))
     assert source.doubt(VerificationError("these bytes are wrong"))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lazylayer.api.byteranges import ByteRange
 from lazylayer.errors import UnavailableError
-from lazylayer.extents import Extent
 from lazylayer_resolver_registry.challenges import Challenge, parse_challenges
 from lazylayer_resolver_registry.ranges import MisplacedBytesError, parts, range_header, total_size, wanted
 from lazylayer_resolver_registry.urls import base_url, check_target, same_origin
@@ -49,9 +49,9 @@ def test_no_header_breaks_the_reader(headers: list[str]) -> None:
     parse_challenges(headers)
 
 
-def multipart(data: bytes, extents: list[tuple[int, int]], boundary: str = "b0") -> bytes:
+def multipart(data: bytes, ranges: list[tuple[int, int]], boundary: str = "b0") -> bytes:
     body = bytearray()
-    for start, end in extents:
+    for start, end in ranges:
         head = f"\r\n--{boundary}\r\nContent-Type: x/y\r\nContent-Range: bytes {start}-{end - 1}/{len(data)}\r\n\r\n"
         body += head.encode() + data[start:end]
     return bytes(body) + f"\r\n--{boundary}--\r\n".encode()
@@ -82,9 +82,9 @@ class Pieces(httpx.SyncByteStream):
 )
 def test_parts_are_read_however_they_are_cut(data: bytes, points: list[int], cuts: list[int]) -> None:
     points = sorted(points)[: len(points) // 2 * 2]
-    extents = [Extent(start, end) for start, end in zip(points[::2], points[1::2], strict=True)]
-    got = list(wanted(read_parts(answer(multipart(data, [(a, b) for a, b in extents]), cuts)), extents))
-    assert b"".join(piece for _, piece in got) == b"".join(data[start:end] for start, end in extents)
+    ranges = [ByteRange(start, end) for start, end in zip(points[::2], points[1::2], strict=True)]
+    got = list(wanted(read_parts(answer(multipart(data, [(a, b) for a, b in ranges]), cuts)), ranges))
+    assert b"".join(piece for _, piece in got) == b"".join(data[start:end] for start, end in ranges)
     assert all(data[offset : offset + len(piece)] == piece for offset, piece in got)
 
 
@@ -102,16 +102,16 @@ def test_bytes_without_a_place_are_refused(kind: str) -> None:
 
 def test_only_what_was_asked_for_is_passed_on() -> None:
     arriving = iter([(0, b"0123"), (4, b"4567"), (8, b"89")])
-    assert list(wanted(arriving, [Extent(1, 2), Extent(3, 6)])) == [(1, b"1"), (3, b"3"), (4, b"45")]
+    assert list(wanted(arriving, [ByteRange(1, 2), ByteRange(3, 6)])) == [(1, b"1"), (3, b"3"), (4, b"45")]
 
 
 def test_a_gap_is_noticed() -> None:
     with pytest.raises(MisplacedBytesError, match="byte 5 came where byte 2"):
-        list(wanted(iter([(0, b"01"), (5, b"5")]), [Extent(0, 8)]))
+        list(wanted(iter([(0, b"01"), (5, b"5")]), [ByteRange(0, 8)]))
 
 
 def test_ranges_are_written_and_sizes_read() -> None:
-    assert range_header([Extent(0, 1), Extent(5, 10)]) == "bytes=0-0, 5-9"
+    assert range_header([ByteRange(0, 1), ByteRange(5, 10)]) == "bytes=0-0, 5-9"
     partial = httpx.Response(206, headers={"Content-Range": "bytes 0-0/17"})
     unknown = httpx.Response(206, headers={"Content-Range": "bytes 0-0/*"})
     whole = httpx.Response(200, headers={"Content-Length": "17"})

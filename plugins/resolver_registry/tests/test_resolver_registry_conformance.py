@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.oci import Reference, parse_reference
-from lazylayer.testing.registry import Fault, ScriptedRegistry
-from lazylayer.testing.resolver import ResolverConformance, ResolverShelf
+from lazylayer.api.oci import Reference, parse_reference
+from lazylayer_testing.registry import Fault, ScriptedRegistry
+from lazylayer_testing.resolver import ResolverConformance, ResolverShelf
 from synthetic.registry_client import REPOSITORY, Client
 
 

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.oci import Descriptor
 from lazylayer.errors import NotFoundError, UnavailableError
-from lazylayer.extents import Extent
-from lazylayer.oci import Descriptor
-from lazylayer.testing.registry import Fault, Gate, ScriptedRegistry
+from lazylayer_testing.registry import Fault, Gate, ScriptedRegistry
 from synthetic.registry_client import REPOSITORY, Client, fetched
 
 TWO = ((10, 5000), (200_000, 250_000))
@@ -18,7 +18,7 @@ TWO = ((10, 5000), (200_000, 250_000))
 def test_several_ranges_are_one_request(client: Client, registry: ScriptedRegistry) -> None:
     assert client.read(client.source(), *TWO)
     (request,) = registry.requests
-    assert request.extents == list(TWO)
+    assert request.ranges == list(TWO)
 
 
 def test_the_end_of_the_blob_is_read(client: Client) -> None:
@@ -44,19 +44,19 @@ def test_many_ranges_are_several_requests(client: Client, registry: ScriptedRegi
 def test_a_host_without_several_ranges_is_asked_for_one(
     client: Client, registry: ScriptedRegistry, fault: Fault
 ) -> None:
-    registry.script(fault, path="*/blobs/*", when=lambda request: len(request.extents) > 1, times=None)
+    registry.script(fault, path="*/blobs/*", when=lambda request: len(request.ranges) > 1, times=None)
     source = client.source()
     assert client.read(source, *TWO)
     registry.forget_requests()
     assert client.read(source, *TWO)
-    assert [len(request.extents) for request in registry.requests if request.status == 206][-2:] in ([1, 1], [2])
+    assert [len(request.ranges) for request in registry.requests if request.status == 206][-2:] in ([1, 1], [2])
     assert len(registry.requests) <= 2
 
 
 def test_several_ranges_can_be_switched_off(registry: ScriptedRegistry) -> None:
     client = Client(registry, multi_range=False)
     assert client.read(client.source(), *TWO)
-    assert [request.extents for request in registry.requests] == [[TWO[0]], [TWO[1]]]
+    assert [request.ranges for request in registry.requests] == [[TWO[0]], [TWO[1]]]
     client.plugin.lazylayer_close()
 
 
@@ -70,7 +70,7 @@ def test_a_broken_answer_goes_on_where_it_stopped(client: Client, registry: Scri
     registry.script(fault, path="*/blobs/*", times=2)
     assert client.read(client.source(), (1000, 11_000))
     assert len(registry.requests) == 3
-    last = registry.requests[-1].extents
+    last = registry.requests[-1].ranges
     assert last[0][1] == 11_000
     if fault.reset_after != -1:
         assert last[0][0] > 1000
@@ -105,7 +105,7 @@ def test_an_answer_that_flows_slowly_is_not_cut(registry: ScriptedRegistry) -> N
 def test_a_blob_of_another_size_is_refused(client: Client) -> None:
     lying = Descriptor("", client.layer.digest, client.layer.size + 1)
     with pytest.raises(UnavailableError, match="300000 bytes there, 300001 were promised"):
-        fetched(client.source(lying), [Extent(0, 10)])
+        fetched(client.source(lying), [ByteRange(0, 10)])
 
 
 def test_an_unknown_size_is_found_out(client: Client) -> None:
@@ -132,9 +132,9 @@ def test_the_end_comes_with_an_unknown_size(large: Client, registry: ScriptedReg
     assert len(registry.requests) == 2
 
 
-@pytest.mark.parametrize("extents", [((0, 10), (500_000, 1_000_000)), ((600_000, 1_000_000),), ((0, 10),)])
-def test_what_lies_in_front_of_the_end_is_asked_for(large: Client, extents: tuple[tuple[int, int], ...]) -> None:
-    assert large.read(large.source(Descriptor("", large.layer.digest, 0)), *extents)
+@pytest.mark.parametrize("ranges", [((0, 10), (500_000, 1_000_000)), ((600_000, 1_000_000),), ((0, 10),)])
+def test_what_lies_in_front_of_the_end_is_asked_for(large: Client, ranges: tuple[tuple[int, int], ...]) -> None:
+    assert large.read(large.source(Descriptor("", large.layer.digest, 0)), *ranges)
 
 
 @pytest.mark.parametrize("status", [400, 416, 501])
@@ -149,7 +149,7 @@ def test_a_blob_that_is_gone_is_not_found(client: Client, registry: ScriptedRegi
     source = client.source()
     registry.content.remove_blob(REPOSITORY, client.layer.digest)
     with pytest.raises(NotFoundError):
-        fetched(source, [Extent(0, 10)])
+        fetched(source, [ByteRange(0, 10)])
     with pytest.raises(NotFoundError):
         source.check()
 
@@ -165,7 +165,7 @@ def test_a_check_fails_while_the_blob_cannot_be_read_and_passes_again(
         source.check()
     source.check()
     assert len(registry.requests) == 3, "a check is one request, whatever comes of it"
-    assert [request.extents for request in registry.requests] == [[(0, 1)]] * 3
+    assert [request.ranges for request in registry.requests] == [[(0, 1)]] * 3
 
 
 # --- redirects -----------------------------------------------------------------------------------
@@ -199,8 +199,8 @@ def test_an_expired_address_is_resolved_again_in_the_middle(
 def test_credentials_stay_with_the_registry(
     client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry
 ) -> None:
-    from lazylayer.source import Credentials
-    from lazylayer.testing.registry import BasicAuthentication
+    from lazylayer.api.credentials import Credentials
+    from lazylayer_testing.registry import BasicAuthentication
 
     registry.authentication = BasicAuthentication({"robot": "secret"})
     client.credentials = Credentials("robot", "secret")
@@ -213,14 +213,14 @@ def test_credentials_stay_with_the_registry(
 def test_a_redirect_to_a_forbidden_place_is_refused(client: Client, registry: ScriptedRegistry) -> None:
     registry.script(Fault(status=307, headers={"Location": "file:///etc/passwd"}), path="*/blobs/*", times=None)
     with pytest.raises(UnavailableError, match="refused"):
-        fetched(client.source(), [Extent(0, 10)])
+        fetched(client.source(), [ByteRange(0, 10)])
 
 
 def test_circles_are_noticed(client: Client, registry: ScriptedRegistry) -> None:
     location = f"/v2/{REPOSITORY}/blobs/{client.layer.digest}"
     registry.script(Fault(status=307, headers={"Location": location}), path="*/blobs/*", times=None)
     with pytest.raises(UnavailableError, match="circles"):
-        fetched(client.source(), [Extent(0, 10)])
+        fetched(client.source(), [ByteRange(0, 10)])
 
 
 @pytest.mark.parametrize("status", [400, 416])
@@ -228,12 +228,12 @@ def test_a_storage_without_several_ranges_is_asked_for_one(
     client: Client, registry: ScriptedRegistry, storage: ScriptedRegistry, status: int
 ) -> None:
     registry.redirect_blobs(storage)
-    storage.script(Fault(status=status), path="/storage/*", when=lambda request: len(request.extents) > 1, times=None)
+    storage.script(Fault(status=status), path="/storage/*", when=lambda request: len(request.ranges) > 1, times=None)
     source = client.source()
     assert client.read(source, *TWO)
     storage.forget_requests()
     assert client.read(source, *TWO)
-    assert [request.extents for request in storage.requests] == [[TWO[0]], [TWO[1]]]
+    assert [request.ranges for request in storage.requests] == [[TWO[0]], [TWO[1]]]
 
 
 def test_an_object_that_the_storage_lost_is_not_found(
@@ -242,4 +242,4 @@ def test_an_object_that_the_storage_lost_is_not_found(
     registry.redirect_blobs(storage)
     storage.script(Fault(status=404), path="/storage/*", times=None)
     with pytest.raises(NotFoundError):
-        fetched(client.source(), [Extent(0, 10)])
+        fetched(client.source(), [ByteRange(0, 10)])

@@ -7,11 +7,11 @@ import random
 
 import pytest
 
-from lazylayer.building import ImageStore
+from lazylayer.api.building import ImageStore
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Descriptor, MediaType, Reference, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, LazylayerError, UnavailableError
-from lazylayer.oci import Descriptor, MediaType, Reference, parse_reference, sha256_digest
-from lazylayer.source import Credentials
-from lazylayer.testing.registry import Fault, ScriptedRegistry, TokenAuthentication
+from lazylayer_testing.registry import Fault, ScriptedRegistry, TokenAuthentication
 from synthetic.registry_client import REPOSITORY, Client
 
 DATA = random.Random(2).randbytes(40_000_000)

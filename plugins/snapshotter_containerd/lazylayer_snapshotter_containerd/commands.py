@@ -13,7 +13,7 @@ import click
 from lazylayer.cli.references import IMAGE, plain_http_override
 
 if TYPE_CHECKING:
-    from lazylayer.oci import Reference
+    from lazylayer.api.oci import Reference
 
 __all__ = ["pull", "serve"]
 

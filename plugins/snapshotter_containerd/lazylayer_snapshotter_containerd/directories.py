@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lazylayer import kernelmounts
+from lazylayer.linux import mountcalls
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.store import Kind, Snapshot
 
@@ -74,7 +74,7 @@ class Directories:
         """Removes a directory; whatever is still mounted in it is unmounted first. Raises OSError."""
         directory = self.path / name
         for mountpoint in mounts_below(str(directory)):
-            kernelmounts.unmount(mountpoint, force=True)
+            mountcalls.unmount(mountpoint, force=True)
         shutil.rmtree(directory)
 
     def mounts(self, snapshot: Snapshot, parents: Sequence[int]) -> list[Mount]:

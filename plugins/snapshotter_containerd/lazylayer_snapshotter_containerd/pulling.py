@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.labels import LAYER_SIZE, layer_source_labels
+from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.errors import FormatError, VerificationError
-from lazylayer.extents import Extent
-from lazylayer.image import resolve_image
-from lazylayer.labels import LAYER_SIZE, layer_source_labels
-from lazylayer.oci import Descriptor, Digest, Reference, ResolvedImage
+from lazylayer.layers.image import resolve_image
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescriptor
 from lazylayer_snapshotter_containerd.api.types import Mount
@@ -175,7 +175,7 @@ class _Pull:
     def _fetch(self, layer: Descriptor) -> Iterator[bytes]:
         source = self._program.hooks.resolve_blob(self._image.reference, layer)
         try:
-            pieces = source.fetch([Extent(0, layer.size)]) if layer.size else iter(())
+            pieces = source.fetch([ByteRange(0, layer.size)]) if layer.size else iter(())
             for _, data in pieces:
                 for start in range(0, len(data), _PIECE):
                     yield data[start : start + _PIECE]

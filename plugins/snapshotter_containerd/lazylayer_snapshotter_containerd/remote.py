@@ -14,8 +14,8 @@ from typing import Protocol
 
 from loguru import logger
 
-from lazylayer import kernelmounts
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
+from lazylayer.linux import mountcalls, mounttable
 from lazylayer_snapshotter_containerd.directories import Directories
 from lazylayer_snapshotter_containerd.problems import UnavailableError
 from lazylayer_snapshotter_containerd.store import Snapshot
@@ -29,7 +29,7 @@ _CHECKS_AT_ONCE = 32
 
 
 class LayerFilesystem(Protocol):
-    """What we need of `lazylayer.filesystem.Filesystem`, whose methods explain themselves."""
+    """What we need of `lazylayer.mounts.filesystem.Filesystem`, whose methods explain themselves."""
 
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         """Mounts the layer that the labels name."""
@@ -88,9 +88,9 @@ class RemoteLayers:
                 return
             self._mounted.discard(snapshot.id)
             mountpoint = self._directories.upper(snapshot.id)
-            left = kernelmounts.mount_at(mountpoint)
+            left = mounttable.mount_at(mountpoint)
             if left is not None and left.kind != "erofs":
-                kernelmounts.unmount(mountpoint, force=True)
+                mountcalls.unmount(mountpoint, force=True)
             if left is None:
                 self._directories.ensure(snapshot.id)
             self._filesystem.mount(mountpoint, snapshot.labels, check=check)

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from loguru import logger
 
-from lazylayer import kernelmounts
 from lazylayer.errors import LazylayerError
+from lazylayer.linux import mountcalls
 from lazylayer_snapshotter_containerd.directories import mounts_below
 from lazylayer_snapshotter_containerd.remote import is_remote
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
@@ -50,7 +50,7 @@ def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
 
 def _unmount(mountpoint: str) -> None:
     try:
-        kernelmounts.unmount(mountpoint, force=True)
+        mountcalls.unmount(mountpoint, force=True)
     except OSError as error:
         logger.warning("{mountpoint}: left over and not unmounted: {error}", mountpoint=mountpoint, error=error)
 

@@ -14,10 +14,10 @@ from typing import Self
 import msgspec
 from loguru import logger
 
-from lazylayer.allocator import use_few_arenas
-from lazylayer.control import ControlServer, process_directory
 from lazylayer.errors import LazylayerError
-from lazylayer.filesystem import Filesystem
+from lazylayer.linux.malloc import use_few_arenas
+from lazylayer.mounts.control import ControlServer, process_directory
+from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
 from lazylayer_snapshotter_containerd.service import make_server

@@ -23,14 +23,14 @@ import msgspec
 from loguru import logger
 
 from lazylayer import hookimpl
-from lazylayer.control import process_directory
-from lazylayer.events import LayerState, StateEvent
-from lazylayer.mounting import VirtualDirectory, VirtualFile
-from lazylayer.oci import Digest
-from lazylayer.settings import Settings
+from lazylayer.api.events import LayerState, StateEvent
+from lazylayer.api.mounting import VirtualDirectory, VirtualFile
+from lazylayer.api.oci import Digest
+from lazylayer.api.settings import Settings
+from lazylayer.mounts.control import process_directory
 
 if TYPE_CHECKING:
-    from lazylayer.layer import Layer
+    from lazylayer.layers.layer import Layer
 
 __all__ = ["FAILURES", "STATE_DIRECTORY", "Options", "StateFile", "encode_state"]
 

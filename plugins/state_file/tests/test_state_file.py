@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from lazylayer.events import LayerState, StateEvent
-from lazylayer.oci import Digest, sha256_digest
-from lazylayer.settings import Settings
+from lazylayer.api.events import LayerState, StateEvent
+from lazylayer.api.oci import Digest, sha256_digest
+from lazylayer.api.settings import Settings
 from lazylayer_state_file import FAILURES, STATE_DIRECTORY, StateFile, encode_state
 
 DIGEST = sha256_digest(b"layer")
@@ -134,8 +134,8 @@ def test_a_run_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> 
     (tmp_path / "run").touch()
     script = (
         "import sys; from loguru import logger\n"
-        "from lazylayer.events import StateEvent\n"
-        "from lazylayer.settings import Settings\n"
+        "from lazylayer.api.events import StateEvent\n"
+        "from lazylayer.api.settings import Settings\n"
         "from lazylayer_state_file import StateFile\n"
         "logger.enable('lazylayer_state_file')\n"
         "plugin = StateFile()\n"

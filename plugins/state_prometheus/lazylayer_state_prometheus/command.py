@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from lazylayer.events import MountState
+    from lazylayer.api.events import MountState
 
 __all__ = ["metrics"]
 
@@ -27,7 +27,7 @@ def metrics(context: click.Context) -> None:
     from prometheus_client import CollectorRegistry, generate_latest
 
     from lazylayer.cli.program import load_settings
-    from lazylayer.control import processes
+    from lazylayer.mounts.control import processes
 
     run = Path(load_settings(context).run)
     registry = CollectorRegistry(auto_describe=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from lazylayer.events import LayerState
+from lazylayer.api.events import LayerState
 
 __all__ = ["Sums", "layer_families", "sum_families"]
 

@@ -14,20 +14,20 @@ import msgspec
 from loguru import logger
 
 from lazylayer import hookimpl
-from lazylayer.errors import ConfigurationError
-from lazylayer.events import LayerState, StateEvent
-from lazylayer.mounting import VirtualDirectory
-from lazylayer.settings import Settings
+from lazylayer.api.events import LayerState, StateEvent
+from lazylayer.api.mounting import VirtualDirectory
+from lazylayer.api.settings import Settings
+from lazylayer_state_prometheus.addresses import parse_address
 
 if TYPE_CHECKING:
     import click
     from prometheus_client.core import Metric
 
-    from lazylayer.layer import Layer
+    from lazylayer.layers.layer import Layer
     from lazylayer_state_prometheus.families import Sums
     from lazylayer_state_prometheus.server import MetricsServer
 
-__all__ = ["NAME", "Options", "StatePrometheus", "parse_address"]
+__all__ = ["NAME", "Options", "StatePrometheus"]
 
 NAME = "state_prometheus"
 
@@ -152,14 +152,3 @@ class StatePrometheus:
         if self._closed is None:
             self._closed = Sums()
         return self._closed
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT` or `[ADDRESS]:PORT`. Raises ConfigurationError."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        key = "plugin.state_prometheus.address"
-        message = f"{key}: {address!r} is neither HOST:PORT nor the absolute path of a socket"
-        raise ConfigurationError(message, key=key)
-    return host, int(port)

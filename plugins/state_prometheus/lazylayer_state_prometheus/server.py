@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from lazylayer_state_prometheus.plugin import parse_address
+from lazylayer_state_prometheus.addresses import parse_address
 
 __all__ = ["MetricsServer"]
 

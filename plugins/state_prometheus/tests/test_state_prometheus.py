@@ -19,10 +19,10 @@ import pytest
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
+from lazylayer.api.events import LayerState, StateEvent
+from lazylayer.api.oci import Digest, sha256_digest
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer.events import LayerState, StateEvent
-from lazylayer.oci import Digest, sha256_digest
-from lazylayer.settings import Settings
 from lazylayer_state_prometheus import StatePrometheus
 from servers.process import free_port
 

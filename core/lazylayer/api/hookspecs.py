@@ -1,0 +1,449 @@
+"""Every hook that a plugin may implement, in life-cycle order: the contract between core and plugins.
+
+A plugin is what an entry point of the group `lazylayer.plugins` leads to: a module with functions,
+or a class, of which one instance is made per program, with methods, named after the hooks below and
+marked with `lazylayer.hookimpl`. A class has a place to keep options. An implementation may leave
+out arguments that it does not need.
+
+How the answers are taken:
+
+- *first result*: plugins are asked in configured order, and the first answer that is not None is
+  used. None means "not mine". The answer is an object with few methods; the core calls those, not
+  the hook, while files are read.
+- *all*: every plugin is called, in the same order, each by itself.
+
+The configured order is that of `plugins.enabled`, else the order of names. Wrappers
+(`hookimpl(wrapper=True)`) are for first-result hooks only.
+Hooks run when something is opened or changes, never on a read. Unless a hook says otherwise it may
+be called from any thread, and from several at once. An exception that is not a `LazylayerError`
+becomes a `PluginError` that names plugin, version and hook; a `LazylayerError` goes up as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:
+    import click
+
+    from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
+    from lazylayer.api.cache import Cache, CachePurpose
+    from lazylayer.api.credentials import Credentials, Keychain
+    from lazylayer.api.events import StateEvent
+    from lazylayer.api.layers import LayerContents, PrefetchPlan
+    from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions, VirtualDirectory
+    from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
+    from lazylayer.api.settings import Settings
+    from lazylayer.api.sources import BlobSource
+    from lazylayer.fetching.blob import Blob
+    from lazylayer.layers.companions import Companions
+    from lazylayer.layers.image import Image
+    from lazylayer.layers.layer import Layer
+
+hookspec = HookspecMarker("lazylayer")
+
+# --- start-up ------------------------------------------------------------------------------------
+
+
+@hookspec(historic=True)
+def lazylayer_configure(settings: Settings) -> None:
+    """Take your options; called once, before every other hook.
+
+    All plugins are called. A plugin that is registered later is called then.
+
+    :param settings: the settings of the whole program;
+        `settings.plugin_options("NAME", OptionsStruct)` returns the table `[plugin.NAME]` as a
+        frozen msgspec struct of yours, checked, with your defaults.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_configure(self, settings):
+            self.options = settings.plugin_options("my_cache", Options)
+
+    Threading and errors: called from the main thread. Raise `SkipPlugin` to be left out of this
+    run, with the reason. Open nothing yet that costs time; wait for the hook that needs it.
+    """
+
+
+@hookspec
+def lazylayer_add_commands(cli: click.Group) -> None:
+    """Add commands to the command line; called when it looks for a command that is not the core's.
+
+    All plugins are called, before `lazylayer_configure`, or without it, as for `--help`.
+
+    :param cli: a group; add commands with `cli.add_command` or `@cli.command()`. A name that the
+        core or a plugin that is asked earlier has taken is left out, with a warning.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_add_commands(cli):
+            @cli.command("hello")
+            @lazylayer.cli.pass_program
+            def hello(program):
+                click.echo(f"hello from below {program.settings.root}")
+
+    Threading and errors: called from the main thread, also for `--help`: import what a command
+    needs inside the command, and look at options there. A plugin that fails here loses its commands
+    and nothing else.
+    """
+
+
+@hookspec
+def lazylayer_warm_up(frontend: str) -> None:
+    """Get ready for mounts to come; called once in a daemon, when it serves already.
+
+    All plugins are called, each by itself. Nobody may rely on it: commands that end soon do not call it.
+
+    :param frontend: the frontend that mounts will be made with; empty if none works here.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_warm_up(self):
+            self.client = heavy_library.connect()
+
+    Threading and errors: called from the main thread, while other threads may call other hooks: the
+    daemon is said to be ready when you return. Ask nothing of the network. An error is logged.
+    """
+
+
+# --- finding images and their bytes, and understanding layers ------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_resolve_image(reference: Reference, platform: Platform, keychain: Keychain) -> ResolvedImage | None:
+    """Find the manifest and config that `reference` names, for one platform.
+
+    Stops at the first result that is not None; None means that this kind of reference is not yours
+    (look at `reference.scheme`, which is empty for a registry).
+
+    :param reference: the image, as the user named it.
+    :param platform: which manifest of an index to choose (`lazylayer.api.oci.choose_manifest`).
+    :param keychain: `keychain(host)` returns credentials for a host, or None.
+    :returns: the image; manifest and config were checked against their digests.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_resolve_image(reference, platform, keychain):
+            return read_shelf(reference.repository, platform) if reference.scheme == "shelf" else None
+
+    Threading and errors: raise NotFoundError, AuthenticationError, UnavailableError or FormatError.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor, keychain: Keychain) -> BlobSource | None:
+    """Give random access to the bytes of one blob of an image.
+
+    Stops at the first result that is not None; None means that this kind of reference is not yours.
+
+    :param reference: the image that the blob belongs to.
+    :param descriptor: the blob. Its `size` may be 0 where a caller knows only the digest (labels
+        carry no size); then the source finds it out.
+    :param keychain: `keychain(host)` returns credentials for a host, or None. It may be kept and
+        called again in the middle of a mount's life.
+    :returns: the source, ready to `fetch`. The core closes it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_resolve_blob(reference, descriptor, keychain):
+            return ShelfBlob(reference.repository, descriptor) if reference.scheme == "shelf" else None
+
+    Threading and errors: raise NotFoundError, AuthenticationError or UnavailableError.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_get_credentials(host: str, reference: Reference) -> Credentials | None:
+    """Say how to authenticate to a registry host.
+
+    Stops at the first result that is not None; None means that you know nothing of this host. An
+    error ends the search: a request is never sent anonymously because a keychain was broken.
+
+    :param host: the registry as in the reference, `name[:port]`, with `docker.io` for Docker Hub.
+    :param reference: the image that it is about.
+    :returns: credentials for exactly this host.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_get_credentials(host, reference):
+            password = vault.get(host)
+            return Credentials(username="robot", password=password, source="vault") if password else None
+
+    Threading and errors: asked once per resolve, and again after a refusal in the middle of a
+    mount's life; answer from fresh data then. Never log a secret.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
+    """Open the cache that the configuration names.
+
+    Stops at the first result that is not None; None means that `kind` is not yours.
+
+    :param kind: the name of the cache plugin that is wanted, as in `[cache] chunks = "cache_dir"`.
+    :param purpose: `chunks` (verified, uncompressed) or `ranges` (compressed, from the registry).
+        Both may be wanted, each is opened once; keep them apart.
+    :returns: a cache (`lazylayer.api.cache.Cache`), shared by all layers. The core closes it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_open_cache(self, kind, purpose):
+            return MyCache(self.options.max_bytes) if kind == "my_cache" else None
+
+    Threading and errors: an error here ends the start-up; afterwards a cache never fails a read.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_open_layer(
+    blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions
+) -> LayerContents | None:
+    """Read a layer's table of contents and verify it.
+
+    Stops at the first result that is not None; None means that the layer is not in your format
+    (there is no footer of yours, say).
+
+    :param blob: random access to the layer's bytes; `blob.read(offset, size)`. Read the tail once,
+        large enough that the table of contents is usually in it: every read may be a round trip.
+    :param descriptor: the layer, with its annotations.
+    :param verify: whether the table of contents must match the digest that an annotation promises.
+        When it is True and there is no such annotation, raise VerificationError.
+    :param companions: what the layer keeps outside of it, in images beside its own;
+        `companions.read_layer(suffix, annotations, max_size)`. Asks nobody before it is called.
+    :returns: the tree, the chunk map and how to inflate a member.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_open_layer(blob, descriptor, verify):
+            footer = blob.read(blob.size - FOOTER_SIZE, FOOTER_SIZE)
+            return read_contents(blob, footer, descriptor, verify) if footer.startswith(MAGIC) else None
+
+    Threading and errors: raise FormatError or VerificationError for a layer that is in your format
+    and is bad; the mount is then refused. Believe no size before you bounded it.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_plan_prefetch(layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+    """Say which bytes of a layer to fetch before its first use.
+
+    Stops at the first result that is not None; None leaves the decision to the next policy.
+
+    :param layer: the opened layer: `layer.contents` (tree, chunks), `layer.blob.size`.
+    :param labels: the labels of the mount, which may carry wishes; empty for a mount by hand.
+    :returns: the plan; one without ranges prefetches nothing.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_plan_prefetch(layer, labels):
+            return PrefetchPlan((ByteRange(0, min(layer.blob.size, 1 << 20)),), "the first MiB")
+
+    Threading and errors: called once per layer. An error is reported, and nothing is prefetched.
+    """
+
+
+@hookspec
+def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
+    """Fetch files of an image before its first use, as far as the image as a whole says which.
+
+    All plugins are called, each by itself, once after an image's layers were opened for new mounts;
+    what belongs to one layer is the matter of `lazylayer_plan_prefetch`.
+
+    :param image: the image, all its layers open: `image.resolved.config`, `image.find(path)`,
+        `image.names(path)`, `image.fetch(files)`, `layer.watch_programs`. It is closed when you return:
+        files can be found from then on too, and fetched as long as their layers stay open.
+    :param labels: the labels of the first mount; empty for a mount by hand.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_prefetch_image(image):
+            found = image.find(b"/etc/os-release")
+            image.fetch([found] if found else [])
+
+    Threading and errors: called from a thread of its own, for which no mount waits. An error is logged.
+    """
+
+
+# --- showing trees --------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_probe_frontend(frontend: str) -> str | None:
+    """Say whether your frontend works on this machine; asked before `frontend = "auto"` chooses.
+
+    Stops at the first result that is not None; None means that `frontend` is not your name.
+
+    :param frontend: the name of a frontend plugin.
+    :returns: an empty string if it works here, else the reason why not and what would help.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_probe_frontend(frontend):
+            if frontend == "frontend_mine":
+                return "" if os.access("/dev/mine", os.W_OK) else "there is no /dev/mine; load its module"
+
+    Threading and errors: must not mount anything that stays, nor take longer than a second.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_mount_tree(tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
+    """Show a tree at a mountpoint, read-only.
+
+    Stops at the first result that is not None; None means that `options.frontend` is not your name.
+
+    :param tree: what to show (`lazylayer.api.mounting.MountableTree`).
+    :param mountpoint: an existing directory, as an absolute path.
+    :param options: how to mount.
+    :returns: the mount, which answers by the time it is returned.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_mount_tree(tree, mountpoint, options):
+            return MyMount(tree, mountpoint) if options.frontend == "frontend_mine" else None
+
+    Threading and errors: raise MountError, which says why and what would help. Serve from threads
+    of your own: the caller goes on. Never fork.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_remove_mount(mount: KernelMount) -> bool | None:
+    """Take away a mount of yours that nobody serves any more, and all that was kept for its next process.
+
+    Stops at the first result that is not None; None means that such a mount is not yours.
+
+    :param mount: what lies on top at its mountpoint (`lazylayer.linux.mountcalls.KernelMount`).
+    :returns: True when it is gone; who waits for a read of it gets an error.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_remove_mount(mount):
+            if mount.kind == "fuse.mine":
+                mountcalls.unmount(os.fsdecode(mount.mountpoint), force=True)
+                return True
+
+    Threading and errors: the process that made the mount has died. Do not look into the mount. Raise MountError.
+    """
+
+
+@hookspec
+def lazylayer_add_virtual_entries(layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+    """Add hidden directories to the root of a layer's mount.
+
+    All plugins are called, when a layer is opened; the answers are put together.
+
+    :param layer: the layer; `layer.state()` says how much of it is here.
+    :returns: directories by name, or None for none. They can be looked up, but are not listed.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_add_virtual_entries(layer):
+            readme = VirtualFile(0o444, lambda: b"served lazily\\n")
+            return {b".lazy": VirtualDirectory(0o555, {b"README": readme})}
+
+    Threading and errors: a file's `content` is called from a frontend's threads each time the file
+    is opened; keep it cheap.
+    """
+
+
+@hookspec
+def lazylayer_report_state(event: StateEvent) -> None:
+    """Hear what happened: mounted, fetched, failed, and so on.
+
+    All plugins are called, each by itself: one that fails is logged and disturbs nobody.
+
+    :param event: what happened (`lazylayer.api.events.StateEvent`).
+
+    Example::
+
+        @hookimpl
+        def lazylayer_report_state(event):
+            if event.kind == "failed":
+                pager.send(event.error)
+
+    Threading and errors: called from the thread in which it happened; return soon, since a mount or
+    a failed read waits for you. Never called for a read that went well.
+    """
+
+
+# --- building images ------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def lazylayer_build_layer(
+    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
+) -> BuiltLayer | None:
+    """Build a layer of your format from a plain tar archive.
+
+    Stops at the first result that is not None; None means that `format` is not yours.
+
+    :param format: the name of the format that is wanted, `estargz` for one.
+    :param source: the plain tar archive, read once from start to end.
+    :param destination: where the layer goes, written once from start to end.
+    :param options: how to build it.
+    :returns: the layer's descriptor, with the annotations that its readers need, and its diff ID.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_build_layer(format, source, destination, options):
+            return write_layer(source, destination, options) if format == "mine" else None
+
+    Threading and errors: raise BuildError for an archive that cannot be represented, naming the
+    entry; FormatError for one that is broken. The same input and options give the same bytes.
+    """
+
+
+@hookspec(firstresult=True)
+def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore | None:
+    """Open the place that `reference` names for writing an image to it.
+
+    Stops at the first result that is not None; None means that this kind of reference is not yours.
+
+    :param reference: the image to be written.
+    :param keychain: `keychain(host)` returns credentials for a host, or None.
+    :returns: the store. The core closes it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_open_store(reference, keychain):
+            return Shelf(reference.repository) if reference.scheme == "shelf" else None
+
+    Threading and errors: raise BuildError or ResolveError, which say what stands in the way.
+    """
+
+
+@hookspec
+def lazylayer_close() -> None:
+    """Give back what you hold: threads, sockets, files; the program ends its use of you.
+
+    All plugins are called, when the program closes, each by itself.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_close(self):
+            self.thread.stop()
+
+    Threading and errors: called from the main thread, once, after all mounts and caches are
+    closed; other hooks are not called afterwards. Return within seconds. An error is logged.
+    """

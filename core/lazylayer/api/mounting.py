@@ -1,0 +1,118 @@
+"""What stands between the core and a frontend: the tree to show, and the mount that shows it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from lazylayer.api.tree import Entry, Tree
+
+__all__ = ["MountOptions", "MountableTree", "MountedTree", "VirtualDirectory", "VirtualFile"]
+
+
+class VirtualFile(msgspec.Struct, frozen=True):
+    """A file whose content is made when it is opened. `mode` holds permission bits only."""
+
+    mode: int
+    content: Callable[[], bytes]
+
+
+class VirtualDirectory(msgspec.Struct, frozen=True):
+    """A directory, owned by root, that can be looked up in a mount's root but is not listed there."""
+
+    mode: int
+    files: Mapping[bytes, VirtualFile]
+
+
+class MountableTree(Protocol):
+    """What a frontend shows. The tree never changes; all methods may be called from any thread."""
+
+    @property
+    def tree(self) -> Tree:
+        """The entries. A directory marked `opaque` is shown with the xattr `trusted.overlay.opaque`
+        = `y`, listed first; a `whiteout` as a character device 0/0."""
+
+    @property
+    def source(self) -> str:
+        """What is mounted, for the device column of /proc/self/mounts: one word, no secrets."""
+
+    @property
+    def identity(self) -> str:
+        """Names the tree: what has the same identity is the same tree, today and on any machine.
+
+        Empty where that is not known. A frontend may keep what it made of the tree under this name.
+        """
+
+    @property
+    def virtual(self) -> Mapping[bytes, VirtualDirectory]:
+        """Hidden directories of the root by name. A frontend that cannot show them leaves them out."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all data are here, so that reading them asks nothing of the network. Once true, it stays so;
+        `lazylayer_report_state` hears of it as `completed`."""
+
+    def read(self, entry: Entry, offset: int, size: int) -> bytes:
+        """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.
+
+        Raises LazylayerError, which a frontend answers with EIO; it has been reported by then.
+        """
+
+
+class MountOptions(msgspec.Struct, frozen=True):
+    """How to mount.
+
+    `frontend` is the name of the frontend wanted. `options` are the frontend's own, from
+    `[plugin.<name>]`, already applied by it; they are not repeated here.
+    """
+
+    frontend: str
+    allow_other: bool = True
+    debug: bool = False
+
+
+class MountedTree(ABC):
+    """A mount that a frontend made and serves."""
+
+    frontend: str
+    mountpoint: str
+    needs_tree: bool = True
+    """Whether what is read comes from the tree; False for a mount that has all of it elsewhere by now."""
+
+    @abstractmethod
+    def unmount(self, *, force: bool = False) -> None:
+        """Unmounts and stops serving. Idempotent.
+
+        With `force`, readers in flight get errors and the mount goes at once even if it is in use;
+        without, a mount in use raises MountError and stays.
+        """
+
+    def leave(self) -> bool:
+        """Leaves the mount to be taken up by the next process that mounts the same tree there.
+
+        Returns whether that is possible; if not, nothing has happened. Who reads a mount that was
+        left waits for that process. The last one must end soon.
+        """
+        return False
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the mount is gone, by `unmount` or by somebody's umount(8).
+
+        Returns whether it is; `timeout` in seconds, None for ever.
+        """
+
+
+class KernelMount(msgspec.Struct, frozen=True):
+    """One line of /proc/self/mountinfo."""
+
+    mount_id: int
+    device: str
+    """`major:minor` of the mounted file system; unique among those that are mounted now."""
+    mountpoint: bytes
+    kind: str
+    """The type of the file system, `fuse.lazylayer` for one."""
+    source: bytes

@@ -1,0 +1,171 @@
+"""A layer's metadata tree, and the merge of several layers into one.
+
+A tree is made of `Entry` objects, one per inode: names live in the directory that holds them, so a
+hard link is one entry under two names. `TreeBuilder` makes a tree from a layer's list of paths and
+applies the rules of the OCI image specification (whiteouts, opaque directories) and of tar (later
+entries replace earlier ones, missing parents are made). Once finished a tree never changes and may
+be read from any thread.
+
+Paths and names are bytes, as in the kernel. A path from an archive is cleaned against the root, so
+it cannot name anything outside the tree.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+import msgspec
+
+__all__ = [
+    "LANDMARKS",
+    "NO_PREFETCH_LANDMARK",
+    "OPAQUE_MARKER",
+    "OPAQUE_XATTR",
+    "PREFETCH_LANDMARK",
+    "WHITEOUT_PREFIX",
+    "Entry",
+    "Tree",
+    "clean_path",
+]
+
+PREFETCH_LANDMARK = b".prefetch.landmark"
+NO_PREFETCH_LANDMARK = b".no.prefetch.landmark"
+LANDMARKS = (PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK)
+"""Files in a layer's root that mark the end of what is prefetched; they are not shown."""
+
+OPAQUE_XATTR = b"trusted.overlay.opaque"
+"""What overlayfs looks for on a directory that hides the lower layers' directory; its value is `y`."""
+
+WHITEOUT_PREFIX = b".wh."
+"""In an archive, a file with this in front of its name hides that name of the lower layers."""
+OPAQUE_MARKER = b".wh..wh..opq"
+"""In an archive, a file of this name hides everything that the lower layers have in its directory."""
+
+_SUSPECT_STARTS = (b"", b".", b"/")
+_S_IFMT = 0o170000
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One inode of a tree.
+
+    `mode` is the full `st_mode`; `mtime` is in nanoseconds since 1970; `rdev` as `os.makedev` makes
+    it. `size` is the file's size in bytes, or a symlink's length. The file's data are the chunks
+    `first_chunk` to `first_chunk + chunk_count - 1` of the chunk table of its layer, which is
+    number `layer` in a merged tree.
+    """
+
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime: int = 0
+    rdev: int = 0
+    target: bytes = b""
+    """Where a symlink points."""
+    xattrs: dict[bytes, bytes] | None = None
+    children: dict[bytes, Entry] | None = None
+    """A directory's entries by name, sorted by name; None for everything else."""
+    first_chunk: int = 0
+    chunk_count: int = 0
+    nlink: int = 1
+    ino: int = 0
+    """Unique in its tree, from 1 (the root) on, and the same each time the tree is made."""
+    layer: int = 0
+    opaque: bool = False
+    """A directory that hides what the directory of the same name in lower layers holds."""
+    replacing: bool = False
+    """An opaque directory that hides that directory's attributes too: its layer has a whiteout of it."""
+    whiteout: bool = False
+    """Shown as a character device 0/0: overlayfs hides the name of lower layers."""
+    implicit: bool = False
+    """A directory that no entry described; it was made because something lies in it."""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return self.children is not None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a regular file."""
+        return self.mode & _S_IFMT == stat.S_IFREG
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether this is a symbolic link."""
+        return self.mode & _S_IFMT == stat.S_IFLNK
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """A finished tree: its root directory, and how many inodes it has."""
+
+    root: Entry
+    inodes: int
+    prefetch_landmark: Entry | None = None
+    """The entry of `.prefetch.landmark`, where the layer has one."""
+    no_prefetch: bool = False
+    """Whether the layer has `.no.prefetch.landmark`."""
+
+    def lookup(self, path: bytes) -> Entry | None:
+        """The entry at `path` (cleaned against the root), symlinks not followed, or None."""
+        entry: Entry | None = self.root
+        for name in clean_path(path).split(b"/"):
+            if not name:
+                continue
+            if entry is None or entry.children is None:
+                return None
+            entry = entry.children.get(name)
+        return entry
+
+    def walk(self) -> Iterator[tuple[bytes, Entry]]:
+        """Every path with its entry, parents before children, siblings by name; the root is `b""`."""
+        stack: list[tuple[bytes, Entry]] = [(b"", self.root)]
+        while stack:
+            path, entry = stack.pop()
+            yield path, entry
+            if entry.children:
+                prefix = path + b"/" if path else b""
+                stack.extend((prefix + name, entry.children[name]) for name in reversed(entry.children))
+
+
+def clean_path(path: bytes) -> bytes:
+    """`path` relative to the root, without empty, `.` and `..` parts; `..` never leaves the root."""
+    if path[-1:] == b"/":
+        path = path.rstrip(b"/")
+    if path[:1] not in _SUSPECT_STARTS and b"/." not in path and b"//" not in path:
+        return path
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            if parts:
+                parts.pop()
+        elif part and part != b".":
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def new_directory() -> Entry:
+    return Entry(mode=stat.S_IFDIR | 0o755, children={}, implicit=True)
+
+
+def number_inodes(root: Entry) -> int:
+    """Gives every inode its number and link count; returns how many there are."""
+    number = 0
+    stack = [root]
+    while stack:
+        entry = stack.pop()
+        if entry.ino:
+            entry.nlink += 1
+            continue
+        number += 1
+        entry.ino = number
+        entry.nlink = 1
+        if entry.children:
+            below = list(entry.children.values())
+            below.reverse()
+            entry.nlink = 2 + sum([child.children is not None for child in below])
+            stack += below
+        elif entry.children is not None:
+            entry.nlink = 2
+    return number

@@ -1,0 +1,205 @@
+"""Build the tree of a layer from the entries of its table of contents, in any order."""
+
+from __future__ import annotations
+
+import stat
+from typing import NoReturn
+
+from lazylayer.api.tree import (
+    LANDMARKS,
+    NO_PREFETCH_LANDMARK,
+    OPAQUE_MARKER,
+    PREFETCH_LANDMARK,
+    WHITEOUT_PREFIX,
+    Entry,
+    Tree,
+    clean_path,
+    new_directory,
+    number_inodes,
+)
+from lazylayer.errors import FormatError
+
+__all__ = ["TreeBuilder"]
+
+_MAX_NAME = 255
+
+
+_MAX_PATH = 16 * 1024
+
+
+_MAX_IMPLICIT_DIRECTORIES = 1_000_000
+
+
+class _PendingLink(Entry, gc=False):
+    """Stands for a hard link until what it leads to, `target`, is known."""
+
+    followed: bool = False
+    resolved: Entry | None = None
+
+
+class TreeBuilder:
+    """Makes a `Tree` from entries in archive order. Used by one thread, once.
+
+    Time and memory are linear in what is added, whatever an archive says: a link chain is followed
+    once, and an archive that makes us invent too many parent directories is refused.
+
+    A hard link whose target is not there yet stands in the tree as a placeholder, so that whatever
+    replaces it or lies below it is treated as for any other file.
+    """
+
+    def __init__(self) -> None:
+        self._root = new_directory()
+        self._implicit = 0
+        # Archives list a directory's entries together, so the last directory is nearly always the next.
+        self._head: bytes = b""
+        self._siblings = _children(self._root)
+        self._pending_links: list[tuple[bytes, _PendingLink]] = []
+
+    def add(self, path: bytes, entry: Entry) -> None:
+        """Puts `entry` at `path`; a later entry replaces an earlier one at the same path.
+
+        A directory that replaces a directory keeps its children. Raises FormatError for names that
+        no file system could show, and for a parent that is not a directory.
+        """
+        path = clean_path(path)
+        if not path:
+            if entry.children is None:
+                raise FormatError("the root of the tree is not a directory")
+            _describe(self._root, entry)
+            return
+        head, _, name = path.rpartition(b"/")
+        if len(name) > _MAX_NAME or b"\0" in name:
+            _refuse_name(path, name)
+        siblings = self._siblings if head == self._head else self._enter(head)
+        known = siblings.get(name)
+        if known is not None and known.children is not None:
+            if entry.children is not None:
+                _describe(known, entry)
+                return
+            # The remembered directory may be this one, or lie in it.
+            self._head, self._siblings = b"", _children(self._root)
+        siblings[name] = entry
+
+    def link(self, path: bytes, target: bytes) -> None:
+        """Makes `path` a second name of `target`, which may be added later, or be a link itself."""
+        path, target = clean_path(path), clean_path(target)
+        known = self._find(target)
+        if isinstance(known, _PendingLink):
+            target = known.target
+        elif known is not None and known.children is None:
+            self.add(path, known)
+            return
+        placeholder = _PendingLink(mode=0, target=target)
+        self.add(path, placeholder)
+        self._pending_links.append((path, placeholder))
+
+    def finish(self) -> Tree:
+        """The finished tree. Raises FormatError for hard links that lead nowhere or to directories."""
+        self._resolve_links()
+        children = _children(self._root)
+        prefetch = children.get(PREFETCH_LANDMARK)
+        no_prefetch = NO_PREFETCH_LANDMARK in children
+        for landmark in LANDMARKS:
+            children.pop(landmark, None)
+        _apply_whiteouts(self._root)
+        inodes = number_inodes(self._root)
+        return Tree(self._root, inodes, prefetch if prefetch and prefetch.is_file else None, no_prefetch)
+
+    def _enter(self, path: bytes) -> dict[bytes, Entry]:
+        """The entries of the directory at `path`, which is made, with its parents, if it is not there."""
+        if len(path) > _MAX_PATH:
+            raise FormatError(f"a path of {len(path)} bytes is longer than {_MAX_PATH}: {path[:80]!r}…")
+        children = _children(self._root)
+        for name in path.split(b"/") if path else ():
+            child = children.get(name)
+            if child is None:
+                child = children[name] = self._new_implicit_directory(path, name)
+            elif child.children is None:
+                raise FormatError(f"{path!r}: {name!r} is not a directory")
+            children = _children(child)
+        self._head, self._siblings = path, children
+        return children
+
+    def _new_implicit_directory(self, path: bytes, name: bytes) -> Entry:
+        if len(name) > _MAX_NAME or b"\0" in name:
+            _refuse_name(path, name)
+        self._implicit += 1
+        if self._implicit > _MAX_IMPLICIT_DIRECTORIES:
+            raise FormatError(f"more than {_MAX_IMPLICIT_DIRECTORIES} directories have no entry of their own")
+        return new_directory()
+
+    def _find(self, path: bytes) -> Entry | None:
+        head, _, name = path.rpartition(b"/")
+        if head == self._head:
+            return self._siblings.get(name)
+        entry: Entry | None = self._root
+        for part in path.split(b"/"):
+            if entry is None or entry.children is None:
+                return None
+            entry = entry.children.get(part)
+        return entry
+
+    def _resolve_links(self) -> None:
+        for path, placeholder in self._pending_links:
+            if self._find(path) is placeholder:
+                self.add(path, self._target_of(path, placeholder))
+        self._pending_links.clear()
+
+    def _target_of(self, path: bytes, placeholder: _PendingLink) -> Entry:
+        chain: list[_PendingLink] = []
+        entry: Entry | None = placeholder
+        while isinstance(entry, _PendingLink) and entry.resolved is None:
+            if entry.followed:
+                raise FormatError(f"hard link {path!r} leads back to itself")
+            entry.followed = True
+            chain.append(entry)
+            entry = self._find(entry.target)
+        if isinstance(entry, _PendingLink):
+            entry = entry.resolved
+        target = chain[-1].target if chain else placeholder.target
+        if entry is None:
+            raise FormatError(f"hard link {path!r} leads to {target!r}, which is not in the layer")
+        if entry.children is not None:
+            raise FormatError(f"hard link {path!r} leads to the directory {target!r}")
+        for link in chain:
+            link.resolved = entry
+        return entry
+
+
+def _children(directory: Entry) -> dict[bytes, Entry]:
+    assert directory.children is not None
+    return directory.children
+
+
+def _describe(directory: Entry, entry: Entry) -> None:
+    """Gives an existing directory the attributes of a new entry for it; its children stay."""
+    directory.mode, directory.uid, directory.gid = entry.mode, entry.uid, entry.gid
+    directory.mtime, directory.xattrs, directory.implicit = entry.mtime, entry.xattrs, False
+
+
+def _refuse_name(path: bytes, name: bytes) -> NoReturn:
+    if b"\0" in name:
+        raise FormatError(f"a name holds a NUL byte: {path[:80]!r}")
+    raise FormatError(f"a name of {len(name)} bytes is longer than {_MAX_NAME}: {name[:80]!r}…")
+
+
+def _apply_whiteouts(root: Entry) -> None:
+    """Turns `.wh.` names into whiteout entries and opaque marks, and sorts every directory."""
+    stack = [root]
+    while stack:
+        directory = stack.pop()
+        children = directory.children
+        assert children is not None
+        for name in [name for name in children if name.startswith(WHITEOUT_PREFIX)]:
+            mark = children.pop(name)
+            if name == OPAQUE_MARKER:
+                directory.opaque = True
+            elif not name.startswith(WHITEOUT_PREFIX + WHITEOUT_PREFIX) and len(name) > len(WHITEOUT_PREFIX):
+                sibling = children.get(name[len(WHITEOUT_PREFIX) :])
+                if sibling is None:
+                    children[name[len(WHITEOUT_PREFIX) :]] = Entry(mode=stat.S_IFCHR, mtime=mark.mtime, whiteout=True)
+                elif sibling.children is not None:
+                    # The layer's own directory stays, but nothing of the layers below shows in it.
+                    sibling.opaque = sibling.replacing = True
+        directory.children = {name: children[name] for name in sorted(children)}
+        stack.extend(child for child in children.values() if child.children is not None)

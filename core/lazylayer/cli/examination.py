@@ -1,0 +1,138 @@
+"""What this machine can do for lazylayer, and what to change: the findings behind `lazylayer doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from lazylayer.api.settings import Settings
+from lazylayer.errors import LazylayerError
+from lazylayer.plugin.registry import Plugins
+
+__all__ = ["Finding", "Verdict", "examine"]
+
+Verdict = Literal["ok", "note", "problem"]
+
+_MOUNT_HOOK = "lazylayer_mount_tree"
+_LITTLE_SPACE = 1024**3
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at.
+
+    A `note` could be better and stops nothing; a `problem` stops something. `remedy` says what to do
+    about it, where the text does not.
+    """
+
+    topic: str
+    verdict: Verdict
+    text: str
+    remedy: str = ""
+
+
+def examine(settings: Settings, plugins: Plugins) -> list[Finding]:
+    """Looks at the machine, the plugins and the directories. Frontends may make a trial mount, which goes at once."""
+    return [
+        _machine(),
+        *_plugins(plugins),
+        *_frontends(settings, plugins),
+        *_caches(settings, plugins),
+        _directory("root", settings.root),
+        _directory("run", settings.run),
+        _overlayfs(),
+        _inflater(),
+    ]
+
+
+def _machine() -> Finding:
+    user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Finding("machine", "ok", f"Linux {platform.release()} on {platform.machine()}, Python {python}, as {user}")
+
+
+def _plugins(plugins: Plugins) -> Iterator[Finding]:
+    for record in plugins.records:
+        if record.status == "error":
+            yield Finding(f"plugin {record.name}", "problem", record.reason)
+        elif record.status == "skipped":
+            yield Finding(f"plugin {record.name}", "note", record.reason)
+
+
+def _frontends(settings: Settings, plugins: Plugins) -> Iterator[Finding]:
+    usable = []
+    hooks = plugins.hooks()
+    for record in plugins.records:
+        if record.status != "ok" or _MOUNT_HOOK not in record.hooks:
+            continue
+        try:
+            reason = hooks.probe_frontend(record.name)
+        except LazylayerError as error:
+            reason = str(error)
+        if reason:
+            yield Finding(f"frontend {record.name}", "note", reason)
+        else:
+            usable.append(record.name)
+            yield Finding(f"frontend {record.name}", "ok", "works here")
+    yield _choice(settings, usable)
+
+
+def _choice(settings: Settings, usable: list[str]) -> Finding:
+    wanted = settings.mount.frontend
+    candidates = settings.mount.prefer if wanted == "auto" else (wanted,)
+    chosen = next((name for name in candidates if name in usable), "")
+    if chosen:
+        return Finding("mounting", "ok", f'mounts are made with {chosen} (mount.frontend = "{wanted}")')
+    remedy = "change what the frontends say above"
+    if usable:
+        remedy = f'set mount.frontend = "{usable[0]}"'
+    return Finding("mounting", "problem", f'mount.frontend = "{wanted}": nothing that it allows works here', remedy)
+
+
+def _caches(settings: Settings, plugins: Plugins) -> Iterator[Finding]:
+    for purpose, name in (("chunks", settings.cache.chunks), ("ranges", settings.cache.ranges)):
+        record = plugins.record(name)
+        if record is None or record.status != "ok":
+            reason = "is not installed" if record is None else f"is {record.status}: {record.reason}"
+            yield Finding(
+                f"cache for {purpose}", "problem", f"{name} {reason}", f"set cache.{purpose} to another plugin"
+            )
+        else:
+            yield Finding(f"cache for {purpose}", "ok", name)
+
+
+def _directory(key: str, path: str) -> Finding:
+    topic = f"directory {key}"
+    there = Path(path)
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
+        return Finding(topic, "problem", f"{path} cannot be written", f"set {key} to a directory of yours")
+    free = shutil.disk_usage(there).free
+    text = f"{path}, {free / 1e9:.1f} GB free"
+    if key == "root" and free < _LITTLE_SPACE:
+        return Finding(topic, "note", text, "little room for caches on disk; free some, or set root elsewhere")
+    return Finding(topic, "ok", text)
+
+
+def _overlayfs() -> Finding:
+    try:
+        known = "\toverlay\n" in Path("/proc/filesystems").read_text()
+    except OSError as error:
+        return Finding("overlayfs", "note", f"unknown: {error}")
+    if known:
+        return Finding("overlayfs", "ok", "containers can be put on top of layers")
+    return Finding("overlayfs", "note", "the kernel has none loaded; containers need it", "modprobe overlay")
+
+
+def _inflater() -> Finding:
+    if find_spec("isal") is None:
+        return Finding("inflating", "note", "with zlib, at half the speed that isal has", "pip install isal")
+    return Finding("inflating", "ok", "with isal")

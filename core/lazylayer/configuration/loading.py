@@ -1,0 +1,284 @@
+"""Loads the configuration: files, environment and command line become one `Settings`.
+
+The layers, each stronger than the ones before it:
+
+1. the defaults in `lazylayer.api.settings`;
+2. `/etc/lazylayer/lazylayer.toml`, or the file that `--config` names, which must exist then;
+3. `conf.d/*.toml` beside it, by name;
+4. the environment: `LAZYLAYER_CACHE__CHUNKS` is `cache.chunks`;
+5. `--set cache.chunks=cache_dir`.
+
+Tables are merged key by key; lists and single values are replaced. In the environment and in
+`--set` a value is written as in TOML; what is not TOML, and every value without quotes for a key of
+the core that takes text, is text. Unknown keys and wrong types are errors that name the key and where it was set.
+
+How the layers are put together is in `lazylayer.configuration.layers`. Nothing of it is asked again
+after the start-up.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lazylayer.api.settings import PluginsSettings, Settings
+from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
+from lazylayer.errors import ConfigurationError, LazylayerError
+
+__all__ = [
+    "DEFAULT_FILE",
+    "ENVIRONMENT_PREFIX",
+    "Configuration",
+    "check_configuration",
+    "load_configuration",
+    "load_plugin_choice",
+]
+
+DEFAULT_FILE = Path("/etc/lazylayer/lazylayer.toml")
+ENVIRONMENT_PREFIX = "LAZYLAYER_"
+DEFAULT_ORIGIN = "default"
+
+MAX_FILE_SIZE = 4 * 1024 * 1024
+"""Bytes. A larger file is not a configuration of ours."""
+
+
+class Configuration:
+    """The settings, and where each of them came from."""
+
+    def __init__(self, settings: Settings, origins: Mapping[KeyPath, str], files: Sequence[Path]) -> None:
+        self.settings = settings
+        self.files = tuple(files)
+        """The files that were read, weakest first."""
+        self._origins = origins
+
+    def origin(self, key: str) -> str:
+        """Where the value of a key (`cache.chunks`) came from: a file, a variable, `--set` or `default`.
+
+        For a table it is where the first of its values came from.
+        """
+        return self._origin(parse_key(key))
+
+    def _origin(self, path: KeyPath) -> str:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self._origins:
+                return self._origins[path[:length]]
+        below = (origin for each, origin in self._origins.items() if each[: len(path)] == path)
+        return next(below, DEFAULT_ORIGIN)
+
+    def values(self) -> Iterator[tuple[KeyPath, Any, str]]:
+        """Every key, in parts, with its value and origin: the core's, then those of plugins' tables."""
+        for path, value in leaves(msgspec.to_builtins(self.settings)):
+            if path not in (("plugin",), ("resolver",)):
+                yield path, value, self._origin(path)
+
+    def located(self, error: ConfigurationError) -> ConfigurationError:
+        """The error with the place where its key was set, as far as that is known."""
+        origin = self.origin(error.key) if error.key else DEFAULT_ORIGIN
+        if origin == DEFAULT_ORIGIN or str(error).startswith(origin):
+            return error
+        return ConfigurationError(f"{origin}: {error}", key=error.key)
+
+
+def load_configuration(
+    config: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Configuration:
+    """Reads all layers.
+
+    :param config: the file that the user named; None for the default one, if it exists.
+    :param overrides: `KEY=VALUE`, as given with `--set`.
+    :param environment: the variables to look at, by default those of the process.
+
+    Raises ConfigurationError with the first thing that is wrong; `check_configuration` finds all.
+    """
+    files = _find_files(config)
+    layers = _every_setting(files, overrides, os.environ if environment is None else environment)
+    settings = list(layers)
+    problems = _problems(settings)
+    if problems:
+        more = f" (and {len(problems) - 1} more: see `lazylayer config check`)" if len(problems) > 1 else ""
+        raise ConfigurationError(f"{problems[0]}{more}", key=problems[0].key)
+    merged, origins = merge_settings(settings)
+    configuration = Configuration(msgspec.convert(merged, Settings), origins, files)
+    for problem in _contradictions(configuration.settings):
+        raise configuration.located(problem)
+    return configuration
+
+
+def check_configuration(
+    config: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> list[ConfigurationError]:
+    """Everything that is wrong with the core's own settings; an empty list if nothing is."""
+    try:
+        files = _find_files(config)
+        settings = list(_every_setting(files, overrides, os.environ if environment is None else environment))
+        problems = _problems(settings)
+        if not problems:
+            load_configuration(config, overrides, environment)
+    except ConfigurationError as error:
+        return [error]
+    return problems
+
+
+def load_plugin_choice(config: Path | None = None, overrides: Sequence[str] = ()) -> PluginsSettings:
+    """The table `[plugins]` alone, quickly: what `lazylayer --help` needs. Raises as `load_configuration`."""
+    from_elsewhere = any(name.upper().startswith(f"{ENVIRONMENT_PREFIX}PLUGINS") for name in os.environ)
+    if from_elsewhere or overrides:
+        return load_configuration(config, overrides).settings.plugins
+    table: dict[str, Any] = {}
+    for setting in _from_files(_find_files(config)):
+        if setting.path[0] == "plugins" and len(setting.path) == 2:
+            table[setting.path[1]] = setting.value
+    try:
+        return msgspec.convert(table, PluginsSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"[plugins]: {error}", key="plugins") from error
+
+
+# --- the layers -----------------------------------------------------------------------------------
+
+
+def _find_files(config: Path | None) -> list[Path]:
+    main = DEFAULT_FILE if config is None else config.absolute()
+    try:
+        if config is not None and not main.is_file():
+            raise ConfigurationError(f"{config}: there is no such file; --config names it")
+        files = [main] if main.is_file() else []
+        return files + sorted((main.parent / "conf.d").glob("*.toml"))
+    except OSError as error:
+        raise ConfigurationError(f"{main}: cannot be read: {error.strerror}") from error
+
+
+def _every_setting(
+    files: Iterable[Path], overrides: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Setting]:
+    yield from _from_files(files)
+    yield from _from_environment(environment)
+    yield from _from_overrides(overrides)
+
+
+def _from_files(files: Iterable[Path]) -> Iterator[Setting]:
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                content = stream.read(MAX_FILE_SIZE + 1)
+            if len(content) > MAX_FILE_SIZE:
+                raise ConfigurationError(f"{file}: larger than {MAX_FILE_SIZE} bytes")
+            table = tomllib.loads(content.decode())
+        except OSError as error:
+            raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
+        except ValueError as error:  # bad UTF-8, or TOMLDecodeError, which names line and column
+            raise ConfigurationError(f"{file}: not TOML: {error}") from error
+        for path, value in leaves(table):
+            yield Setting(path, value, str(file))
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            path = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+            yield Setting(path, _read(path, environment[name]), f"environment variable {name}")
+
+
+def _from_overrides(overrides: Sequence[str]) -> Iterator[Setting]:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigurationError(f"--set {override}: expected KEY=VALUE, as in cache.chunks=cache_dir")
+        try:
+            path = parse_key(key.strip())
+        except ValueError:
+            raise ConfigurationError(f"--set {override}: {key.strip()} is not a key") from None
+        yield Setting(path, _read(path, value.strip()), f"--set {key.strip()}")
+
+
+def _read(path: KeyPath, text: str) -> Any:
+    return text if _expected(path) is str and text[:1] not in ("'", '"') else read_text(text)
+
+
+# --- checking -------------------------------------------------------------------------------------
+
+
+def _problems(settings: Iterable[Setting]) -> list[ConfigurationError]:
+    problems = []
+    for setting in settings:
+        said = _problem(setting)
+        if said:
+            key = dotted(setting.path)
+            problems.append(ConfigurationError(f"{setting.origin}: {said}", key=key))
+    return problems
+
+
+def _problem(setting: Setting) -> str:
+    """What is wrong with one setting by itself; an empty string if nothing is."""
+    key = dotted(setting.path)
+    if setting.path[0] == "plugin":
+        if len(setting.path) < 3 and not (len(setting.path) == 2 and isinstance(setting.value, Mapping)):
+            return f"{key}: expected a table, [plugin.NAME]"
+        return ""
+    if setting.path[0] == "resolver" and len(setting.path) > 1:
+        return ""
+    expected = _expected(setting.path)
+    if expected is None:
+        return f"unknown key {key}{_suggestion(key)}"
+    if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
+        return "" if setting.value == {} else f"{key}: expected a table, [{key}]"
+    try:
+        msgspec.convert(setting.value, expected)
+    except msgspec.ValidationError as error:
+        return f"{key}: {str(error).partition(' - at ')[0]}"
+    return ""
+
+
+def _expected(path: KeyPath) -> Any:
+    """The type of the setting at `path`, or None if there is no such setting."""
+    expected: Any = Settings
+    for key in path:
+        if not (isinstance(expected, type) and issubclass(expected, msgspec.Struct)):
+            return None
+        types = {field.encode_name: field.type for field in msgspec.structs.fields(expected)}
+        expected = types.get(key)
+    return expected
+
+
+def _known_keys(table: type[msgspec.Struct] = Settings, above: KeyPath = ()) -> Iterator[str]:
+    for field in msgspec.structs.fields(table):
+        path = (*above, field.encode_name)
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _known_keys(field.type, path)
+        else:
+            yield dotted(path)
+
+
+def _suggestion(key: str) -> str:
+    known = list(_known_keys())
+    near = get_close_matches(key.lower(), known, 1, 0.75)
+    if not near:
+        last = key.rpartition(".")[2].lower()
+        near = [each for each in known if each.rpartition(".")[2] == last]
+    return f"; did you mean {near[0]}?" if near else "; see docs/configuration.md for all keys"
+
+
+def _contradictions(settings: Settings) -> Iterator[ConfigurationError]:
+    """What is wrong between settings, or with the meaning of one."""
+    from lazylayer.api.oci import Platform
+
+    if settings.fetch.window_min > settings.fetch.window_max:
+        yield ConfigurationError(
+            f"fetch.window_min ({settings.fetch.window_min}) is larger than "
+            f"fetch.window_max ({settings.fetch.window_max})",
+            key="fetch.window_min",
+        )
+    for key in ("root", "run"):
+        if not Path(getattr(settings, key)).is_absolute():
+            yield ConfigurationError(f"{key}: expected an absolute path, not {getattr(settings, key)!r}", key=key)
+    if settings.resolve.platform:
+        try:
+            Platform.parse(settings.resolve.platform)
+        except (LazylayerError, ValueError) as error:
+            yield ConfigurationError(f"resolve.platform: {error}", key="resolve.platform")

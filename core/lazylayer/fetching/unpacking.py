@@ -1,0 +1,79 @@
+"""What of a blob is fetched for a member, and what is made of it: inflated, verified chunks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
+
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.chunks import ChunkTable
+from lazylayer.api.oci import Digest
+from lazylayer.errors import LazylayerError, VerificationError
+
+__all__ = ["WantedMember", "ranges_of", "unpack"]
+
+MERGED_GAP = 32 * 1024
+"""Bytes between two wanted members that are fetched along rather than asked for separately."""
+
+
+class WantedMember(NamedTuple):
+    """A member to fetch: where it starts in the blob and where what is needed of it ends, in bytes.
+
+    `need` is how many bytes of what it inflates to are used.
+    """
+
+    number: int
+    start: int
+    end: int
+    need: int
+
+    @classmethod
+    def of(cls, table: ChunkTable, number: int) -> Self:
+        """What of a member must be fetched. A lying table cannot make it more than it inflates to."""
+        place = table.member_range(number)
+        need = max(chunk.inner + chunk.size for chunk in map(table.__getitem__, table.chunks_of(number)))
+        longest = need + need // 64 + 64 * 1024
+        return cls(number, place.start, min(place.end, place.start + longest), need)
+
+
+def ranges_of(members: Sequence[WantedMember]) -> list[ByteRange]:
+    """The ranges to ask for: members that touch, or nearly so, are asked for together."""
+    ranges: list[ByteRange] = []
+    for member in members:
+        if ranges and member.start - ranges[-1].end <= MERGED_GAP:
+            ranges[-1] = ByteRange(ranges[-1].start, max(ranges[-1].end, member.end))
+        else:
+            ranges.append(ByteRange(member.start, member.end))
+    return ranges
+
+
+def unpack(
+    blob: Digest,
+    table: ChunkTable,
+    member: WantedMember,
+    data: bytearray,
+    inflate: Callable[[memoryview, int], bytes],
+) -> dict[int, bytes | LazylayerError]:
+    """The chunks of a member by number, each verified; a VerificationError in place of one that is not what
+    the table promises.
+
+    Raises VerificationError for a member that cannot be inflated.
+    """
+    try:
+        plain = inflate(memoryview(data), member.need)
+    except LazylayerError as error:
+        raise VerificationError(f"layer {blob}, bytes at {member.start}: {error}") from None
+    chunks: dict[int, bytes | LazylayerError] = {}
+    for number in table.chunks_of(member.number):
+        chunk = table[number]
+        whole = chunk.inner == 0 and chunk.size == len(plain)
+        part = plain if whole else plain[chunk.inner : chunk.inner + chunk.size]
+        if len(part) == chunk.size and (not chunk.digest or hashlib.sha256(part).digest() == chunk.digest):
+            chunks[number] = part
+        else:
+            chunks[number] = VerificationError(
+                f"layer {blob}, bytes at {member.start}: the chunk does not have the digest "
+                f"that the table of contents promises"
+            )
+    return chunks

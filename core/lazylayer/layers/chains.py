@@ -1,0 +1,102 @@
+"""What is done for a whole image when its layers are mounted one by one, as containerd has it.
+
+The first mount has all other layers of its image opened, so that their own mounts find them ready,
+and then lets policies prefetch the image. All this goes on behind the mount's back.
+
+The lock is `Neighbours._lock`; nothing is opened while it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from weakref import WeakValueDictionary
+
+from loguru import logger
+
+from lazylayer.api.labels import LayerSource
+from lazylayer.api.oci import Digest, Reference, ResolvedImage
+from lazylayer.api.settings import Settings
+from lazylayer.layers.image import open_image, resolve_image
+from lazylayer.layers.layer import Layer
+from lazylayer.layers.store import LayerStore
+from lazylayer.plugin.hooks import Hooks
+
+__all__ = ["Neighbours"]
+
+AT_ONCE = 8
+_WHOLE_CHAIN = 50
+"""A chain of more layers than this may be cut: labels hold at most 4096 bytes."""
+
+
+class Neighbours:
+    """Opens the neighbours of layers. Safe to use from any thread."""
+
+    def __init__(self, settings: Settings, hooks: Hooks, layers: LayerStore) -> None:
+        self._settings = settings
+        self._hooks = hooks
+        self._layers = layers
+        self._lock = threading.Lock()
+        self._at_once = threading.BoundedSemaphore(AT_ONCE)
+        self._busy_with: set[Reference] = set()
+        self._prefetched: WeakValueDictionary[tuple[Reference, Digest], Layer] = WeakValueDictionary()
+        """The layers of images that were prefetched, as long as they stay open."""
+
+    def open(self, source: LayerSource, labels: Mapping[str, str], *, prefetch: bool) -> None:
+        """Begins to open the neighbours that a layer's labels name; returns at once.
+
+        With `prefetch`, the image is prefetched too, if it was not since its uppermost layer was opened.
+        """
+        missing = [each for each in source.neighbours if not self._layers.knows(source.reference, each)]
+        uppermost = (source.neighbours or (source.digest,))[-1]
+        with self._lock:
+            prefetch = prefetch and self._settings.prefetch.enabled
+            done = (source.reference, uppermost) in self._prefetched and self._layers.knows(source.reference, uppermost)
+            prefetch = prefetch and not done
+            if source.reference in self._busy_with or not (missing or prefetch):
+                return
+            self._busy_with.add(source.reference)
+        arguments = (source, missing, dict(labels), prefetch)
+        threading.Thread(target=self._run, args=arguments, name="lazylayer-neighbours", daemon=True).start()
+
+    def _run(self, source: LayerSource, missing: list[Digest], labels: Mapping[str, str], prefetch: bool) -> None:
+        reference = source.reference
+        try:
+            with self._at_once:
+                resolved = resolve_image(self._hooks, self._settings, reference)
+                self._open(resolved, missing, labels)
+                if prefetch and _names(source, resolved):
+                    self._prefetch(resolved, labels)
+        except Exception as error:  # noqa: BLE001 - mounts do without
+            logger.debug("{reference}: layers were not opened ahead: {error!r}", reference=str(reference), error=error)
+        finally:
+            with self._lock:
+                self._busy_with.discard(reference)
+
+    def _open(self, resolved: ResolvedImage, digests: list[Digest], labels: Mapping[str, str]) -> None:
+        """Opens layers, so that their own mounts find them ready.
+
+        Their table of contents is promised by the manifest here, and again by the labels of their
+        own mount, which are compared then.
+        """
+        wanted = [each for each in resolved.manifest.layers if each.digest in digests]
+        image = open_image(self._layers, resolved, self._settings, wanted)
+        for layer in image.layers:
+            self._layers.start_fetching(layer, labels)
+        image.close()
+
+    def _prefetch(self, resolved: ResolvedImage, labels: Mapping[str, str]) -> None:
+        image = open_image(self._layers, resolved, self._settings)
+        with self._lock:
+            self._prefetched.update({(image.resolved.reference, each.digest): each for each in image.layers})
+        try:
+            self._hooks.prefetch_image(image, labels)
+        finally:
+            image.close()
+
+
+def _names(source: LayerSource, resolved: ResolvedImage) -> bool:
+    """Whether labels are those of this image, rather than of one that its tag named before."""
+    layers = [layer.digest for layer in resolved.manifest.layers]
+    chain = [source.digest, *source.neighbours]
+    return set(chain) <= set(layers) and (chain[-1] == layers[-1] or len(chain) > _WHOLE_CHAIN)

@@ -1,0 +1,115 @@
+"""The kernel's table of mounts: mount(2), umount2(2) and /proc/self/mountinfo, for frontends.
+
+Every function here is a system call or a read of /proc; none of them looks into a mounted file
+system, so that a process may call them on what it serves itself. Safe to call from any thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+from collections.abc import Sequence
+from enum import IntFlag
+
+__all__ = ["MountFlags", "attach", "create", "mount", "unmount"]
+
+_MNT_FORCE = 1
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+# Newer system calls have the same numbers on all machines but Alpha.
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
+_CLOEXEC = 1
+_SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOATIME = 0x01, 0x10
+_FROM_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_MESSAGE_BYTES = 4096
+
+
+class MountFlags(IntFlag):
+    """The flags of mount(2) that a frontend may need; see mount(2)."""
+
+    READ_ONLY = 1
+    NO_SUID = 2
+    NO_DEV = 4
+    NO_ATIME = 1024
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str, flags: MountFlags, data: str) -> None:
+    """Mounts a file system of type `kind` at `target`; `data` are the options of its own.
+
+    Raises OSError with the kernel's reason.
+    """
+    arguments = (os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(data))
+    if _libc().mount(*arguments) != 0:
+        _raise_errno(target)
+
+
+def unmount(target: str, *, force: bool = False) -> None:
+    """Unmounts what lies on top at `target`.
+
+    With `force` it goes at once even if it is in use, and requests that wait for a FUSE server are
+    answered with an error. Raises OSError: EBUSY for a mount in use, EINVAL if nothing is mounted.
+    """
+    flags = _UMOUNT_NOFOLLOW | (_MNT_FORCE | _MNT_DETACH if force else 0)
+    if _libc().umount2(os.fsencode(target), flags) != 0:
+        _raise_errno(target)
+
+
+def create(kind: str, options: Sequence[tuple[str, str | None]]) -> int:
+    """Makes a file system of type `kind`, read-only, that is mounted nowhere yet.
+
+    :param options: each with its value, or None for those without; `source` is one of them.
+    :returns: a descriptor of its mount, for `attach`; closing it undoes the mount unless it was
+        attached, as soon as no file in it is open.
+
+    Raises OSError with what the kernel says about it.
+    """
+    system_call = _libc().syscall
+    context = system_call(_FSOPEN, kind.encode(), _CLOEXEC)
+    if context < 0:
+        _raise_errno(kind)
+    try:
+        for key, value in options:
+            command, text = (_SET_FLAG, None) if value is None else (_SET_STRING, os.fsencode(value))
+            if system_call(_FSCONFIG, context, command, key.encode(), text, 0) != 0:
+                _raise_message(context, f"{kind}: {key}")
+        if system_call(_FSCONFIG, context, _CMD_CREATE, None, None, 0) != 0:
+            _raise_message(context, kind)
+        mounted: int = system_call(_FSMOUNT, context, _CLOEXEC, _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOATIME)
+        if mounted < 0:
+            _raise_message(context, kind)
+        return mounted
+    finally:
+        os.close(context)
+
+
+def attach(descriptor: int, target: str) -> None:
+    """Mounts what `create` made at `target`. Raises OSError."""
+    arguments = (_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, os.fsencode(target), _FROM_EMPTY_PATH)
+    if _libc().syscall(*arguments) != 0:
+        _raise_errno(target)
+
+
+def _raise_errno(target: str) -> None:
+    number = ctypes.get_errno() or errno.EIO
+    raise OSError(number, os.strerror(number), target)
+
+
+def _raise_message(context: int, what: str) -> None:
+    """Raises the error of the last call, with the messages that the kernel left in the context."""
+    number = ctypes.get_errno() or errno.EIO
+    messages = []
+    try:
+        while message := os.read(context, _MESSAGE_BYTES):
+            messages.append(message.decode(errors="replace").strip().partition(" ")[2])
+    except OSError:
+        pass  # there are no more
+    raise OSError(number, "; ".join([os.strerror(number), *messages]), what)

@@ -1,0 +1,32 @@
+"""What is known of each plugin, and what to install for one that is missing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = ["PluginRecord", "PluginStatus", "distribution_hint"]
+
+PluginStatus = Literal["ok", "disabled", "skipped", "error"]
+
+
+class PluginRecord(msgspec.Struct, frozen=True):
+    """What is known of one plugin: an installed one, or one that the configuration asks for.
+
+    `hooks` are the hooks that it implements, empty unless it was loaded. `reason` says why it is not
+    `ok`, and what would help. `target` is the value of its entry point, `package:Class`.
+    """
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    status: PluginStatus = "ok"
+    reason: str = ""
+    hooks: tuple[str, ...] = ()
+    target: str = ""
+
+
+def distribution_hint(plugin: str) -> str:
+    """What to do about a plugin that is not installed: the command that installs it, by our naming rule."""
+    return f"install it, for one of ours with `pip install lazylayer-{plugin.replace('_', '-')}`"

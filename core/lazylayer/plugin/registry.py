@@ -1,0 +1,199 @@
+"""Finds the plugins, loads those that the configuration wants, and keeps a record of each.
+
+stevedore loads what the entry points of the group `lazylayer.plugins` lead to; pluggy gets it
+registered. Which plugins there are is read from the metadata of installed distributions each time,
+and not through stevedore's cache on disk, which misses what was installed in the last two minutes
+and forgets the distribution. A plugin that cannot be used is recorded with the reason and takes
+nothing else down.
+
+Two steps: `Plugins.load` imports and checks, `Plugins.configure` gives the plugins their options.
+Both belong to the start-up and to its thread; afterwards everything here may be read from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pluggy
+
+from lazylayer.api import hookspecs
+from lazylayer.errors import ConfigurationError, PluginRequiredError, SkipPlugin
+from lazylayer.plugin.discovery import (
+    choose_entry_points,
+    describe_error,
+    explain_missing,
+    find_entry_points,
+    hooks_of,
+    load_plugin,
+)
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.records import PluginRecord, distribution_hint
+
+if TYPE_CHECKING:
+    from lazylayer.api.settings import PluginsSettings, Settings
+
+__all__ = ["Plugins", "make_manager"]
+
+
+def make_manager() -> pluggy.PluginManager:
+    """A plugin manager that knows the hooks of lazylayer and has no plugin yet.
+
+    For programs and tests with plugins of their own: register them and pass it to `Hooks`.
+    """
+    manager = pluggy.PluginManager("lazylayer")
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+class Plugins:
+    """The plugins of one program, in the order in which they are asked."""
+
+    def __init__(self, records: Iterable[PluginRecord], loaded: Mapping[str, object]) -> None:
+        self._records = list(records)
+        self._loaded = dict(loaded)
+        self._by_name = {record.name: record for record in reversed(self._records)}
+        self.manager = make_manager()
+        self.refusals: list[ConfigurationError] = []
+        """What plugins said against their options, in the order in which they are asked."""
+
+    @classmethod
+    def load(cls, wanted: PluginsSettings) -> Plugins:
+        """Imports the wanted plugins. Never raises for a plugin: see `records`."""
+        chosen, refused = choose_entry_points(find_entry_points(), wanted)
+        loaded: dict[str, object] = {}
+        records: list[PluginRecord] = []
+        manager = make_manager()
+        for entry_point in chosen:
+            record, plugin = load_plugin(entry_point, manager)
+            records.append(record)
+            if plugin is not None:
+                loaded[record.name] = plugin
+        return cls(records + refused, loaded)
+
+    @property
+    def records(self) -> Sequence[PluginRecord]:
+        """All plugins: those asked first come first, then those that are not wanted or not there."""
+        return tuple(self._records)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that plugins were imported from, for logging."""
+        return tuple(sorted({_package(record.target) for record in self._records if record.name in self._loaded}))
+
+    def record(self, name: str) -> PluginRecord | None:
+        """What is known of plugin `name`, or None if it is not installed."""
+        return self._by_name.get(name)
+
+    def hooks(self) -> Hooks:
+        """The façade through which these plugins are asked; it follows later changes."""
+        return Hooks(self.manager, self._by_name)
+
+    def command_hooks(self) -> Hooks:
+        """A façade to plugins that were not configured: all that `lazylayer --help` needs."""
+        manager = make_manager()
+        for name in reversed(self._loaded):
+            manager.register(self._loaded[name], name)
+        return Hooks(manager, self._by_name)
+
+    def configure(self, settings: Settings) -> None:
+        """Gives every loaded plugin its options and registers it, so that its hooks are called.
+
+        A plugin that says SkipPlugin, or fails, is recorded and left out. What plugins say against
+        their options is in `refusals` too, for the caller to raise.
+        """
+        tables = _WatchedTables(settings.plugin)
+        # Historic: who is registered from here on is configured by that.
+        watched = msgspec.structs.replace(settings, plugin=tables)
+        self.manager.hook.lazylayer_configure.call_historic(kwargs={"settings": watched})
+        for name in reversed(self._loaded):  # pluggy asks first who was registered last
+            self.add(name, self._loaded[name])
+        self.refusals.reverse()
+        for name in sorted(tables.keys() - tables.seen):
+            self._explain_unused_table(name)
+
+    def _explain_unused_table(self, name: str) -> None:
+        record = self._by_name.get(name)
+        if record is None:
+            near = get_close_matches(name, self._by_name, 1)
+            hint = f"did you mean [plugin.{near[0]}]?" if near else distribution_hint(name)
+            reason = f"there are options for it, [plugin.{name}], but it is not installed; {hint}"
+            self._remember(PluginRecord(name, status="error", reason=reason))
+        elif record.status == "ok":
+            key = f"plugin.{name}"
+            self.refusals.append(ConfigurationError(f"{key}: the plugin {name} takes no options", key=key))
+
+    def add(self, name: str, plugin: object) -> None:
+        """Registers and configures one more plugin, which is then asked first.
+
+        For programs that bring plugins of their own, after `configure`. Raises nothing: see `record`.
+        """
+        try:
+            if name not in self._by_name:
+                self._remember(PluginRecord(name))
+                self._change(name, hooks=hooks_of(plugin, make_manager()))
+            self.manager.register(plugin, name)
+            return
+        except SkipPlugin as skip:
+            self._change(name, status="skipped", reason=str(skip))
+        except ConfigurationError as error:
+            self.refusals.append(error)
+            self._change(name, status="error", reason=str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises, the others go on
+            self._change(name, status="error", reason=describe_error(error))
+        if self.manager.has_plugin(name):
+            self.manager.unregister(name=name)
+
+    def require(self, name: str, by: str) -> None:
+        """Raises PluginRequiredError unless plugin `name` is usable.
+
+        :param by: who needs it, for the message: `cache.chunks`, say.
+        """
+        record = self._by_name.get(name)
+        if record is not None and record.status == "ok":
+            return
+        problem = explain_missing(name) if record is None else record.reason
+        raise PluginRequiredError(
+            f"{by} asks for it, but {problem}",
+            plugin=name,
+            distribution=record.distribution if record is not None else "",
+            version=record.version if record is not None else "",
+        )
+
+    def _remember(self, record: PluginRecord) -> None:
+        self._records.append(record)
+        self._by_name[record.name] = record
+
+    def _change(self, name: str, **changes: Any) -> None:
+        old = self._by_name[name]
+        new = msgspec.structs.replace(old, **changes)
+        self._records[self._records.index(old)] = new
+        self._by_name[name] = new
+
+
+class _WatchedTables(dict[str, dict[str, Any]]):
+    """The tables `[plugin.NAME]`, remembering which of them a plugin looked at."""
+
+    def __init__(self, tables: Mapping[str, dict[str, Any]]) -> None:
+        super().__init__(tables)
+        self.seen: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.seen.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+
+# --- choosing -------------------------------------------------------------------------------------
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+def _package(target: str) -> str:
+    return target.partition(":")[0].partition(".")[0]

@@ -1,0 +1,3 @@
+"""Run the conformance kits on an installed plugin, for `lazylayer plugins check`."""
+
+from __future__ import annotations

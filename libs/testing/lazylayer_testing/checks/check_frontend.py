@@ -1,0 +1,28 @@
+"""The frontend kit, run on an installed plugin by `lazylayer plugins check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer_testing.checks.plugin import CheckedPlugin
+from lazylayer_testing.frontend import FrontendConformance, MountTree
+
+
+class TestFrontend(FrontendConformance):
+    """What every frontend must show."""
+
+    @pytest.fixture
+    def mount_tree(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> MountTree:
+        """Mounts with the plugin, if it says that it works here."""
+        hooks = checked_plugin.open(tmp_path)
+        reason = hooks.probe_frontend(checked_plugin.name)
+        if reason:
+            pytest.skip(reason)
+
+        def mount(tree: MountableTree, mountpoint: str) -> MountedTree:
+            return hooks.mount_tree(tree, mountpoint, MountOptions(checked_plugin.name))
+
+        return mount

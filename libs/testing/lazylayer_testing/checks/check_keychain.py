@@ -1,0 +1,45 @@
+"""What can be checked of an installed keychain without knowing its logins, by `lazylayer plugins check`.
+
+The whole kit is `lazylayer_testing.keychain`, for which a plugin's author provides a store.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lazylayer.api.credentials import Credentials
+from lazylayer.api.oci import Reference
+from lazylayer.plugin.hooks import Hooks
+from lazylayer_testing.checks.plugin import CheckedPlugin
+
+
+class TestKeychain:
+    """Asks the plugin, with the options that are configured."""
+
+    @pytest.fixture
+    def hooks(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> Iterator[Hooks]:
+        """The plugin's hooks, of a new program."""
+        hooks = checked_plugin.open(tmp_path)
+        yield hooks
+        hooks.close()
+
+    def test_unknown_host_is_no_answer(self, hooks: Hooks) -> None:
+        """No keychain has credentials for a host that cannot exist."""
+        host = f"{uuid.uuid4().hex}.invalid"
+        assert hooks.get_credentials(host, Reference(repository="image", host=host, tag="1")) is None
+
+    @pytest.mark.parametrize("host", ["docker.io", "ghcr.io", "localhost:5000", "[::1]:5000"])
+    def test_answer_is_complete_and_hides_its_secret(self, hooks: Hooks, host: str) -> None:
+        """What it has for hosts that many people use is usable, names its source, and is not shown."""
+        found = hooks.get_credentials(host, Reference(repository="library/debian", host=host, tag="1"))
+        if found is None:
+            return
+        assert isinstance(found, Credentials)
+        secrets = [each for each in (found.password, found.identity_token, found.registry_token) if each]
+        assert secrets
+        assert found.source
+        assert not any(secret in f"{found!r} {found} {found.source}" for secret in secrets)

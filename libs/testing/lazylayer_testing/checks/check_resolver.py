@@ -1,0 +1,39 @@
+"""What can be checked of an installed resolver without knowing its images, by `lazylayer plugins check`.
+
+The whole kit is `lazylayer_testing.resolver`, for which a plugin's author provides a shelf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, sha256_digest
+from lazylayer.errors import ResolveError
+from lazylayer.plugin.hooks import Hooks
+from lazylayer_testing.checks.plugin import CheckedPlugin
+
+_OTHER = Reference("image", scheme="nobody-s-scheme", tag="1")
+
+
+class TestResolver:
+    """Asks the plugin, with the options that are configured."""
+
+    @pytest.fixture
+    def hooks(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> Iterator[Hooks]:
+        """The plugin's hooks, of a new program."""
+        hooks = checked_plugin.open(tmp_path)
+        yield hooks
+        hooks.close()
+
+    def test_other_kinds_of_images_are_no_answer(self, hooks: Hooks) -> None:
+        """A reference of another kind is left to other plugins."""
+        with pytest.raises(ResolveError, match="no plugin takes"):
+            hooks.resolve_image(_OTHER, Platform.of_this_machine())
+
+    def test_other_kinds_of_blobs_are_no_answer(self, hooks: Hooks) -> None:
+        """The same for a blob."""
+        with pytest.raises(ResolveError, match="no plugin takes"):
+            hooks.resolve_blob(_OTHER, Descriptor(MediaType.OCI_LAYER, sha256_digest(b""), 10))

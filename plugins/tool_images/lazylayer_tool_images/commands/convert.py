@@ -1,0 +1,221 @@
+"""`lazylayer convert`: make images that start lazily."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lazylayer.cli.references import IMAGE, plain_http_overrides
+from lazylayer_tool_images.commands.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from lazylayer.api.oci import Platform, Reference
+    from lazylayer.program import Program
+    from lazylayer_tool_images.conversion import ConversionOptions, ConversionReport
+    from lazylayer_tool_images.profiles import ProfileEntry
+
+_LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual size fastest."
+
+
+@click.command()
+@click.option("--format", "format_name", metavar="NAME", default="estargz", show_default=True, help="The layer format.")
+@click.option("--level", type=click.IntRange(1, 22), metavar="N", help=_LEVEL_HELP)
+@click.option("--chunk-size", type=click.IntRange(min=1), metavar="BYTES", default=4 << 20, show_default=True,
+              help="The largest piece of a file that is fetched at once.")  # fmt: skip
+@click.option("--min-chunk-size", type=click.IntRange(min=0), metavar="BYTES", default=0,
+              help="Compress small files together up to this size.")  # fmt: skip
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="How many threads compress; by default all cores."
+)
+@click.option("--prefetch", multiple=True, metavar="GLOB", help="Files to fetch before the first use; repeatable.")
+@click.option(
+    "--profile",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A record of the files that a workload reads, to be fetched before the first use.",
+)
+@click.option(
+    "--record",
+    metavar="COMMAND",
+    help="Run COMMAND in a container of SRC and fetch what it reads before the first use; '' runs the image's own.",
+)
+@click.option(
+    "--record-seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="End COMMAND then."
+)
+@click.option(
+    "--record-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Keep the record, as a profile.",
+)
+@click.option("--external-toc", is_flag=True, help="Put tables of contents into an image beside, DST-esgztoc.")
+@click.option("--keep-diff-id", is_flag=True, help="Let layers unpack to the same bytes; with --external-toc.")
+@click.option("--reuse", is_flag=True, help="Take over layers that can be fetched lazily already.")
+@click.option(
+    "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
+)
+@click.option("--all-platforms", is_flag=True, help="The images of all platforms, and an index of them.")
+@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registries of SRC and DST.")
+@click.option("--json", "as_json", is_flag=True, help="Say what was made as JSON.")
+@click.argument("source", type=IMAGE, metavar="SRC")
+@click.argument("destination", type=IMAGE, metavar="DST")
+@click.pass_context
+def convert(
+    context: click.Context,
+    source: Reference,
+    destination: Reference,
+    format_name: str,
+    level: int | None,
+    chunk_size: int,
+    min_chunk_size: int,
+    jobs: int | None,
+    prefetch: tuple[str, ...],
+    profile: Path | None,
+    record: str | None,
+    record_seconds: float,
+    record_out: Path | None,
+    external_toc: bool,
+    keep_diff_id: bool,
+    reuse: bool,
+    platform_name: str | None,
+    all_platforms: bool,
+    plain_http: bool,
+    as_json: bool,
+) -> None:
+    """Convert the image SRC and write it to DST.
+
+    SRC and DST are in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE; SRC may
+    also be dir:PATH, a directory on this machine, which becomes an image of one layer. DST appears
+    when it is whole.
+    """
+    from lazylayer.api.building import BuildOptions
+    from lazylayer.api.oci import Platform
+    from lazylayer.cli.program import load_program
+    from lazylayer_tool_images.conversion import Conversion, ConversionOptions
+    from lazylayer_tool_images.profiles import read_profile, write_profile
+
+    if destination.scheme == "dir":
+        raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
+    build = BuildOptions(
+        chunk_size=chunk_size,
+        level=level,
+        min_chunk_size=min_chunk_size,
+        jobs=jobs or 0,
+        external_toc=external_toc,
+        keep_diff_id=keep_diff_id,
+    )
+    if record is not None and profile is not None:
+        raise click.UsageError("--record makes a profile, so that --profile has no place beside it")
+    if keep_diff_id and not external_toc:
+        raise click.UsageError("--keep-diff-id needs --external-toc: a table of contents inside changes the diff ID")
+    if keep_diff_id and (prefetch or profile is not None or record is not None):
+        raise click.UsageError("--prefetch, --profile and --record change the order, so that --keep-diff-id cannot be")
+    if all_platforms and (platform_name or record is not None or source.scheme == "dir"):
+        raise click.UsageError("--all-platforms has no place beside --platform, --record and dir:")
+    listed = tuple(read_profile(profile)) if profile is not None else ()
+    platform = Platform.parse(platform_name) if platform_name else None
+    with (
+        load_program(context, plain_http_overrides([source, destination], plain_http)) as program,
+        ProgressBar() as progress,
+    ):
+        if record is not None:
+            listed = _record(program, source, platform, record, record_seconds, progress)
+            if record_out is not None:
+                write_profile(record_out, listed)
+        options = ConversionOptions(
+            format=format_name,
+            build=build,
+            reuse=reuse,
+            profile=listed,
+            prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
+        )
+        if all_platforms:
+            progress.begin(str(source), None)
+            conversion = Conversion(program.hooks, destination, options, progress.advance)
+            reports = conversion.convert_platforms(source)
+        else:
+            reports = [_convert(program, source, destination, options, platform, progress)]
+    for report in reports:
+        click.echo(_as_json(report) if as_json else _as_text(report, destination))
+
+
+def _convert(
+    program: Program,
+    source: Reference,
+    destination: Reference,
+    options: ConversionOptions,
+    platform: Platform | None,
+    progress: ProgressBar,
+) -> ConversionReport:
+    from lazylayer.api.oci import Platform
+    from lazylayer.layers.image import resolve_image
+    from lazylayer_tool_images.conversion import Conversion
+
+    conversion = Conversion(program.hooks, destination, options, progress.advance)
+    if source.scheme == "dir":
+        progress.begin(source.repository, None)
+        return conversion.convert_directory(Path(source.repository), platform or Platform.of_this_machine())
+    if platform is not None:
+        image = program.hooks.resolve_image(source, platform)
+    else:
+        image = resolve_image(program.hooks, program.settings, source)
+    progress.begin(str(source), sum(layer.size for layer in image.manifest.layers))
+    return conversion.convert_image(image)
+
+
+def _record(
+    program: Program,
+    source: Reference,
+    platform: Platform | None,
+    command: str,
+    seconds: float,
+    progress: ProgressBar,
+) -> tuple[ProfileEntry, ...]:
+    """What the workload reads of SRC, which is converted quickly for it, since only a lazy image can tell."""
+    import tempfile
+
+    from lazylayer.api.building import BuildOptions
+    from lazylayer.api.oci import Reference
+    from lazylayer_tool_images.conversion import ConversionOptions
+    from lazylayer_tool_images.recording import record_workload
+
+    with tempfile.TemporaryDirectory(prefix="lazylayer-record-", dir="/var/tmp") as scratch:
+        lazy = Reference(scheme="oci", repository=f"{scratch}/image", tag="record")
+        quickly = ConversionOptions(build=BuildOptions(level=1), reuse=True)
+        _convert(program, source, lazy, quickly, platform, progress)
+        progress.begin("recording", None)
+        return tuple(record_workload(program, lazy, command, seconds))
+
+
+def _as_text(report: ConversionReport, destination: Reference) -> str:
+    lines = [
+        f"{layer.result.digest[7:19]}  {layer.source_size / 1e6:8.1f} MB {'kept' if layer.reused else '→'}"
+        + ("" if layer.reused else f" {layer.result.size / 1e6:.1f} MB")
+        for layer in report.layers
+    ]
+    return "\n".join([*lines, f"{destination}@{report.manifest.digest}"])
+
+
+def _as_json(report: ConversionReport) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(
+        {
+            "digest": report.manifest.digest,
+            "size": report.manifest.size,
+            "layers": [
+                {
+                    "source": layer.source,
+                    "source_size": layer.source_size,
+                    "digest": layer.result.digest,
+                    "size": layer.result.size,
+                    "annotations": layer.result.annotations,
+                    "reused": layer.reused,
+                }
+                for layer in report.layers
+            ],
+        }
+    )

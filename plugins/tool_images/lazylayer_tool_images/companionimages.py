@@ -1,0 +1,50 @@
+"""Write companion images: parts of layers that stand in an image beside their own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from lazylayer.api.building import CompanionLayer, ImageStore
+from lazylayer.api.oci import Descriptor, Platform, Reference
+from lazylayer.layers.companions import Companions, companion_reference
+from lazylayer_tarlayers.plainlayer import PlainLayer
+from lazylayer_tool_images.imagewriting import image_config, write_image
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["RecordedCompanions", "write_companions"]
+
+
+class RecordedCompanions(Companions):
+    """Remembers what was read, for whoever copies a layer with all that it needs."""
+
+    layers: tuple[CompanionLayer, ...] = ()
+
+    def find_layer(self, suffix: str, annotations: Mapping[str, str], max_size: int) -> tuple[Descriptor, bytes]:
+        """See `Companions.find_layer`."""
+        descriptor, data = super().find_layer(suffix, annotations, max_size)
+        self.layers += (CompanionLayer(suffix, descriptor, data),)
+        return descriptor, data
+
+
+def write_companions(
+    store: ImageStore, destination: Reference, layers: Sequence[CompanionLayer], platform: Platform
+) -> None:
+    """Writes the images of these layers beside `destination`, one for each suffix, for the same platform.
+
+    Layers that are there twice are written once. Raises BuildError.
+    """
+    for suffix in dict.fromkeys(layer.suffix for layer in layers):
+        chosen = {layer.descriptor.digest: layer for layer in layers if layer.suffix == suffix}
+        diff_ids = []
+        for layer in chosen.values():
+            if not store.has_blob(layer.descriptor.digest, layer.descriptor.size):
+                store.put_blob(layer.descriptor, io.BytesIO(layer.data))
+            with closing(PlainLayer(io.BytesIO(layer.data))) as plain:
+                diff_ids.append(plain.finish())
+        descriptors = [layer.descriptor for layer in chosen.values()]
+        write_image(store, companion_reference(destination, suffix), image_config(platform, diff_ids), descriptors, {})

@@ -1,0 +1,109 @@
+"""What differs between the trees of two images.
+
+Names, types, modes, owners, times, links, devices, attributes and contents are compared. Contents are
+compared by the digests in the tables of contents; only where the same file is cut into different
+chunks are its bytes read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from lazylayer.api.tree import Entry
+from lazylayer.layers.merged import MergedLayers
+
+__all__ = ["Difference", "compare_images"]
+
+_PIECE = 1024 * 1024
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+    stat.S_IFIFO: "fifo",
+}
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One path that is only in the second image (`added`), only in the first (`removed`), or in both
+    but `changed`; then `what` says how, in words."""  # fmt: skip
+
+    kind: Literal["added", "removed", "changed"]
+    path: bytes
+    what: tuple[str, ...] = ()
+
+
+def compare_images(left: MergedLayers, right: MergedLayers, *, times: bool = True) -> Iterator[Difference]:
+    """The differences, sorted by path; what lies below an added or removed directory is listed too.
+
+    Without `times` modification times may differ. Raises LayerError or ResolveError where contents
+    have to be read.
+    """
+    stack: list[tuple[bytes, Entry | None, Entry | None]] = [(b"", left.tree.root, right.tree.root)]
+    while stack:
+        path, one, other = stack.pop()
+        if one is None:
+            yield Difference("added", path)
+        elif other is None:
+            yield Difference("removed", path)
+        elif what := tuple(_compare(left, one, right, other, times)):
+            yield Difference("changed", path, what)
+        below, beside = (one.children if one else None) or {}, (other.children if other else None) or {}
+        prefix = path + b"/" if path else b""
+        for name in sorted(below.keys() | beside.keys(), reverse=True):
+            stack.append((prefix + name, below.get(name), beside.get(name)))
+
+
+def _compare(left: MergedLayers, one: Entry, right: MergedLayers, other: Entry, times: bool) -> Iterator[str]:
+    kind, another = stat.S_IFMT(one.mode), stat.S_IFMT(other.mode)
+    if kind != another:
+        yield f"type {_KINDS[kind]} → {_KINDS[another]}"
+        return
+    if one.mode != other.mode:
+        yield f"mode {stat.S_IMODE(one.mode):04o} → {stat.S_IMODE(other.mode):04o}"
+    if (one.uid, one.gid) != (other.uid, other.gid):
+        yield f"owner {one.uid}:{one.gid} → {other.uid}:{other.gid}"
+    if times and one.mtime != other.mtime:
+        yield f"mtime {one.mtime / 1e9:.9f} → {other.mtime / 1e9:.9f}"
+    if one.target != other.target:
+        yield f"target {os.fsdecode(one.target)!r} → {os.fsdecode(other.target)!r}"
+    if one.rdev != other.rdev:
+        yield f"device {one.rdev:#x} → {other.rdev:#x}"
+    if (one.xattrs or {}) != (other.xattrs or {}):
+        yield "extended attributes"
+    if one.children is None and one.nlink != other.nlink:
+        yield f"links {one.nlink} → {other.nlink}"
+    if one.is_file:
+        if one.size != other.size:
+            yield f"size {one.size} → {other.size}"
+        elif not _same_content(left, one, right, other):
+            yield "content"
+
+
+def _same_content(left: MergedLayers, one: Entry, right: MergedLayers, other: Entry) -> bool:
+    chunks, others = _chunks(left, one), _chunks(right, other)
+    if [size for size, _ in chunks] == [size for size, _ in others] and all(digest for _, digest in chunks + others):
+        return chunks == others
+    return _hash(left, one) == _hash(right, other)
+
+
+def _chunks(image: MergedLayers, entry: Entry) -> list[tuple[int, bytes]]:
+    if not entry.chunk_count:
+        return []
+    table = image.layers[entry.layer].contents.chunks
+    numbers = range(entry.first_chunk, entry.first_chunk + entry.chunk_count)
+    return [(table.place(number)[1], table.digest(number)) for number in numbers]
+
+
+def _hash(image: MergedLayers, entry: Entry) -> bytes:
+    content = hashlib.sha256()
+    for offset in range(0, entry.size, _PIECE):
+        content.update(image.read(entry, offset, _PIECE))
+    return content.digest()
