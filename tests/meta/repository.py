@@ -26,7 +26,7 @@ def text_files() -> Iterator[Path]:
         )
         for name in sorted(names):
             path = Path(directory, name)
-            if path.suffix in _SUFFIXES and not path.is_symlink() and path.name != "uv.lock":
+            if path.suffix in _SUFFIXES and not path.is_symlink() and name not in ("uv.lock", ".git"):
                 yield path
 
 
