@@ -36,12 +36,9 @@ if TYPE_CHECKING:
     from lazylayer.api.layers import LayerContents, PrefetchPlan
     from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions, VirtualDirectory
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
+    from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
     from lazylayer.api.settings import Settings
     from lazylayer.api.sources import BlobSource
-    from lazylayer.fetching.blob import Blob
-    from lazylayer.layers.companions import Companions
-    from lazylayer.layers.image import Image
-    from lazylayer.layers.layer import Layer
 
 hookspec = HookspecMarker("lazylayer")
 
@@ -206,7 +203,7 @@ def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
 
 @hookspec(firstresult=True)
 def lazylayer_open_layer(
-    blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions
+    blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
 ) -> LayerContents | None:
     """Read a layer's table of contents and verify it.
 
@@ -235,12 +232,13 @@ def lazylayer_open_layer(
 
 
 @hookspec(firstresult=True)
-def lazylayer_plan_prefetch(layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+def lazylayer_plan_prefetch(layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan | None:
     """Say which bytes of a layer to fetch before its first use.
 
     Stops at the first result that is not None; None leaves the decision to the next policy.
 
-    :param layer: the opened layer: `layer.contents` (tree, chunks), `layer.blob.size`.
+    :param layer: the opened layer (`lazylayer.api.opened.OpenedLayer`): `layer.contents` has its tree and its
+        chunks, `layer.descriptor` its size.
     :param labels: the labels of the mount, which may carry wishes; empty for a mount by hand.
     :returns: the plan; one without ranges prefetches nothing.
 
@@ -248,14 +246,14 @@ def lazylayer_plan_prefetch(layer: Layer, labels: Mapping[str, str]) -> Prefetch
 
         @hookimpl
         def lazylayer_plan_prefetch(layer, labels):
-            return PrefetchPlan((ByteRange(0, min(layer.blob.size, 1 << 20)),), "the first MiB")
+            return PrefetchPlan((ByteRange(0, min(layer.descriptor.size, 1 << 20)),), "the first MiB")
 
     Threading and errors: called once per layer. An error is reported, and nothing is prefetched.
     """
 
 
 @hookspec
-def lazylayer_prefetch_image(image: Image, labels: Mapping[str, str]) -> None:
+def lazylayer_prefetch_image(image: OpenedImage, labels: Mapping[str, str]) -> None:
     """Fetch files of an image before its first use, as far as the image as a whole says which.
 
     All plugins are called, each by itself, once after an image's layers were opened for new mounts;
@@ -344,7 +342,7 @@ def lazylayer_remove_mount(mount: KernelMount) -> bool | None:
 
 
 @hookspec
-def lazylayer_add_virtual_entries(layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+def lazylayer_add_virtual_entries(layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory] | None:
     """Add hidden directories to the root of a layer's mount.
 
     All plugins are called, when a layer is opened; the answers are put together.

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
+from lazylayer.api.opened import OpenedFile, OpenedLayer
 from lazylayer.api.settings import Settings
 from lazylayer.api.tree import Entry
 from lazylayer.concurrency import run_together
@@ -24,7 +25,7 @@ CONCURRENT_LAYERS = 32
 class ImageFile(NamedTuple):
     """A file, or whatever else a path leads to, in one of an image's layers; `path` has no link in it."""
 
-    layer: Layer
+    layer: OpenedLayer
     entry: Entry
     path: bytes
 
@@ -55,13 +56,17 @@ class Image:
         """The names that a container of the image would see in the directory at `path`; none where no directory is."""
         return names_in([layer.tree for layer in self.layers], path)
 
-    def fetch(self, files: Iterable[ImageFile]) -> None:
+    def file(self, layer: OpenedLayer, path: bytes, entry: Entry) -> ImageFile:
+        """Return the file that `entry` of one of the layers is."""
+        return ImageFile(layer, entry, path)
+
+    def fetch(self, files: Iterable[OpenedFile]) -> None:
         """Fetches what of these files is not here, all layers at the same time, each with few requests.
 
         What somebody else fetches at this moment is not waited for. Raises the first LayerError or
         ResolveError, by order of files, when all other layers have fetched theirs.
         """
-        by_layer: dict[int, tuple[Layer, list[Entry]]] = {}
+        by_layer: dict[int, tuple[OpenedLayer, list[Entry]]] = {}
         for file in files:
             by_layer.setdefault(id(file.layer), (file.layer, []))[1].append(file.entry)
         calls = [partial(layer.fetch, entries) for layer, entries in by_layer.values()]

@@ -45,11 +45,8 @@ if TYPE_CHECKING:
         VirtualFile,
     )
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
+    from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
     from lazylayer.api.sources import BlobSource
-    from lazylayer.fetching.blob import Blob
-    from lazylayer.layers.companions import Companions
-    from lazylayer.layers.image import Image
-    from lazylayer.layers.layer import Layer
     from lazylayer.plugin.records import PluginRecord
 
 __all__ = ["Hooks"]
@@ -135,7 +132,9 @@ class Hooks:
 
     # --- understanding layers ----------------------------------------------------------------------
 
-    def open_layer(self, blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions) -> LayerContents:
+    def open_layer(
+        self, blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
+    ) -> LayerContents:
         """The layer's tree and chunk map; raises FormatError if it is in nobody's format."""
         answer: LayerContents | None = self._first(
             "lazylayer_open_layer", blob=blob, descriptor=descriptor, verify=verify, companions=companions
@@ -147,14 +146,14 @@ class Hooks:
             )
         return answer
 
-    def plan_prefetch(self, layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+    def plan_prefetch(self, layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan | None:
         """Which bytes to fetch before first use, or None if no policy decides."""
         answer: PrefetchPlan | None = self._first("lazylayer_plan_prefetch", layer=layer, labels=labels)
         return answer
 
     # --- showing trees -----------------------------------------------------------------------------
 
-    def prefetch_image(self, image: Image, labels: Mapping[str, str]) -> None:
+    def prefetch_image(self, image: OpenedImage, labels: Mapping[str, str]) -> None:
         """Lets every policy fetch what it wants of an image. Never raises; what fails is logged."""
         for plugin, call in self._one_by_one("lazylayer_prefetch_image"):
             try:
@@ -184,7 +183,7 @@ class Hooks:
         answer: bool | None = self._first("lazylayer_remove_mount", mount=mount)
         return answer
 
-    def add_virtual_entries(self, layer: Layer) -> Mapping[bytes, VirtualDirectory]:
+    def add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory]:
         """The hidden directories of a layer's root, from all plugins; files of one name: the first wins.
 
         A plugin that fails adds nothing and is logged.

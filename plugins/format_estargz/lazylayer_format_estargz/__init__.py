@@ -10,13 +10,12 @@ if TYPE_CHECKING:
     from lazylayer.api.building import BuildOptions, BuiltLayer
     from lazylayer.api.layers import LayerContents
     from lazylayer.api.oci import Descriptor
-    from lazylayer.fetching.blob import Blob
-    from lazylayer.layers.companions import Companions
+    from lazylayer.api.opened import CompanionImages, OpenedBlob
 
 
 @hookimpl
 def lazylayer_open_layer(
-    blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions
+    blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
 ) -> LayerContents | None:
     """Opens layers that end with a stargz footer."""
     if "zstd" in descriptor.media_type:

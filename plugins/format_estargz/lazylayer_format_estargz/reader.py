@@ -10,9 +10,8 @@ from __future__ import annotations
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, sha256_digest
+from lazylayer.api.opened import CompanionImages, OpenedBlob
 from lazylayer.errors import FormatError, LayerError, ResolveError, VerificationError
-from lazylayer.fetching.blob import Blob
-from lazylayer.layers.companions import Companions
 from lazylayer_format_estargz.footer import ESTARGZ_FOOTER_SIZE, find_footer
 from lazylayer_tarlayers.annotations import LAYER_DIGEST
 from lazylayer_tarlayers.inflate import GzipReader, inflate_gzip_member
@@ -26,7 +25,9 @@ TOC_IMAGE_SUFFIX = "-esgztoc"
 _BLOCK = 512
 
 
-def open_contents(blob: Blob, descriptor: Descriptor, verify: bool, companions: Companions) -> LayerContents | None:
+def open_contents(
+    blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
+) -> LayerContents | None:
     """The contents of a stargz layer, or None for a blob that has no stargz footer.
 
     Needs one read of the blob, or two when the TOC is larger than expected; other images are asked only
@@ -72,7 +73,7 @@ def _checked_toc(toc: bytes, descriptor: Descriptor, verify: bool) -> bytes:
     return toc
 
 
-def _external_toc(descriptor: Descriptor, companions: Companions) -> bytes:
+def _external_toc(descriptor: Descriptor, companions: CompanionImages) -> bytes:
     try:
         return companions.read_layer(TOC_IMAGE_SUFFIX, {LAYER_DIGEST: descriptor.digest}, MAX_TOC_SIZE)
     except ResolveError as error:
@@ -81,7 +82,7 @@ def _external_toc(descriptor: Descriptor, companions: Companions) -> bytes:
         ) from error
 
 
-def _compressed_toc(blob: Blob, toc_offset: int, toc_end: int, tail: bytes, tail_start: int) -> memoryview:
+def _compressed_toc(blob: OpenedBlob, toc_offset: int, toc_end: int, tail: bytes, tail_start: int) -> memoryview:
     if toc_offset >= toc_end:
         raise FormatError(f"its footer says that the table of contents is at {toc_offset}, behind the footer")
     size = toc_end - toc_offset

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from lazylayer.api.building import BuildOptions, BuiltLayer
     from lazylayer.api.layers import LayerContents
     from lazylayer.api.oci import Descriptor
-    from lazylayer.fetching.blob import Blob
+    from lazylayer.api.opened import OpenedBlob
 
 _NEW_FOOTER = {"zstdchunked": False, "zstdchunked-podman": True}
 
 
 @hookimpl
-def lazylayer_open_layer(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+def lazylayer_open_layer(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
     """Opens layers that end with a zstd:chunked footer, or have its annotations."""
     if "gzip" in descriptor.media_type:
         return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, sha256_digest
+from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import FormatError, LayerError, VerificationError
-from lazylayer.fetching.blob import Blob
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
 from lazylayer_format_zstdchunked.frames import inflate_member
 from lazylayer_tarlayers.annotations import (
@@ -25,7 +25,7 @@ _CHECKSUMS = (ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM)
 _POSITIONS = (ZSTD_TOC_POSITION, PODMAN_TOC_POSITION)
 
 
-def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
+def open_contents(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
     """The contents of a zstd:chunked layer, or None for a blob that is none.
 
     Needs one read of the blob; two when no annotation says where the TOC is and it is larger than
@@ -47,7 +47,7 @@ def open_contents(blob: Blob, descriptor: Descriptor, verify: bool) -> LayerCont
 
 
 def _read(
-    blob: Blob, descriptor: Descriptor, verify: bool, place: TocPlace, tail: bytes, tail_start: int
+    blob: OpenedBlob, descriptor: Descriptor, verify: bool, place: TocPlace, tail: bytes, tail_start: int
 ) -> LayerContents:
     compressed = _compressed_toc(blob, place, tail, tail_start)
     checksums = _values(descriptor, _CHECKSUMS)
@@ -74,7 +74,7 @@ def _values(descriptor: Descriptor, names: tuple[str, ...]) -> list[str]:
     return [descriptor.annotations[name] for name in names if name in descriptor.annotations]
 
 
-def _compressed_toc(blob: Blob, place: TocPlace, tail: bytes, tail_start: int) -> memoryview:
+def _compressed_toc(blob: OpenedBlob, place: TocPlace, tail: bytes, tail_start: int) -> memoryview:
     if place.offset + place.size > blob.size:
         raise FormatError(f"its table of contents should be {place.size} bytes at {place.offset}, behind its end")
     if not 0 < place.inflated <= MAX_TOC_SIZE or place.size > MAX_TOC_SIZE:

@@ -13,7 +13,7 @@ from itertools import dropwhile, islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from lazylayer.layers.image import Image, ImageFile
+    from lazylayer.api.opened import OpenedFile, OpenedImage
 
 __all__ = ["Command", "Started", "environment_of"]
 
@@ -31,7 +31,7 @@ _PUNCTUATION = frozenset("();<>|&")
 class Started(NamedTuple):
     """A file that a command leads to, the path that names it, links and all, and the words behind it."""
 
-    file: ImageFile
+    file: OpenedFile
     place: bytes
     arguments: tuple[bytes, ...] = ()
 
@@ -53,7 +53,7 @@ class Command:
         self.directory = (*_words([config.get("WorkingDir")]), b"/")[0]
         """Where it is started."""
 
-    def files(self, image: Image) -> Iterator[Started]:
+    def files(self, image: OpenedImage) -> Iterator[Started]:
         """The program, and the programs and files among its arguments; only what is there."""
         yield from self._program(image, self._words)
         for word in self._words[1:]:
@@ -61,7 +61,9 @@ class Command:
         if self._words and self._words[0].rpartition(b"/")[2] in _SHELLS:
             yield from self._program(image, _first_command(_script_of(self._words)))
 
-    def interpreters(self, image: Image, script: ImageFile, arguments: Sequence[bytes] = ()) -> Iterator[Started]:
+    def interpreters(
+        self, image: OpenedImage, script: OpenedFile, arguments: Sequence[bytes] = ()
+    ) -> Iterator[Started]:
         """The programs that a script's first line names: its interpreter, and what `env` is to run.
 
         :param arguments: the words behind the script.
@@ -80,18 +82,18 @@ class Command:
         """The path that a word stands for, where it is one."""
         return word if word.startswith(b"/") else self.directory + b"/" + word
 
-    def _program(self, image: Image, words: Sequence[bytes]) -> Iterator[Started]:
+    def _program(self, image: OpenedImage, words: Sequence[bytes]) -> Iterator[Started]:
         """The program that the first word names, if it can be executed, with the others as its arguments."""
         for found in self._found(image, words[0], []) if words else ():
             if found.file.entry.mode & _EXECUTABLE:
                 yield found._replace(arguments=tuple(words[1:]))
                 return
 
-    def _named(self, image: Image, word: bytes) -> Iterator[Started]:
+    def _named(self, image: OpenedImage, word: bytes) -> Iterator[Started]:
         """The file that an argument names."""
         yield from islice(self._found(image, word, [self.directory]), 1)
 
-    def _found(self, image: Image, word: bytes, others: Sequence[bytes]) -> Iterator[Started]:
+    def _found(self, image: OpenedImage, word: bytes, others: Sequence[bytes]) -> Iterator[Started]:
         if not word or b"\0" in word:
             return
         directories = [each for each in self._path if each]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lazylayer.layers.image import Image, ImageFile
+    from lazylayer.api.opened import OpenedFile, OpenedImage
 
 __all__ = ["C_LIBRARY", "LOADER_CACHE", "READ_BY_C_LIBRARY", "Linker", "read_loader_cache", "with_origin"]
 
@@ -43,7 +43,7 @@ class Linker:
     :param library_path: LD_LIBRARY_PATH of the image's environment.
     """
 
-    def __init__(self, image: Image, library_path: bytes) -> None:
+    def __init__(self, image: OpenedImage, library_path: bytes) -> None:
         self._image = image
         self._first = [each for each in library_path.split(b":") if each]
         self._known: dict[bytes, bytes] | None = None
@@ -55,7 +55,7 @@ class Linker:
         directory = path.rpartition(b"/")[0]
         self._system = tuple(dict.fromkeys((directory, b"/usr" + directory, *_DIRECTORIES)))
 
-    def find(self, library: bytes, rpath: Sequence[bytes], runpath: Sequence[bytes]) -> tuple[bytes, ImageFile] | None:
+    def find(self, library: bytes, rpath: Sequence[bytes], runpath: Sequence[bytes]) -> tuple[bytes, OpenedFile] | None:
         """The library that a file needs by this name, with the path where the loader finds it, or None.
 
         :param rpath: directories to look into first, without `$ORIGIN`.

@@ -14,7 +14,7 @@ from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
 from lazylayer_prefetch_entrypoint.imports import names_in_source
 
 if TYPE_CHECKING:
-    from lazylayer.layers.image import Image, ImageFile
+    from lazylayer.api.opened import OpenedFile, OpenedImage
 
 __all__ = ["Modules", "is_module", "modules_of", "search_path", "version_of"]
 
@@ -63,7 +63,7 @@ class Modules:
     :param path: directories to look into, the first first.
     """
 
-    def __init__(self, image: Image, version: bytes, path: Sequence[bytes]) -> None:
+    def __init__(self, image: OpenedImage, version: bytes, path: Sequence[bytes]) -> None:
         self._image = image
         self._tag = b"cpython-" + version.replace(b".", b"")
         self._built_in = _BUILT_IN if int(version[2:] or 0) >= _BUILT_IN_SINCE else frozenset()
@@ -71,7 +71,7 @@ class Modules:
         self._names: dict[tuple[bytes, ...], frozenset[bytes]] = {}
         self._path = [each for each in dict.fromkeys(path) if self._listing(each).names]
 
-    def needed_by(self, file: ImageFile) -> Iterator[ImageFile]:
+    def needed_by(self, file: OpenedFile) -> Iterator[OpenedFile]:
         """The files of the modules that this module, or script, imports when it is imported, or run, itself."""
         if file.entry.size > _MAX_MODULE:
             return
@@ -82,7 +82,7 @@ class Modules:
         else:
             yield from self.named(names_in_source(data), directory)
 
-    def named(self, names: Sequence[bytes], directory: bytes) -> Iterator[ImageFile]:
+    def named(self, names: Sequence[bytes], directory: bytes) -> Iterator[OpenedFile]:
         """The files of modules, named as by import statements in a module in `directory`, and of their packages."""
         absolute = [*self._path, self._top(directory)]
         known = self._top_level(tuple(absolute))
@@ -102,14 +102,14 @@ class Modules:
                 yield from files
                 found = self._module(package, part) if package and part else None
 
-    def path_files(self) -> Iterator[ImageFile]:
+    def path_files(self) -> Iterator[OpenedFile]:
         """The `.pth` files, which an interpreter reads when it starts."""
         for directory in self._path:
             for name in self._listing(directory).names:
                 if name.endswith(b".pth"):
                     yield from self._find(directory, name)
 
-    def _first(self, name: bytes, places: Sequence[bytes]) -> tuple[list[ImageFile], bytes] | None:
+    def _first(self, name: bytes, places: Sequence[bytes]) -> tuple[list[OpenedFile], bytes] | None:
         """A module from the first place that has it; a directory without `__init__` counts only if no place does."""
         if name in self._built_in:
             return None
@@ -121,7 +121,7 @@ class Modules:
             namespace = namespace or found
         return namespace
 
-    def _module(self, directory: bytes, name: bytes) -> tuple[list[ImageFile], bytes] | None:
+    def _module(self, directory: bytes, name: bytes) -> tuple[list[OpenedFile], bytes] | None:
         """The files of a module in a directory, and its own directory if it is a package."""
         listing = self._listing(directory)
         if name in listing.names:
@@ -134,13 +134,13 @@ class Modules:
             return self._compiled_or_source(directory, name), b""
         return None
 
-    def _compiled_or_source(self, directory: bytes, name: bytes) -> list[ImageFile]:
+    def _compiled_or_source(self, directory: bytes, name: bytes) -> list[OpenedFile]:
         cache, compiled = directory + b"/" + _CACHE, b"%s.%s.pyc" % (name, self._tag)
         if compiled in self._listing(cache).names:
             return list(self._find(cache, compiled))
         return list(self._find(directory, name + b".py"))
 
-    def _find(self, directory: bytes, name: bytes) -> Iterator[ImageFile]:
+    def _find(self, directory: bytes, name: bytes) -> Iterator[OpenedFile]:
         found = self._image.find(directory + b"/" + name)
         if found is not None and found.entry.is_file:
             yield found
@@ -172,6 +172,6 @@ class Modules:
         return known
 
 
-def modules_of(image: Image, version: bytes) -> Modules:
+def modules_of(image: OpenedImage, version: bytes) -> Modules:
     """Where a Python of this version, if it is known, looks for modules when nothing is known of how it was started."""
     return Modules(image, version, list(search_path(version)) if version else [])

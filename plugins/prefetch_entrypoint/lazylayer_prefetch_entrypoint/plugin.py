@@ -11,9 +11,8 @@ from lazylayer import hookimpl
 from lazylayer.api.settings import Settings
 
 if TYPE_CHECKING:
+    from lazylayer.api.opened import OpenedImage, OpenedLayer
     from lazylayer.api.tree import Entry
-    from lazylayer.layers.image import Image
-    from lazylayer.layers.layer import Layer
 
 __all__ = ["NAME", "Options", "PrefetchEntrypoint"]
 
@@ -44,19 +43,18 @@ class PrefetchEntrypoint:
         import lazylayer_prefetch_entrypoint.prefetch  # noqa: F401
 
     @hookimpl
-    def lazylayer_prefetch_image(self, image: Image) -> None:
+    def lazylayer_prefetch_image(self, image: OpenedImage) -> None:
         """Watches for programs and modules; fetches that of the image, unless it says itself what to prefetch."""
         if not self._options.max_bytes:
             return
-        from lazylayer.layers.image import ImageFile
         from lazylayer_prefetch_entrypoint.prefetch import Prefetch
 
         prefetch = Prefetch(image, self._options.max_bytes)
 
-        def follow(layer: Layer, path: bytes, entry: Entry) -> None:
-            prefetch.follow(ImageFile(layer, entry, path))
+        def follow(layer: OpenedLayer, path: bytes, entry: Entry) -> None:
+            prefetch.follow(image.file(layer, path, entry))
 
         for layer in image.layers:
-            layer.watch_programs(NAME, functools.partial(follow, layer))
+            layer.watch_programs(NAME, functools.partial(follow, layer))  # type: ignore[attr-defined]
         if not any(layer.tree.prefetch_landmark is not None for layer in image.layers):
             prefetch.run()

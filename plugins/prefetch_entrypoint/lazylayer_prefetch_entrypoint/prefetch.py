@@ -9,8 +9,8 @@ from typing import NamedTuple, Self
 
 from loguru import logger
 
+from lazylayer.api.opened import OpenedFile, OpenedImage
 from lazylayer.concurrency import run_together
-from lazylayer.layers.image import Image, ImageFile
 from lazylayer_prefetch_entrypoint.command import Command, Started, environment_of
 from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
 from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
@@ -36,21 +36,21 @@ class _Wanted(NamedTuple):
     the words behind it, where it is a program.
     """
 
-    file: ImageFile
+    file: OpenedFile
     origin: bytes
     rpath: tuple[bytes, ...] = ()
     modules: Modules | None = None
     arguments: tuple[bytes, ...] = ()
 
     @classmethod
-    def plain(cls, file: ImageFile, modules: Modules | None = None) -> Self:
+    def plain(cls, file: OpenedFile, modules: Modules | None = None) -> Self:
         return cls(file, _directory_of(file.path), modules=modules)
 
 
 class Prefetch:
     """The prefetch of one image. The lock guards what was taken and how much is left."""
 
-    def __init__(self, image: Image, max_bytes: int) -> None:
+    def __init__(self, image: OpenedImage, max_bytes: int) -> None:
         config = image.resolved.config.config
         self._image = image
         self._left = max_bytes
@@ -74,7 +74,7 @@ class Prefetch:
         reference, count = str(self._image.resolved.reference), len(self._seen)
         logger.debug("{reference}: {count} files of its program were fetched ahead", reference=reference, count=count)
 
-    def follow(self, file: ImageFile) -> None:
+    def follow(self, file: OpenedFile) -> None:
         """Fetches what a program or module needs that is being read, and was not foreseen."""
         if self._take(file):
             wanted = [*self._needed_by(_Wanted.plain(file))]
@@ -97,7 +97,7 @@ class Prefetch:
         self._image.fetch(each.file for each in files)
         self._fetch([needed for each in files for needed in self._needed_by(each)], waves - 1)
 
-    def _take(self, file: ImageFile) -> bool:
+    def _take(self, file: OpenedFile) -> bool:
         """Whether to fetch a file: it is new, and there is room for it."""
         key = id(file.layer), file.entry.ino
         with self._lock:
@@ -109,7 +109,7 @@ class Prefetch:
             self._left -= file.entry.size
             return True
 
-    def _started(self, started: Started, script: ImageFile | None = None) -> Iterator[_Wanted]:
+    def _started(self, started: Started, script: OpenedFile | None = None) -> Iterator[_Wanted]:
         """A program, and what it is told to run, where it is a Python; also what `script` imports, which is here."""
         yield _Wanted.plain(started.file)._replace(arguments=started.arguments)
         if is_interpreter(started.file.path):

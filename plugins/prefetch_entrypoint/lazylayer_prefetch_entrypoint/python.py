@@ -14,7 +14,7 @@ from lazylayer_prefetch_entrypoint.imports import names_in_source
 from lazylayer_prefetch_entrypoint.modules import Modules, search_path
 
 if TYPE_CHECKING:
-    from lazylayer.layers.image import Image, ImageFile
+    from lazylayer.api.opened import OpenedFile, OpenedImage
     from lazylayer_prefetch_entrypoint.command import Command, Started
 
 __all__ = ["Invocation", "find_modules", "is_interpreter", "read_at_start", "read_invocation"]
@@ -66,7 +66,7 @@ def _applications(words: Iterator[bytes]) -> Iterator[bytes]:
             yield found[1]
 
 
-def find_modules(image: Image, started: Started, command: Command, environment: Mapping[bytes, bytes]) -> Modules:
+def find_modules(image: OpenedImage, started: Started, command: Command, environment: Mapping[bytes, bytes]) -> Modules:
     """Where this interpreter, started by a command of the image, looks for modules."""
     found = _INTERPRETER.match(started.file.path)
     assert found is not None, "asked for interpreters only"
@@ -80,7 +80,7 @@ def find_modules(image: Image, started: Started, command: Command, environment: 
     return Modules(image, found["version"], [each for each in path if each.startswith(b"/")])
 
 
-def read_at_start(image: Image, modules: Modules, started: Started, command: Command) -> Iterator[ImageFile]:
+def read_at_start(image: OpenedImage, modules: Modules, started: Started, command: Command) -> Iterator[OpenedFile]:
     """The files that this interpreter reads for what it is told to run, without those that they import."""
     invocation = read_invocation(started.arguments)
     yield from modules.named([*_AT_START, *invocation.modules], command.directory)

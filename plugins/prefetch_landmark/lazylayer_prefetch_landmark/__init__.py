@@ -18,7 +18,7 @@ from lazylayer.api.layers import PrefetchPlan
 from lazylayer.api.settings import Settings
 
 if TYPE_CHECKING:
-    from lazylayer.layers.layer import Layer
+    from lazylayer.api.opened import OpenedLayer
 
 __all__ = ["PrefetchLandmark"]
 
@@ -35,9 +35,9 @@ class PrefetchLandmark:
         self._size = settings.prefetch.size
 
     @hookimpl
-    def lazylayer_plan_prefetch(self, layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan:
+    def lazylayer_plan_prefetch(self, layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan:
         """Plans as the landmarks say, or else by size; always answers."""
-        tree, chunks, blob_size = layer.contents.tree, layer.contents.chunks, layer.blob.size
+        tree, chunks, blob_size = layer.contents.tree, layer.contents.chunks, layer.descriptor.size
         if tree.no_prefetch:
             return PrefetchPlan(reason="the layer has a no-prefetch landmark")
         landmark = tree.prefetch_landmark

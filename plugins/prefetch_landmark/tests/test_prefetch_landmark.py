@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,10 +11,10 @@ from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.labels import PREFETCH_SIZE
 from lazylayer.api.layers import PrefetchPlan
+from lazylayer.api.oci import Descriptor, sha256_digest
 from lazylayer.api.settings import PrefetchSettings, Settings
 from lazylayer.api.tree import NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, Entry
 from lazylayer.api.treebuilder import TreeBuilder
-from lazylayer.layers.layer import Layer
 from lazylayer_prefetch_landmark import PrefetchLandmark
 
 BLOB_SIZE = 10_000
@@ -28,10 +28,10 @@ def plan(*names: bytes, labels: dict[str, str] | None = None, size: int = 0) -> 
         builder.add(name, Entry(mode=0o100644, size=1000, first_chunk=number, chunk_count=1))
     chunks.finish(len(names) * 1000)
     contents = SimpleNamespace(tree=builder.finish(), chunks=chunks)
-    layer: Any = SimpleNamespace(contents=contents, blob=SimpleNamespace(size=BLOB_SIZE))
+    layer: Any = SimpleNamespace(contents=contents, descriptor=Descriptor("", sha256_digest(b""), BLOB_SIZE))
     plugin = PrefetchLandmark()
     plugin.lazylayer_configure(Settings(prefetch=PrefetchSettings(size=size)))
-    return plugin.lazylayer_plan_prefetch(cast(Layer, layer), labels or {})
+    return plugin.lazylayer_plan_prefetch(layer, labels or {})
 
 
 @pytest.mark.seed(6)

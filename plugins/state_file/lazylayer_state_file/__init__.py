@@ -30,7 +30,7 @@ from lazylayer.api.settings import Settings
 from lazylayer.mounts.control import process_directory
 
 if TYPE_CHECKING:
-    from lazylayer.layers.layer import Layer
+    from lazylayer.api.opened import OpenedLayer
 
 __all__ = ["FAILURES", "STATE_DIRECTORY", "Options", "StateFile", "encode_state"]
 
@@ -81,7 +81,7 @@ class StateFile:
         self._run = Path(settings.run)
 
     @hookimpl
-    def lazylayer_add_virtual_entries(self, layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+    def lazylayer_add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory] | None:
         """The hidden directory of a layer's mount."""
         if not self._options.in_mount:
             return None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import click
     from prometheus_client.core import Metric
 
-    from lazylayer.layers.layer import Layer
+    from lazylayer.api.opened import OpenedLayer
     from lazylayer_state_prometheus.families import Sums
     from lazylayer_state_prometheus.server import MetricsServer
 
@@ -47,7 +47,7 @@ class StatePrometheus:
     def __init__(self) -> None:
         self._options = Options()
         self._lock = threading.Lock()
-        self._layers: dict[tuple[str, str], weakref.ref[Layer]] = {}
+        self._layers: dict[tuple[str, str], weakref.ref[OpenedLayer]] = {}
         self._frontends: dict[str, str] = {}
         self._events: dict[str, int] = {}
         self._closed: Sums | None = None
@@ -86,7 +86,7 @@ class StatePrometheus:
             logger.info("metrics are at {address}", address=self._options.address)
 
     @hookimpl
-    def lazylayer_add_virtual_entries(self, layer: Layer) -> Mapping[bytes, VirtualDirectory] | None:
+    def lazylayer_add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory] | None:
         """Nothing; but here every layer that is opened comes by."""
         if self._options.address:
             with self._lock:
