@@ -1,11 +1,10 @@
-"""Getting past a registry's door: basic credentials, and bearer tokens from its token server.
+"""Authorize requests: basic credentials, and bearer tokens from a registry's token server.
 
-Sources: the token protocol of Docker and the distribution specification (`spec/auth/token.md`,
-`spec/auth/oauth.md`). One `Authorizer` is shared by everything that is read from a repository, so that
-an image of many layers costs one exchange.
+Sources: Docker's token protocol and the distribution specification (`spec/auth/token.md`,
+`spec/auth/oauth.md`). All reads from a repository share one `Authorizer`, so an image with many layers
+costs one token exchange.
 
-The lock is `Authorizer._lock`. It is held during an exchange, on purpose: whoever needs a token then
-has to wait for it anyway.
+`Authorizer._lock` is held during an exchange on purpose: other requests need the token too.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from lazylayer.api.credentials import Credentials, Keychain
 from lazylayer.errors import AuthenticationError, UnavailableError
 from lazylayer_resolver_registry.challenges import Challenge, parse_challenges
 from lazylayer_resolver_registry.client import EndpointClient
-from lazylayer_resolver_registry.trail import step
+from lazylayer_resolver_registry.steps import step
 from lazylayer_resolver_registry.transport import RetryableError, check_status, read_bounded
-from lazylayer_resolver_registry.urls import check_target, shown
+from lazylayer_resolver_registry.urls import check_target, display_url
 
 __all__ = ["Authorizer"]
 
 _CLIENT_ID = "lazylayer"
 _MAX_TOKEN_ANSWER = 1024 * 1024
 _DEFAULT_LIFETIME = 60.0
-"""Seconds, when the token server does not say; the protocol's own default."""
+"""Seconds, if the token server gives no lifetime; the protocol's own default."""
 _LONGEST_LIFETIME = 3600.0
 
 
@@ -41,9 +40,10 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 
 
 class Authorizer:
-    """Authorises requests to one repository of one registry. Safe to use from any thread.
+    """The authorization of requests to one repository. Safe to use from any thread.
 
-    `scope` is the right that is needed there, `more` are rights to other repositories that go with it.
+    :param scope: the right needed on the repository.
+    :param more: rights to other repositories, requested in the same token.
     """
 
     def __init__(self, client: EndpointClient, scope: str, *more: str) -> None:
@@ -56,32 +56,35 @@ class Authorizer:
         self._renew_at = float("inf")
         self._challenge: Challenge | None = None
         self.exchanges = 0
-        """How often the token server was asked."""
+        """Requests sent to the token server."""
 
     def header(self, keychain: Keychain) -> str:
-        """The value of the Authorization header, empty while none was demanded. Renews a token in time."""
+        """Return the value of the Authorization header, or "" if none was demanded yet.
+
+        Renews a token that is about to expire. Raises AuthenticationError or UnavailableError.
+        """
         with self._lock:
             if time.monotonic() >= self._renew_at and self._challenge is not None:
                 self._answer(self._challenge, keychain)
             return self._header
 
     def refused(self, response: httpx.Response, used: str, keychain: Keychain) -> None:
-        """Gets a better header than `used`, with which `response` was refused.
+        """Replace the header `used`, with which the registry refused `response`.
 
-        Asks the keychain afresh. Raises AuthenticationError where there is none to be had.
+        Asks the keychain again. Raises AuthenticationError if there are no better credentials.
         """
         challenges = parse_challenges(response.headers.get_list("WWW-Authenticate"))
         with self._lock:
             if self._header != used:
-                return  # somebody else was refused too, and has got one
+                return  # another thread was refused too, and has replaced it
             challenge = self._choose(challenges) or self._challenge
             if challenge is None:
                 raise AuthenticationError(
-                    f"{self._host} answered {response.status_code} and does not say how to authenticate"
+                    f"{self._host}: answered {response.status_code} without a usable WWW-Authenticate challenge"
                 )
             self._answer(challenge, keychain)
             if self._header == used:
-                raise AuthenticationError(f"{self._host} refuses the credentials it was given before")
+                raise AuthenticationError(f"{self._host}: refused the same credentials again; log in again")
 
     def _choose(self, challenges: list[Challenge]) -> Challenge | None:
         for scheme in ("bearer", "basic"):
@@ -101,8 +104,8 @@ class Authorizer:
         elif challenge.scheme == "basic":
             if credentials is None or not credentials.username:
                 raise AuthenticationError(
-                    f"{self._host} wants a name and a password, and no keychain has one for it; "
-                    f"log in with `docker login {self._host}`, or configure a keychain"
+                    f"{self._host}: login required, but no keychain has a user and password for it; "
+                    f"run `docker login {self._host}` or configure a keychain"
                 )
             self._keep(challenge, _basic(credentials), float("inf"))
         else:
@@ -114,24 +117,24 @@ class Authorizer:
         self._renew_at = time.monotonic() + 0.9 * lifetime
 
     def _exchange(self, challenge: Challenge, credentials: Credentials | None) -> tuple[str, float]:
-        """Asks the token server; returns the token and the seconds that it is good for."""
+        """Return a token from the token server and its lifetime in seconds."""
         realm = challenge.parameters.get("realm", "")
         try:
             url = httpx.URL(realm)
         except httpx.InvalidURL as error:
-            raise AuthenticationError(f"{self._host} names a token server that is no URL") from error
+            raise AuthenticationError(f"{self._host}: invalid token server URL in its challenge") from error
         check_target(url, self.client.root, "the realm of its challenge")
         service = challenge.parameters.get("service", "")
         scopes = self._scopes_for(challenge.parameters.get("scope", ""))
-        patience = self.client.patience()
+        retries = self.client.retries()
         while True:
             try:
                 return self._ask(url, service, scopes, credentials)
             except RetryableError as error:
-                patience.wait(error)
+                retries.wait(error)
 
     def _scopes_for(self, demanded: str) -> list[str]:
-        """What to ask for: the rights that we need, unless the registry knows the repository by another name."""
+        """Return the scopes to request: ours, unless the registry calls the repository by another name."""
         resource = self._scope.rpartition(":")[0]
         return [self._scope, *self._more] if not demanded or f"{resource}:" in demanded else demanded.split()
 
@@ -158,27 +161,29 @@ class Authorizer:
             sent = self.client.send("GET", url.copy_merge_params(fields), headers)
         with sent as response:
             if response.status_code in (400, 401, 403):
-                whose = f"the credentials from {credentials.source}" if credentials else "a request without credentials"
+                who = f'user "{credentials.username}"' if credentials and credentials.username else "the identity token"
+                tried = f"refused {who} ({credentials.source})" if credentials else "refused anonymous access"
                 raise AuthenticationError(
-                    f"the token server of {self._host}, {url.host}, answered {response.status_code} to {whose}"
+                    f"{self._host}: its token server {url.host} {tried} with {response.status_code}; "
+                    f"check the login with `lazylayer login-check`"
                 )
             check_status(response, f"token for {self._host}")
             if response.status_code != 200:
-                raise UnavailableError(f"the token server of {self._host} answered {response.status_code}")
+                raise UnavailableError(f"{self._host}: its token server {url.host} answered {response.status_code}")
             body = read_bounded(response, _MAX_TOKEN_ANSWER, f"token for {self._host}")
         try:
             answer = msgspec.json.decode(body, type=_TokenAnswer)
         except msgspec.DecodeError:
-            raise UnavailableError(f"the token server of {self._host} sent something that is no token") from None
+            raise UnavailableError(f"{self._host}: its token server {url.host} sent an invalid answer") from None
         step(
             "the token server {url} gave a token for {scope}, asked {how}",
-            url=shown(url),
+            url=display_url(url),
             scope=" and ".join(scopes),
             how="with credentials" if credentials is not None else "anonymously",
         )
         token = answer.token or answer.access_token
         if not token or any(character < "!" or character > "~" for character in token):
-            raise UnavailableError(f"the token server of {self._host} sent no token")
+            raise UnavailableError(f"{self._host}: its token server {url.host} sent no valid token")
         lifetime = _DEFAULT_LIFETIME if answer.expires_in is None else answer.expires_in
         return token, min(max(lifetime, 1.0), _LONGEST_LIFETIME)
 

@@ -1,4 +1,4 @@
-"""What a registry demands: the challenges of a WWW-Authenticate header (RFC 9110, 11.6.1)."""
+"""Parse the challenges of WWW-Authenticate headers (RFC 9110, 11.6.1)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MAX_HEADER = 8192
 
 
 class Challenge(NamedTuple):
-    """One challenge: its scheme and the names of its parameters in lower case."""
+    """One challenge, with its scheme and parameter names in lower case."""
 
     scheme: str
     parameters: dict[str, str]
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
-    """The challenges of all WWW-Authenticate headers of an answer, as far as they can be read."""
+    """Return the challenges of all WWW-Authenticate headers of an answer; ignore what cannot be parsed."""
     challenges: list[Challenge] = []
     for header in headers:
         text, at = header[:_MAX_HEADER], 0

@@ -1,6 +1,6 @@
-"""How a host is reached: certificates, a proxy, and time-outs; and the httpx client that does it.
+"""Connection options of a host (certificates, proxy, time-outs) and the httpx client made from them.
 
-Trust comes from the system's certificates, and from those that are configured for a host in addition.
+Trusted are the system's certificates, and those configured for a host.
 """
 
 from __future__ import annotations
@@ -21,42 +21,40 @@ __all__ = ["UNCONFIGURED", "ConnectionOptions", "make_client"]
 
 _KEPT_ALIVE = 32
 _KEPT_ALIVE_SECONDS = 30.0
-"""Longer than httpx does: reads come now and then, and a handshake costs round trips. Shorter than what
-firewalls and address translators on the way forget a silent connection after, which would cost a time-out."""
+"""Longer than httpx's default, since reads are sporadic and a handshake costs round trips. Shorter than
+firewalls and NAT keep a silent connection, since losing one costs a time-out."""
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is configured for connections to one host. Hosts with equal options share a client."""
+    """The configured connection options of one host."""
 
     ca: tuple[str, ...] = ()
-    """Files with certificates to trust besides the system's."""
+    """Files with certificates to trust, besides the system's."""
     client: tuple[tuple[str, str], ...] = ()
-    """Files with a client certificate and its key; an empty key is in the certificate's file."""
+    """Files with a client certificate and its key; an empty key means the certificate's file."""
     skip_verify: bool = False
     connect_timeout: float | None = None
-    """Seconds; None for what the plugin's options say."""
+    """Seconds; None for the plugin's option."""
     idle_timeout: float | None = None
-    """Seconds; None likewise, 0 for none."""
+    """Seconds; None for the plugin's option, 0 for no limit."""
     proxy: str = ""
-    """The URL of a proxy, instead of those that the environment names."""
+    """The URL of a proxy that overrides the environment's."""
     changed: tuple[int, ...] = ()
-    """When the files were changed, so that new ones are noticed: see `stamped`."""
+    """Modification times of the files, in nanoseconds, to notice new ones: see `stamped`."""
 
     def stamped(self) -> ConnectionOptions:
-        """The same with `changed` as the files are now. Raises ConfigurationError for one that is not there."""
+        """Return a copy with current modification times. Raises ConfigurationError for a missing file."""
         files = [*self.ca, *(file for pair in self.client for file in pair if file)]
         if not files:
             return self
         try:
             stamps = tuple(os.stat(file).st_mtime_ns for file in files)  # noqa: PTH116 - text, as configured
         except OSError as error:
-            raise ConfigurationError(
-                f"{error.filename}: a certificate that cannot be read: {error.strerror}"
-            ) from error
+            raise ConfigurationError(f"{error.filename}: cannot read the certificate: {error.strerror}") from error
         return msgspec.structs.replace(self, changed=stamps)
 
     def refreshed(self) -> ConnectionOptions:
-        """The same as the files are now, or as they were when one is away: it is about to be replaced."""
+        """Return a copy with current modification times, or `self` while a file is being replaced."""
         if not self.changed:
             return self
         try:
@@ -65,10 +63,9 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
             return self
 
     def elsewhere(self) -> ConnectionOptions:
-        """What of it holds for hosts that this one sends us to: whom to trust, and time-outs.
+        """Return the options for hosts that this one redirects to: trust and time-outs.
 
-        Client certificates prove who we are, to this host alone; that its certificate is not looked
-        at says nothing about others.
+        Client certificates, `skip_verify` and the proxy apply to this host alone.
         """
         return msgspec.structs.replace(self, client=(), skip_verify=False, proxy="")
 
@@ -77,19 +74,19 @@ UNCONFIGURED = ConnectionOptions()
 
 
 def make_client(secure: bool, proxy: str, connection: ConnectionOptions, defaults: Options) -> httpx.Client:
-    """A client for hosts with these options.
+    """Return an httpx client with these options.
 
-    :param secure: whether it is for https; certificates are loaded only then.
-    :param proxy: the URL of the proxy that leads there, empty for none.
+    :param secure: True for https; certificates are loaded only then.
+    :param proxy: the URL of the proxy to use, empty for none.
 
-    Raises ConfigurationError for certificates and proxies that cannot be used.
+    Raises ConfigurationError for invalid certificates and proxies.
     """
     idle = defaults.idle_timeout if connection.idle_timeout is None else connection.idle_timeout or None
     connect = connection.connect_timeout or defaults.connect_timeout
     return httpx.Client(
         verify=_ssl_context(connection) if secure else False,
         proxy=_proxy(proxy),
-        trust_env=False,  # httpx ends with a traceback for networks in NO_PROXY; and see `Proxies`
+        trust_env=False,  # httpx raises for networks in NO_PROXY; `Proxies` reads the environment
         follow_redirects=False,
         headers={"User-Agent": f"lazylayer/{__version__}", "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(idle, connect=connect, pool=None),
@@ -109,21 +106,21 @@ def _proxy(url: str) -> httpx.Proxy | None:
     except (httpx.InvalidURL, ValueError):
         proxy = None
     if proxy is None or not proxy.url.host:
-        # What was configured is not shown: it may hold a password.
+        # Do not show the value: it may hold a password.
         raise ConfigurationError(
-            "the proxy that is configured, or named by HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, is no URL of a proxy, "
-            "as in http://proxy.test:3128"
+            "proxy (configured, or from HTTPS_PROXY, HTTP_PROXY or ALL_PROXY): not a proxy URL; "
+            "expected for example http://proxy.test:3128"
         )
     if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ConfigurationError(
-            f"the proxy {proxy.url.scheme}://{proxy.url.host} cannot be used: install the package socksio"
+            f"proxy {proxy.url.scheme}://{proxy.url.host}: SOCKS is not installed; install the package socksio"
         )
     return proxy
 
 
 def _ssl_context(connection: ConnectionOptions) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # Python 3.13 demands extensions that the authorities of many a company lack; containerd and curl do not.
+    # Python 3.13 demands extensions that many company authorities lack; containerd and curl do not.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not _system_has_certificates():
         import certifi
@@ -133,10 +130,10 @@ def _ssl_context(connection: ConnectionOptions) -> ssl.SSLContext:
         try:
             context.load_verify_locations(file)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(f"{file}: no certificate that can be trusted is in it: {error}") from error
+            raise ConfigurationError(f"{file}: not a file of trusted certificates: {error}") from error
     for certificate, key in connection.client:
         try:
-            # A password would be asked for at the terminal: nobody sits there.
+            # An empty password, so that OpenSSL never prompts for one at the terminal.
             context.load_cert_chain(certificate, key or None, password=lambda: "")
         except (OSError, ssl.SSLError) as error:
             raise ConfigurationError(f"{certificate}: not a client certificate with its key: {error}") from error

@@ -1,4 +1,4 @@
-"""The places that serve the images of a registry: its mirrors, and the registry itself, the origin."""
+"""Endpoints: the hosts that serve a registry's images, its mirrors and the registry itself."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One place that serves the images of a registry."""
+    """One host that serves a registry's images."""
 
     url: str
-    """The root of its API, without a slash at the end: `https://registry.test/v2`."""
+    """The root of its API, without a trailing slash: `https://registry.test/v2`."""
     login: str
-    """The host that keychains are asked for, `name[:port]`."""
+    """The host to ask keychains for, `name[:port]`."""
     namespace: str = ""
-    """The registry that it stands for, told as `?ns=` to one that stands for several."""
+    """The registry that it mirrors, sent as `?ns=`, as one mirror may serve several registries."""
     capabilities: frozenset[str] = frozenset(CAPABILITIES)
     headers: tuple[tuple[str, str], ...] = ()
-    """Sent to it, and to nobody else."""
+    """Sent to this host only."""
     connection: ConnectionOptions = UNCONFIGURED
     mirror: bool = False
 
     def describe(self) -> str:
-        """For people: what it is, where, and what it is asked for."""
+        """Return its kind, URL and capabilities, for messages."""
         kind = "mirror" if self.mirror else "registry"
         able = ", ".join(each for each in CAPABILITIES if each in self.capabilities)
-        return f"{kind} {self.url} ({able or 'asked for nothing'})"
+        return f"{kind} {self.url} ({able or 'no capabilities'})"
 
 
 def origin_of(host: str, plain_http: bool) -> Endpoint:
-    """The registry that references name by `host`, when nothing is configured for it."""
+    """Return the endpoint of a registry without configuration; `host` is its name in references."""
     return Endpoint(url=f"{base_url(host, plain_http)}/v2".replace("//v2", "/v2"), login=host)
 
 
@@ -56,11 +56,11 @@ def make_endpoint(
     connection: ConnectionOptions = UNCONFIGURED,
     mirror: bool = False,
 ) -> Endpoint:
-    """An endpoint from how configurations name it: `[http[s]://]host[:port][/path]`.
+    """Return the endpoint that a configuration names as `[http[s]://]host[:port][/path]`.
 
-    :param registry: the host in references for which it serves images.
-    :param plain_http: whether `server` means plain HTTP when it does not say; so it does on loopback.
-    :param override_path: whether the path is the root of the API as it stands; `/v2` is added else.
+    :param registry: the host in references whose images it serves.
+    :param plain_http: use plain HTTP if `server` has no scheme; always so on loopback.
+    :param override_path: use the path unchanged as the root of the API; otherwise append `/v2`.
 
     Raises ConfigurationError.
     """
@@ -76,11 +76,11 @@ def make_endpoint(
             else httpx.URL(f"{scheme}://{HUB if host == DEFAULT_REGISTRY else host}")
         )
     except httpx.InvalidURL as error:
-        raise ConfigurationError(f"{server.rpartition('@')[2]!r} is not the URL of a registry: {error}") from error
+        raise ConfigurationError(f"invalid registry URL {server.rpartition('@')[2]!r}: {error}") from error
     if url.userinfo:
-        raise ConfigurationError("the URL of a registry holds no user and password; configure a keychain for them")
+        raise ConfigurationError("a registry URL must not hold a user and password; configure a keychain for them")
     if url.scheme not in ("http", "https") or not url.host or "?" in rest or "#" in rest:
-        raise ConfigurationError(f"{server!r} is not the URL of a registry, as in https://registry.test")
+        raise ConfigurationError(f"invalid registry URL {server!r}; expected for example https://registry.test")
     if not override_path and not path.endswith("/v2"):
         path += "/v2"
     netloc = authority(url)

@@ -1,8 +1,8 @@
-"""Which endpoints serve a registry: what `[resolver]` and containerd's hosts.toml say about it.
+"""Find the endpoints of a registry in `[resolver]` and in containerd's hosts.toml.
 
-The first of these that names a registry is used: `[[resolver.hosts]]`, `[resolver.host."…"]`, a
-directory of `resolver.config_path`, the entry `*` of `[[resolver.hosts]]`, and, where no `config_path` is
-configured, containerd's own directories. Nothing else is: then the registry itself is asked, as its name says.
+The first of these that names the registry wins: `[[resolver.hosts]]`, `[resolver.host."…"]`, a
+directory of `resolver.config_path`, the entry `*` of `[[resolver.hosts]]`, and, without `config_path`,
+containerd's own directories. Otherwise the registry's name is its address.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lazylayer.errors import ConfigurationError
+from lazylayer_resolver_registry.endpointoptions import configured_endpoint
 from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint, origin_of
 from lazylayer_resolver_registry.hostsfile import read_hosts
-from lazylayer_resolver_registry.options import HostOptions, PlaceOptions, ResolverOptions, StargzHost, StargzMirror
-from lazylayer_resolver_registry.places import place
+from lazylayer_resolver_registry.options import EndpointOptions, HostOptions, ResolverOptions, StargzHost, StargzMirror
 
 __all__ = ["Hosts"]
 
 _EVERY_OTHER = "*"
 _USUAL_DIRECTORIES = ("/etc/containerd/certs.d", "/etc/docker/certs.d")
-"""Where containerd 2 looks when its `config_path` is not configured."""
+"""The directories that containerd 2 reads if its `config_path` is not configured."""
 
 
 class Hosts:
-    """The configured endpoints. Immutable but for the files, which are read whenever they are asked about."""
+    """The configured endpoints. Immutable, except that hosts.toml files are read on each call."""
 
     def __init__(self, options: ResolverOptions, plain_http: Sequence[str] = ()) -> None:
         path = options.config_path
@@ -37,22 +37,22 @@ class Hosts:
         self._plain_http = frozenset(plain_http)
         for each in options.hosts:
             if each.host != _EVERY_OTHER:
-                self.endpoints(each.host)  # so that mistakes are told at start-up
+                self.endpoints(each.host)  # report mistakes at start-up
 
     def endpoints(self, host: str) -> tuple[Endpoint, ...]:
-        """The endpoints of a registry, `host` as in references: its mirrors in order, then the origin.
+        """Return the endpoints of a registry: its mirrors in order, then the registry itself.
 
-        Raises ConfigurationError, which names the table or file.
+        :param host: the registry's name in references. Raises ConfigurationError naming the table or file.
         """
         if host in self._hosts:
-            return self._ours(self._hosts[host], host)
+            return self._from_table(self._hosts[host], host)
         if host in self._stargz:
             return self._from_stargz(self._stargz[host], host)
         found = self._from_directories(self._directories, host)
         if found is None and _EVERY_OTHER in self._hosts:
-            found = self._ours(self._hosts[_EVERY_OTHER], host)
+            found = self._from_table(self._hosts[_EVERY_OTHER], host)
         if found is None:
-            # Nobody asked for these: where we may not look there is nothing.
+            # The defaults were not configured by anyone, so an unreadable one is not an error.
             readable = [each for each in self._usual_directories if os.access(each, os.R_OK | os.X_OK)]
             found = self._from_directories(readable, host)
         return found or (self._origin(host),)
@@ -67,13 +67,17 @@ class Hosts:
     def _origin(self, host: str) -> Endpoint:
         return origin_of(host, host in self._plain_http)
 
-    def _ours(self, options: HostOptions, host: str) -> tuple[Endpoint, ...]:
+    def _from_table(self, options: HostOptions, host: str) -> tuple[Endpoint, ...]:
         where = f'resolver.hosts, host "{options.host}"'
         plain = host in self._plain_http
         mirrors = [
-            place(each.url, host, each, where, default=("pull", "resolve"), mirror=True) for each in options.mirrors
+            configured_endpoint(each.url, host, each, where, default=("pull", "resolve"), mirror=True)
+            for each in options.mirrors
         ]
-        return (*mirrors, place(options.server or host, host, options, where, default=CAPABILITIES, plain_http=plain))
+        return (
+            *mirrors,
+            configured_endpoint(options.server or host, host, options, where, default=CAPABILITIES, plain_http=plain),
+        )
 
     def _from_stargz(self, options: StargzHost, host: str) -> tuple[Endpoint, ...]:
         mirrors = [self._stargz_mirror(each, host) for each in options.mirrors]
@@ -85,8 +89,8 @@ class Hosts:
             raise ConfigurationError(f"{where}: {mirror.host!r}: expected name[:port]", key="resolver.host")
         seconds = mirror.request_timeout_sec or self._stargz_timeout
         idle = None if seconds == 0 else max(float(seconds), 0.0)
-        options = PlaceOptions(header=mirror.header, idle_timeout=idle)
-        return place(
+        options = EndpointOptions(header=mirror.header, idle_timeout=idle)
+        return configured_endpoint(
             mirror.host, host, options, where, default=("pull", "resolve"), mirror=True, plain_http=mirror.insecure
         )
 

@@ -1,8 +1,8 @@
-"""containerd's directories of registry hosts: `HOST/hosts.toml`, or Docker's certificate files.
+"""Read containerd's directories of registry hosts: `HOST/hosts.toml`, or Docker's certificate files.
 
-Source: containerd 2.x, docs/hosts.md, and how core/remotes/docker/config reads them. What differs: a
-file that cannot be understood is an error, where containerd goes on without it; and a place that is
-written as `http://` is spoken to in plain HTTP, whatever is said about certificates.
+Source: containerd 2.x, docs/hosts.md and core/remotes/docker/config. Two differences: an invalid file
+is an error, where containerd ignores it; and `http://` always means plain HTTP, even if certificates
+are configured.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from lazylayer.errors import ConfigurationError
+from lazylayer_resolver_registry.endpointoptions import configured_endpoint
 from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint
-from lazylayer_resolver_registry.options import PlaceOptions
-from lazylayer_resolver_registry.places import place
+from lazylayer_resolver_registry.options import EndpointOptions
 
 __all__ = ["read_hosts"]
 
@@ -24,19 +24,19 @@ _DEFAULT = "_default"
 _FILE = "hosts.toml"
 
 
-class _Place(PlaceOptions, frozen=True, forbid_unknown_fields=False, kw_only=True):
-    """What hosts.toml says about one place; keys of newer versions are passed over, as containerd does."""
+class _Host(EndpointOptions, frozen=True, forbid_unknown_fields=False, kw_only=True):
+    """One host in hosts.toml; unknown keys of newer versions are ignored, as in containerd."""
 
 
-class _File(_Place, frozen=True, forbid_unknown_fields=False, kw_only=True):
+class _File(_Host, frozen=True, forbid_unknown_fields=False, kw_only=True):
     server: str = ""
-    host: dict[str, _Place] = msgspec.field(default_factory=dict)
+    host: dict[str, _Host] = msgspec.field(default_factory=dict)
 
 
 def read_hosts(root: Path, host: str, plain_http: bool = False) -> tuple[Endpoint, ...] | None:
-    """What the directory below `root` for a registry says, or None if there is none.
+    """Return the endpoints that the registry's directory below `root` names, or None without one.
 
-    Raises ConfigurationError, which names the file.
+    Raises ConfigurationError naming the file.
     """
     try:
         directory = _find(root, host)
@@ -46,23 +46,27 @@ def read_hosts(root: Path, host: str, plain_http: bool = False) -> tuple[Endpoin
         data = _read(file)
         if not data.strip():
             options = _certificates(directory)
-            return (place(host, host, options, str(directory), default=CAPABILITIES, plain_http=plain_http),)
+            return (
+                configured_endpoint(host, host, options, str(directory), default=CAPABILITIES, plain_http=plain_http),
+            )
     except OSError as error:
-        raise ConfigurationError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
+        raise ConfigurationError(f"{error.filename or root}: cannot read it: {error.strerror}") from error
     parsed = _parse(file, data)
-    # TOML's tables come in the order of the file, which is the order in which they are asked.
+    # TOML tables keep the file's order, which is the order in which hosts are tried.
     mirrors = [
-        place(url, host, each, str(file), default=CAPABILITIES, directory=directory, mirror=True)
+        configured_endpoint(url, host, each, str(file), default=CAPABILITIES, directory=directory, mirror=True)
         for url, each in parsed.host.items()
     ]
     server = parsed.server or host
     plain_http = plain_http and not parsed.server
-    origin = place(server, host, parsed, str(file), default=CAPABILITIES, directory=directory, plain_http=plain_http)
+    origin = configured_endpoint(
+        server, host, parsed, str(file), default=CAPABILITIES, directory=directory, plain_http=plain_http
+    )
     return (*mirrors, origin)
 
 
 def _read(file: Path) -> bytes:
-    """The file, or nothing if there is none; at most one byte more than is allowed."""
+    """Return the file's bytes, b"" without a file; at most one byte more than `_MAX_SIZE`."""
     try:
         with file.open("rb") as stream:
             return stream.read(_MAX_SIZE + 1)
@@ -74,7 +78,7 @@ def _find(root: Path, host: str) -> Path | None:
     name, colon, port = host.rpartition(":")
     names = [f"{name}_{port}_"] if colon and port.isdigit() else []
     for each in (*names, host, _DEFAULT):
-        # A host has no slash, but `..` would do.
+        # A host has no slash, but `..` would leave the directory.
         if each not in (".", "..") and (root / each).is_dir():
             return root / each
     return None
@@ -91,12 +95,12 @@ def _parse(file: Path, data: bytes) -> _File:
         raise ConfigurationError(f"{file}: not TOML: {error}") from error
 
 
-def _certificates(directory: Path) -> PlaceOptions:
-    """Docker's way: `*.crt` are authorities, `*.cert` are client certificates with their `*.key`."""
+def _certificates(directory: Path) -> EndpointOptions:
+    """Return Docker's certificate files: `*.crt` authorities, `*.cert` and `*.key` client certificates."""
     files = sorted(each for each in directory.iterdir() if each.is_file())
     pairs: list[str | list[str]] = []
     for each in files:
         if each.suffix == ".cert":
             key = each.with_suffix(".key")
             pairs.append([str(each), str(key) if key in files else ""])
-    return PlaceOptions(ca=[str(each) for each in files if each.suffix == ".crt"], client=pairs)
+    return EndpointOptions(ca=[str(each) for each in files if each.suffix == ".crt"], client=pairs)

@@ -1,4 +1,4 @@
-"""Resolving an image: its manifest for one platform, and its config, each checked against its digest."""
+"""Resolve an image: its manifest for one platform and its config, both verified."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ from lazylayer_resolver_registry.route import Route
 __all__ = ["resolve_image"]
 
 _MAX_DEPTH = 4
-"""Indexes in indexes."""
+"""Levels of nested indexes."""
 _ACCEPT = {"Accept": ", ".join((*MediaType.MANIFESTS, *MediaType.INDEXES))}
 
 
 def resolve_image(route: Route, reference: Reference, platform: Platform) -> ResolvedImage:
-    """The image that `reference` names, for `platform`. Raises ResolveError, FormatError or VerificationError."""
+    """Return the image of `reference` for `platform`.
+
+    Raises ResolveError, FormatError or VerificationError.
+    """
     name, promised = reference.digest or reference.tag, reference.digest
     index: Index | None = None
     for _ in range(_MAX_DEPTH):
@@ -47,7 +50,7 @@ def resolve_image(route: Route, reference: Reference, platform: Platform) -> Res
         return ResolvedImage(
             reference, found.digest, found.media_type, found.content, config, found.data, config_bytes, index
         )
-    raise FormatError(f"{reference}: indexes lie in indexes, more than {_MAX_DEPTH} deep")
+    raise FormatError(f"{reference}: indexes are nested more than {_MAX_DEPTH} levels deep")
 
 
 class _Found(NamedTuple):
@@ -58,7 +61,7 @@ class _Found(NamedTuple):
 
 
 def _manifest(route: Route, name: str, promised: str, what: str) -> _Found:
-    """The manifest or index of a tag, or of the digest `promised`, for which less trust is needed."""
+    """Fetch a manifest or index by tag, or by the digest `promised`, which any mirror may serve."""
 
     def ask(repository: Repository) -> _Found:
         data, headers = repository.get(f"manifests/{name}", _ACCEPT, MAX_MANIFEST_SIZE, what)
@@ -72,7 +75,7 @@ def _manifest(route: Route, name: str, promised: str, what: str) -> _Found:
 def _config(route: Route, manifest: Manifest, what: str) -> tuple[ImageConfig, bytes]:
     descriptor: Descriptor = manifest.config
     if descriptor.size > MAX_MANIFEST_SIZE:
-        raise FormatError(f"{what} has {descriptor.size} bytes; at most {MAX_MANIFEST_SIZE} are believed")
+        raise FormatError(f"{what}: {descriptor.size} bytes exceed the limit of {MAX_MANIFEST_SIZE}")
 
     def ask(repository: Repository) -> bytes:
         data, _ = repository.get(f"blobs/{descriptor.digest}", {}, MAX_MANIFEST_SIZE, what)
@@ -85,9 +88,9 @@ def _config(route: Route, manifest: Manifest, what: str) -> tuple[ImageConfig, b
 
 def _verify(data: bytes, promised: str, what: str) -> Digest:
     digest = sha256_digest(data)
-    # A registry may name another kind of digest for a tag; that is no promise that we could check.
+    # A registry may send another kind of digest for a tag, which we cannot check.
     if promised.startswith("sha256:") and promised != digest:
-        raise VerificationError(f"{what}: the registry sent something with the digest {digest}, not {promised}")
+        raise VerificationError(f"{what}: expected digest {promised}, the registry sent {digest}")
     return digest
 
 

@@ -1,4 +1,4 @@
-"""`lazylayer login-check REF`: which way a mount would take to an image, step by step."""
+"""Implement `lazylayer login-check REF`, which shows how a mount would reach an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from lazylayer.cli.references import IMAGE, plain_http_override
 from lazylayer.errors import LazylayerError
 from lazylayer.log import one_line, scrub
-from lazylayer_resolver_registry.trail import Step, following
+from lazylayer_resolver_registry.steps import Step, following
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -21,7 +21,7 @@ __all__ = ["login_check"]
 
 
 class _Report(msgspec.Struct):
-    """What was found out; None for what was not reached."""
+    """The outcome; fields of steps that were not reached are None."""
 
     reference: str
     ok: bool = False
@@ -39,10 +39,10 @@ class _Report(msgspec.Struct):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, also when the image cannot be read.")
 @click.pass_context
 def login_check(context: click.Context, reference: Reference, plain_http: bool, as_json: bool) -> None:
-    """Show the way that a mount would take to the image REF.
+    """Show how a mount would reach the image REF.
 
-    REF is resolved, and one byte of its lowest layer is read. What is printed is which hosts and mirrors were asked,
-    what they answered, which keychain had credentials, where a token came from, and where the layer is; no secrets.
+    Resolves REF and reads one byte of its lowest layer. Prints each host and mirror asked, its answer, the keychain
+    that had credentials, the token server, and where the layer is. Never prints secrets.
     """
     from lazylayer.cli.program import load_program
 
@@ -61,7 +61,7 @@ def login_check(context: click.Context, reference: Reference, plain_http: bool, 
 
 
 def _check(program: Program, reference: Reference, report: _Report, say: Callable[[str], None]) -> None:
-    """Goes the way, fills `report` and says each step."""
+    """Resolve the image, read one byte of its first layer, and report each step."""
     from lazylayer.api.oci import Platform
 
     def tell(step: Step) -> None:
@@ -86,4 +86,4 @@ def _check(program: Program, reference: Reference, report: _Report, say: Callabl
 
 
 def _say_nothing(_: str) -> None:
-    """For `--json`: all is said at the end."""
+    """Print nothing: `--json` prints the whole report at the end."""

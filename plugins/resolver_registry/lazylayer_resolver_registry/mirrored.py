@@ -1,4 +1,4 @@
-"""A blob that several places serve: reads go on with the next one when one fails in the middle."""
+"""A blob served by several hosts: a read that fails midway continues at the next host."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lazylayer.api.oci import Descriptor
 from lazylayer.api.sources import BlobSource
 from lazylayer_resolver_registry.ranges import after
 from lazylayer_resolver_registry.repository import Repository
-from lazylayer_resolver_registry.route import PASSED_OVER, Failures, Route
+from lazylayer_resolver_registry.route import TRY_NEXT, Failures, Route
 from lazylayer_resolver_registry.source import RegistryBlob
 
 __all__ = ["MirroredBlob"]
 
 
 class MirroredBlob(BlobSource):
-    """One blob by a route. Its lock guards the sources, one for each place that was asked."""
+    """One blob on all hosts of a route. `_lock` guards the sources, one per host."""
 
     def __init__(self, route: Route, descriptor: Descriptor) -> None:
         self._route = route
@@ -29,9 +29,9 @@ class MirroredBlob(BlobSource):
         self.size = descriptor.size or self._find_size()
 
     def fetch(self, ranges: Sequence[ByteRange]) -> Generator[tuple[int, bytes], None, None]:
-        """See `BlobSource.fetch`."""
+        """Yield the pieces of `ranges`, falling back to the next host on failure. See `BlobSource.fetch`."""
         failures, done = Failures(), ranges[0].start
-        for repository in self._route.places("pull", self._descriptor.digest):
+        for repository in self._route.candidates("pull", self._descriptor.digest):
             try:
                 source = self._source(repository)
                 with closing(source.fetch(after(ranges, done))) as pieces:
@@ -41,27 +41,27 @@ class MirroredBlob(BlobSource):
                         yield offset, piece
                 self._route.worked(repository, self._descriptor.digest)
                 return
-            except PASSED_OVER as error:
+            except TRY_NEXT as error:
                 self._route.failed(repository, self._descriptor.digest, error)
                 failures.add(repository, error)
         raise failures.last()
 
     def doubt(self, error: Exception) -> bool:
-        """See `BlobSource.doubt`: the place that served last is passed over for this blob."""
+        """Skip the host that served last, for this blob. See `BlobSource.doubt`."""
         served_by = self._served_by
         subject = self._descriptor.digest
-        for repository in self._route.places("pull", subject):
+        for repository in self._route.candidates("pull", subject):
             if served_by is not None and self._source(repository) is served_by:
                 self._route.doubted(repository, subject, error)
-        others = self._route.places("pull", subject)
+        others = self._route.candidates("pull", subject)
         return self._source(others[0]) is not served_by
 
     def check(self) -> None:
-        """See `BlobSource.check`."""
+        """Read one byte from the first host that serves it. See `BlobSource.check`."""
         self._served_by = self._route.first("pull", self._descriptor.digest, self._checked)
 
     def describe(self) -> str:
-        """The place that served last, or the registry itself while none has."""
+        """Return the host that served last, or the registry itself before the first read."""
         return self._served_by.describe() if self._served_by is not None else str(self._route)
 
     def _find_size(self) -> int:

@@ -1,4 +1,4 @@
-"""The options of this plugin, `[plugin.resolver_registry]`, and the table of registry hosts, `[resolver]`."""
+"""Options: the tables `[plugin.resolver_registry]`, and `[resolver]` with the registry hosts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["NAME", "HostOptions", "Options", "PlaceOptions", "ResolverOptions", "StargzHost", "StargzMirror"]
+__all__ = ["NAME", "EndpointOptions", "HostOptions", "Options", "ResolverOptions", "StargzHost", "StargzMirror"]
 
 NAME = "resolver_registry"
 
@@ -16,26 +16,26 @@ Files = str | list[str]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How registries are spoken to."""
+    """`[plugin.resolver_registry]`."""
 
     connect_timeout: _Seconds = 10.0
-    """Seconds until a connection must stand."""
+    """Seconds to establish a connection."""
     idle_timeout: _Seconds = 30.0
-    """Seconds without a byte after which an answer is given up; one that keeps flowing is never cut."""
+    """Seconds without a byte before a response is abandoned; one that keeps flowing is never cut."""
     attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
-    """How often a request is made that fails for reasons that may pass, without any progress in between."""
+    """Attempts at a request that fails temporarily, without progress in between."""
     mirror_attempts: Annotated[int, msgspec.Meta(ge=1)] = 2
-    """The same towards a mirror, before it is passed over."""
+    """Attempts at a mirror before the next one is tried."""
     mirror_rest: Annotated[float, msgspec.Meta(ge=0)] = 30.0
-    """Seconds for which a mirror that failed is passed over."""
+    """Seconds to skip a mirror after a failure."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 64
-    """How many connections are open at the same time, to all hosts with the same options together."""
+    """Open connections at the same time."""
     multi_range: bool = True
-    """Whether several ranges may be asked for in one request; hosts that cannot are noticed anyway."""
+    """Request several ranges at once; hosts that do not support it are detected."""
 
 
-class PlaceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How one place, a registry or a mirror, is reached; the names are those of containerd's hosts.toml."""
+class EndpointOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Connection settings of one registry or mirror, named as in containerd's hosts.toml."""
 
     capabilities: list[str] | None = None
     ca: Files | None = None
@@ -48,24 +48,24 @@ class PlaceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     proxy: str = ""
 
 
-class MirrorOptions(PlaceOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class MirrorOptions(EndpointOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One of `[[resolver.hosts.mirrors]]`."""
 
     url: str
 
 
-class HostOptions(PlaceOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class HostOptions(EndpointOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One of `[[resolver.hosts]]`: a registry and its mirrors."""
 
     host: str
-    """As in references, `name[:port]`; `*` for every registry that nothing else is said of."""
+    """The registry's name in references, `name[:port]`; `*` for every registry without other settings."""
     server: str = ""
-    """The registry itself; by default what `host` says."""
+    """The registry's address; by default `host`."""
     mirrors: list[MirrorOptions] = []
 
 
 class StargzMirror(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One of `[[resolver.host."…".mirrors]]`, as stargz-snapshotter has them."""
+    """One of `[[resolver.host."…".mirrors]]`, as in stargz-snapshotter."""
 
     host: str
     insecure: bool = False
@@ -80,14 +80,14 @@ class StargzHost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The table `[resolver]`: where registries and their mirrors are."""
+    """The table `[resolver]`: registries and their mirrors."""
 
     config_path: str | list[str] | None = None
-    """Directories with containerd's `HOST/hosts.toml`, the first one first; a text is divided at colons.
+    """Directories with containerd's `HOST/hosts.toml`, in order; a string is split at colons.
 
-    None for those that containerd 2 looks into by default, as far as they are there and can be read.
+    None for containerd 2's default directories, if they exist and are readable.
     """
     hosts: list[HostOptions] = []
     host: dict[str, StargzHost] = {}
     request_timeout_sec: int = 0
-    """Accepted from stargz-snapshotter: seconds without a byte; 0 for the default, less for no limit."""
+    """Accepted from stargz-snapshotter: seconds without a byte; 0 for the default, negative for no limit."""

@@ -1,4 +1,4 @@
-"""The plugin: which of its parts answers which hook."""
+"""The plugin: its hooks, and the state they share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lazylayer_resolver_registry.authorization import Authorizer
     from lazylayer_resolver_registry.endpoints import Endpoint
     from lazylayer_resolver_registry.hosts import Hosts
-    from lazylayer_resolver_registry.route import Resting, Route
+    from lazylayer_resolver_registry.route import Cooldowns, Route
     from lazylayer_resolver_registry.transport import Transport
 
 __all__ = ["ResolverRegistry"]
@@ -28,9 +28,9 @@ _MOST_AUTHORIZERS = 1000
 
 
 class ResolverRegistry:
-    """Images and blobs in registries. One instance per program, which shares connections and tokens.
+    """Images and blobs in registries. One instance per program shares connections and tokens.
 
-    Its lock guards the transport and the tokens; nothing is requested while it is held.
+    `_lock` guards the transport and the authorizers. Never hold it during a request.
     """
 
     def __init__(self) -> None:
@@ -40,24 +40,24 @@ class ResolverRegistry:
         self._hosts: Hosts | None = None
         self._lock = threading.Lock()
         self._transport: Transport | None = None
-        self._resting: Resting | None = None
+        self._cooldowns: Cooldowns | None = None
         self._authorizers: dict[tuple[Endpoint, str, str], Authorizer] = {}
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.resolver_registry]`, `[resolver]` and `resolve.plain_http`."""
+        """Store `[plugin.resolver_registry]`, `[resolver]` and `resolve.plain_http`."""
         self._options = settings.plugin_options(NAME, Options)
         self._resolver = settings.resolver_options(ResolverOptions)
         self._plain_http = settings.resolve.plain_http
         self._hosts = None
         if self._resolver.hosts:
-            self._known_hosts()  # so that mistakes are told at start-up
+            self._known_hosts()  # report mistakes at start-up
 
     @hookimpl
     def lazylayer_resolve_image(
         self, reference: Reference, platform: Platform, keychain: Keychain
     ) -> ResolvedImage | None:
-        """The image, if the reference is one of a registry."""
+        """Resolve an image in a registry; return None for references with a scheme."""
         if reference.scheme:
             return None
         from lazylayer_resolver_registry.images import resolve_image
@@ -68,35 +68,35 @@ class ResolverRegistry:
     def lazylayer_resolve_blob(
         self, reference: Reference, descriptor: Descriptor, keychain: Keychain
     ) -> BlobSource | None:
-        """The blob, if the reference is one of a registry. Asks it nothing unless the size is unknown."""
+        """Open a blob in a registry. Sends no request unless the size is unknown."""
         if reference.scheme:
             return None
         from lazylayer_resolver_registry.mirrored import MirroredBlob
         from lazylayer_resolver_registry.source import RegistryBlob
 
         route = self._route(reference, keychain, "pull")
-        places = route.places("pull")
+        places = route.candidates("pull")
         return RegistryBlob(places[0], descriptor) if len(places) == 1 else MirroredBlob(route, descriptor)
 
     @hookimpl
     def lazylayer_open_store(self, reference: Reference, keychain: Keychain) -> ImageStore | None:
-        """The repository to write to, if the reference is one of a registry: at the registry itself, if it may."""
+        """Open a repository for writing, at the registry itself if it has the capability `push`."""
         if reference.scheme:
             return None
         from lazylayer_resolver_registry.store import RegistryStore
 
-        return RegistryStore(self._route(reference, keychain, "pull,push").places("push")[-1])
+        return RegistryStore(self._route(reference, keychain, "pull,push").candidates("push")[-1])
 
     @hookimpl
     def lazylayer_add_commands(self, cli: click.Group) -> None:
-        """Adds `login-check`."""
+        """Add `login-check`."""
         from lazylayer_resolver_registry.logincheck import login_check
 
         cli.add_command(login_check)
 
     @hookimpl
     def lazylayer_warm_up(self) -> None:
-        """Imports what requests need, and loads the system's certificates."""
+        """Import the modules of the read path and load the system's certificates."""
         import lazylayer_resolver_registry.images
         import lazylayer_resolver_registry.mirrored
         import lazylayer_resolver_registry.source  # noqa: F401
@@ -105,7 +105,7 @@ class ResolverRegistry:
 
     @hookimpl
     def lazylayer_close(self) -> None:
-        """Closes all connections."""
+        """Close all connections. Requests in flight end with UnavailableError."""
         with self._lock:
             transport, self._transport = self._transport, None
         if transport is not None:
@@ -119,10 +119,10 @@ class ResolverRegistry:
         return self._hosts
 
     def _route(self, reference: Reference, keychain: Keychain, actions: str) -> Route:
-        """The ways to a repository, as they are configured now."""
+        """Return the hosts that serve a repository, from the current configuration."""
         from lazylayer_resolver_registry.repository import Repository
-        from lazylayer_resolver_registry.route import Resting, Route
-        from lazylayer_resolver_registry.trail import step
+        from lazylayer_resolver_registry.route import Cooldowns, Route
+        from lazylayer_resolver_registry.steps import step
 
         endpoints = self._known_hosts().endpoints(reference.host)
         step(
@@ -132,11 +132,11 @@ class ResolverRegistry:
         )
         transport = self._open_transport()
         with self._lock:
-            if self._resting is None:
-                self._resting = Resting(self._options.mirror_rest)
+            if self._cooldowns is None:
+                self._cooldowns = Cooldowns(self._options.mirror_rest)
             authorizers = [self._authorizer(transport, each, reference, actions) for each in endpoints]
         name = reference.repository
-        return Route([Repository(each.client, name, each, keychain) for each in authorizers], self._resting)
+        return Route([Repository(each.client, name, each, keychain) for each in authorizers], self._cooldowns)
 
     def _open_transport(self) -> Transport:
         from lazylayer_resolver_registry.transport import Transport
@@ -147,7 +147,7 @@ class ResolverRegistry:
             return self._transport
 
     def _authorizer(self, transport: Transport, endpoint: Endpoint, reference: Reference, actions: str) -> Authorizer:
-        """The one that everything in an image shares; another image has its own credentials, and its own token."""
+        """Return the authorizer of an image, shared by its layers; each image has its own credentials."""
         from lazylayer_resolver_registry.authorization import Authorizer
         from lazylayer_resolver_registry.client import EndpointClient
 

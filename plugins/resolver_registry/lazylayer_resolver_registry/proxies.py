@@ -1,8 +1,8 @@
-"""Proxies that the environment names: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, and `NO_PROXY`.
+"""Choose the proxy of a URL from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`.
 
-`NO_PROXY` is understood as Go does it (golang.org/x/net/http/httpproxy), and so containerd and kubelet:
-names with all that is below them (`.test` and `*.test` only what is below), addresses, networks, each but
-networks with a port if wanted, and `*` for everything. Hosts on this machine are reached without a proxy.
+`NO_PROXY` is parsed as in Go (golang.org/x/net/http/httpproxy), so as in containerd and kubelet: names
+with their subdomains (`.test` and `*.test`: subdomains only), addresses, networks, and `*` for
+everything. Names and addresses may have a port. Hosts on this machine never use a proxy.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class _Exception(NamedTuple):
 
 
 class Proxies:
-    """Which proxy leads to which URL. Immutable."""
+    """The proxies of an environment. Immutable."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        """:param variables: by scheme, `all` and `no`, as `urllib.request.getproxies_environment` has them."""
+        """Parse `variables`, keyed by scheme, `all` and `no` as in `urllib.request.getproxies_environment`."""
         self._by_scheme = {scheme: variables.get(scheme) or variables.get("all", "") for scheme in ("http", "https")}
         entries = [entry.strip().lower() for entry in variables.get("no", "").split(",")]
         self._exceptions = [_exception(entry) for entry in entries if entry]
 
     @classmethod
     def of_environment(cls) -> Proxies:
-        """As the environment is now."""
+        """Return the proxies of the current environment."""
         return cls(urllib.request.getproxies_environment())
 
     def proxy(self, url: httpx.URL) -> str:
-        """The proxy's URL as the environment has it, with its password perhaps; empty for none."""
+        """Return the URL of the proxy for `url`, possibly with a password; "" for a direct connection."""
         proxy = self._by_scheme.get(url.scheme, "")
         if not proxy or is_loopback(url) or any(each.matches(url) for each in self._exceptions):
             return ""

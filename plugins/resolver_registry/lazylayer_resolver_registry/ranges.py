@@ -1,4 +1,4 @@
-"""The bytes of an answer to a range request, by their place in the blob.
+"""Parse responses to range requests into pieces with their offsets in the blob.
 
 Source: RFC 9110, chapter 14 (Range, Content-Range, multipart/byteranges).
 """
@@ -21,16 +21,16 @@ _MAX_PART_HEADER = 16 * 1024
 
 
 class MisplacedBytesError(RetryableError):
-    """The server answered several ranges in a way that cannot be used."""
+    """An unusable response to a range request."""
 
 
 def range_header(ranges: Sequence[ByteRange]) -> str:
-    """The value of a Range header that asks for `ranges`."""
+    """Return the value of a Range header for `ranges`."""
     return "bytes=" + ", ".join(f"{start}-{end - 1}" for start, end in ranges)
 
 
 def total_size(response: httpx.Response) -> int | None:
-    """How large the whole is, as the answer to a range request says; None if it does not."""
+    """Return the size of the whole blob in a response to a range request, or None if it is missing."""
     if response.status_code == 206:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         return int(found[3]) if found is not None and found[3] != "*" else None
@@ -39,11 +39,11 @@ def total_size(response: httpx.Response) -> int | None:
 
 
 def parts(response: httpx.Response, pieces: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The pieces of a body with status 200 or 206, each with its offset, as they arrive.
+    """Yield the pieces of a body with status 200 or 206, each with its offset, as they arrive.
 
-    :param pieces: the body, `response.iter_raw()`; it is left open, so that it can be read to its end.
+    :param pieces: the body, `response.iter_raw()`; left open, so the caller can read it to its end.
 
-    Raises MisplacedBytesError for a body whose place cannot be told.
+    Raises MisplacedBytesError for a body without a valid position.
     """
     if response.status_code == 200:
         yield from _placed(pieces, 0)
@@ -52,19 +52,21 @@ def parts(response: httpx.Response, pieces: Iterator[bytes]) -> Iterator[tuple[i
     if kind.lower().startswith("multipart/byteranges"):
         boundary = _BOUNDARY.search(kind)
         if boundary is None:
-            raise MisplacedBytesError("an answer in parts has no boundary")
+            raise MisplacedBytesError("invalid multipart response: no boundary")
         yield from _Parts(pieces, (boundary[1] or boundary[2]).encode("latin-1")).read()
         return
     place = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if place is None:
-        raise MisplacedBytesError("a partial answer does not say which part it is")
+        raise MisplacedBytesError("invalid partial response: no usable Content-Range")
     yield from _placed(pieces, int(place[1]))
 
 
 def wanted(arriving: Iterator[tuple[int, bytes]], ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-    """What of the arriving pieces lies in `ranges` (sorted, apart), in order; ends with the last byte.
+    """Yield the parts of the arriving pieces that lie in `ranges`, in order; end with the last byte.
 
-    Raises MisplacedBytesError when a piece comes too early, so that bytes before it are missing.
+    :param ranges: sorted and disjoint.
+
+    Raises MisplacedBytesError if a piece skips bytes of `ranges`.
     """
     pending = list(reversed(ranges))
     at = pending[-1].start
@@ -72,7 +74,7 @@ def wanted(arriving: Iterator[tuple[int, bytes]], ranges: Sequence[ByteRange]) -
         end = offset + len(piece)
         while end > at:
             if offset > at:
-                raise MisplacedBytesError(f"byte {offset} came where byte {at} should have")
+                raise MisplacedBytesError(f"invalid response: byte {offset} arrived, expected byte {at}")
             stop = min(end, pending[-1].end)
             yield at, piece[at - offset : stop - offset] if (at, stop) != (offset, end) else piece
             at = stop
@@ -84,7 +86,7 @@ def wanted(arriving: Iterator[tuple[int, bytes]], ranges: Sequence[ByteRange]) -
 
 
 def after(ranges: Sequence[ByteRange], done: int) -> list[ByteRange]:
-    """What of `ranges` lies behind byte `done`."""
+    """Return the parts of `ranges` from byte `done` on."""
     return [ByteRange(max(start, done), end) for start, end in ranges if end > done]
 
 
@@ -95,7 +97,7 @@ def _placed(pieces: Iterator[bytes], offset: int) -> Iterator[tuple[int, bytes]]
 
 
 class _Parts:
-    """Reads a multipart/byteranges body: each part says how long it is, so its bytes are not searched."""
+    """A parser of multipart/byteranges bodies. Each part has a length, so its bytes are never searched."""
 
     def __init__(self, pieces: Iterator[bytes], boundary: bytes) -> None:
         self._pieces = pieces
@@ -103,7 +105,7 @@ class _Parts:
         self._buffer = b""
 
     def read(self) -> Iterator[tuple[int, bytes]]:
-        """The pieces of all parts, each with its offset in the blob."""
+        """Yield the pieces of all parts, each with its offset in the blob."""
         while (place := self._next_part()) is not None:
             offset, end = place
             while offset < end:
@@ -115,25 +117,25 @@ class _Parts:
                 offset += len(taken)
 
     def _next_part(self) -> tuple[int, int] | None:
-        """Reads a part's head; where the part begins and ends in the blob, or None after the last."""
+        """Read a part's head; return its start and end in the blob, or None after the last part."""
         line = self._line()
-        while line == b"":  # the end of the part before, and a preamble
+        while line == b"":  # the previous part's line end, or a preamble
             line = self._line()
         if line is None or line.startswith(self._delimiter + b"--"):
             return None
         if line != self._delimiter:
-            raise MisplacedBytesError("an answer in parts is not divided as it says")
+            raise MisplacedBytesError("invalid multipart response: boundary expected")
         place = None
         while line := self._line():
             name, _, value = line.partition(b":")
             if name.strip().lower() == b"content-range":
                 place = _CONTENT_RANGE.fullmatch(value.strip().decode("latin-1"))
         if place is None:
-            raise MisplacedBytesError("a part of an answer does not say which part it is")
+            raise MisplacedBytesError("invalid multipart response: a part without a usable Content-Range")
         return int(place[1]), int(place[2]) + 1
 
     def _line(self) -> bytes | None:
-        """The next line without its end, or None at the end of the body."""
+        """Return the next line without its line end, or None at the end of the body."""
         while b"\n" not in self._buffer:
             piece = next(self._pieces, b"")
             if not piece:
@@ -141,6 +143,6 @@ class _Parts:
                 return rest.rstrip(b"\r") or None
             self._buffer += piece
             if len(self._buffer) > _MAX_PART_HEADER and b"\n" not in self._buffer:
-                raise MisplacedBytesError("the head of a part is too long")
+                raise MisplacedBytesError(f"invalid multipart response: a part's head exceeds {_MAX_PART_HEADER} bytes")
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")

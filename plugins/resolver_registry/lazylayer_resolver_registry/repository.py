@@ -1,4 +1,4 @@
-"""One repository at one endpoint: requests that are authorised, and answers that are small and whole."""
+"""Send authorized requests to one repository at one endpoint, and fetch small documents."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _NAME = re.compile(r"[a-z0-9._/-]+")
 
 
 class Repository:
-    """Requests to one repository. Safe to use from any thread."""
+    """One repository at one endpoint. Safe to use from any thread."""
 
     def __init__(self, client: EndpointClient, name: str, authorizer: Authorizer, keychain: Keychain) -> None:
         if not _NAME.fullmatch(name):
-            raise UnavailableError(f"{client.endpoint.login}: {name!r} is no repository name")
+            raise UnavailableError(f"{client.endpoint.login}: invalid repository name {name!r}")
         self.client = client
         self.endpoint = client.endpoint
         self.root = client.root
@@ -37,15 +37,15 @@ class Repository:
         self._keychain = keychain
 
     def __str__(self) -> str:
-        """For messages: the endpoint's host and the name."""
+        """Return the endpoint's host and the repository's name, for messages."""
         return f"{authority(self.root)}/{self.name}"
 
     def url(self, path: str) -> httpx.URL:
-        """The address of something in the repository, `blobs/sha256:…` for one."""
+        """Return the URL of `path` in the repository, for example `blobs/sha256:…`."""
         return self.client.url(f"{self.name}/{path}")
 
     def reading_from(self, other: str) -> Repository:
-        """The same repository, with the right to read another one of its registry as well."""
+        """Return this repository with the right to read `other` in the same registry as well."""
         scopes = f"repository:{self.name}:pull,push", f"repository:{other}:pull"
         return Repository(self.client, self.name, Authorizer(self.client, *scopes), self._keychain)
 
@@ -53,10 +53,10 @@ class Repository:
     def send(
         self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes | None = None
     ) -> Iterator[httpx.Response]:
-        """The answer to a request, authorised if `url` is of the endpoint itself, and only then.
+        """Yield the response to a request, authorized only if `url` is on the endpoint itself.
 
-        When the registry refuses, credentials are asked for again, once. The answer may be anything
-        else but a refusal; raises AuthenticationError for that, and RetryableError for what may pass.
+        After a refusal, asks keychains again, once. The response may have any other status.
+        Raises AuthenticationError for a second refusal, RetryableError for temporary failures.
         """
         ours = self.client.owns(url)
         for last in (False, True):
@@ -67,22 +67,27 @@ class Repository:
                     yield response
                     return
                 if last:
-                    raise AuthenticationError(f"{self} answered {response.status_code}, also with new credentials")
-            # The answer is done with by now, so that its connection can carry what follows.
+                    raise AuthenticationError(
+                        f"{self}: login refused with {response.status_code}, also with new credentials; "
+                        "run `lazylayer login-check` to see which keychain answered"
+                    )
+            # The response is closed by now, so that its connection can carry the next request.
             self.authorizer.refused(response, authorization, self._keychain)
 
     def get(self, path: str, headers: Mapping[str, str], limit: int, what: str) -> tuple[bytes, httpx.Headers]:
-        """The body, at most `limit` bytes, and the headers of something small; `what` names it in errors.
+        """Fetch a small document; return its body, at most `limit` bytes, and the headers.
 
-        Redirects are followed. Tries again what may pass. Raises NotFoundError, AuthenticationError
+        :param what: names the document in errors.
+
+        Follows redirects and retries temporary failures. Raises NotFoundError, AuthenticationError
         or UnavailableError.
         """
-        patience = self.client.patience()
+        retries = self.client.retries()
         while True:
             try:
                 return self._get(self.url(path), headers, limit, what)
             except RetryableError as error:
-                patience.wait(error)
+                retries.wait(error)
 
     def _get(self, url: httpx.URL, headers: Mapping[str, str], limit: int, what: str) -> tuple[bytes, httpx.Headers]:
         for _ in range(_MAX_REDIRECTS):
@@ -92,19 +97,22 @@ class Repository:
                     check_status(response, what)
                     return read_bounded(response, limit, what), response.headers
                 url = target
-        raise UnavailableError(f"{what}: {self} sends us around in circles")
+        raise UnavailableError(f"{what}: {self}: redirect loop: more than {_MAX_REDIRECTS} hops")
 
 
 def redirect_target(response: httpx.Response, registry: httpx.URL) -> httpx.URL | None:
-    """Where an answer sends us, or None if it does not. Raises UnavailableError for where it must not."""
+    """Return the target of a redirect, or None for other responses.
+
+    Raises UnavailableError for an invalid or forbidden target.
+    """
     if response.status_code not in _REDIRECTS:
         return None
     location = response.headers.get("Location", "")
     try:
         target = response.url.join(location)
     except httpx.InvalidURL as error:
-        raise UnavailableError(f"{registry.host} redirects to something that is no URL") from error
+        raise UnavailableError(f"{registry.host}: redirect to an invalid URL") from error
     if not location:
-        raise UnavailableError(f"{registry.host} redirects to nowhere")
+        raise UnavailableError(f"{registry.host}: redirect without a Location header")
     check_target(target, registry, "a redirect")
     return target

@@ -1,9 +1,9 @@
-"""The ways to one repository: its mirrors in order, then the registry itself.
+"""Choose a host for a repository: its mirrors in order, then the registry itself.
 
-A place that fails is passed over for a while. One that cannot be reached is passed over for everything;
-one that lacks something, or refuses us, only for that. When all have failed, all are asked again.
+A host that fails is skipped for a while: an unreachable one for everything, one that lacks or refuses
+something for that alone. If all hosts have failed, all are tried again.
 
-The lock of this module is `Resting._lock`; nothing is requested while it is held.
+Never hold `Cooldowns._lock` during a request.
 """
 
 from __future__ import annotations
@@ -16,51 +16,53 @@ from typing import NamedTuple, TypeVar
 from lazylayer.errors import LayerError, LazylayerError, ResolveError, UnavailableError
 from lazylayer_resolver_registry.endpoints import Capability
 from lazylayer_resolver_registry.repository import Repository
-from lazylayer_resolver_registry.trail import step
+from lazylayer_resolver_registry.steps import step
 
-__all__ = ["PASSED_OVER", "Failures", "Resting", "Route"]
+__all__ = ["TRY_NEXT", "Cooldowns", "Failures", "Route"]
 
 Answer = TypeVar("Answer")
 
-PASSED_OVER = (ResolveError, LayerError)
-"""Failures of one place after which the next one is asked. Others, of keychains for one, are told at once."""
+TRY_NEXT = (ResolveError, LayerError)
+"""Failures of a host after which the next one is tried. Others, such as a failing keychain, are raised."""
 _MOST_KEPT = 10_000
-_LONGEST_REST = 600.0
+_LONGEST_COOLDOWN = 600.0
 """Seconds."""
 
 
-class Resting:
-    """What failed lately, and until when it is passed over. Safe to use from any thread.
+class Cooldowns:
+    """Recent failures, and until when to skip each. Safe to use from any thread.
 
-    :param seconds: for how long; twice as long each time that it fails again, up to ten minutes.
+    :param seconds: the first pause; each further failure doubles it, up to ten minutes.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._failed: dict[str, _Rest] = {}
+        self._failed: dict[str, _Cooldown] = {}
         self._lock = threading.Lock()
 
-    def rest(self, key: str) -> float:
-        """Passes `key` over from now on, and says for how many seconds."""
+    def begin(self, key: str) -> float:
+        """Skip `key` from now on; return for how many seconds."""
         now = time.monotonic()
         with self._lock:
             if len(self._failed) >= _MOST_KEPT:
-                self._failed = {key: rest for key, rest in self._failed.items() if rest.until > now}
+                self._failed = {key: cooldown for key, cooldown in self._failed.items() if cooldown.until > now}
             before = self._failed.get(key)
-            seconds = self._seconds if before is None else min(2 * before.seconds, max(_LONGEST_REST, self._seconds))
-            self._failed[key] = _Rest(now + seconds, seconds)
+            seconds = (
+                self._seconds if before is None else min(2 * before.seconds, max(_LONGEST_COOLDOWN, self._seconds))
+            )
+            self._failed[key] = _Cooldown(now + seconds, seconds)
         return seconds
 
-    def rests(self, key: str) -> bool:
-        """Whether `key` is passed over now."""
-        if not self._failed:  # the rule, and this is asked for every request
+    def active(self, key: str) -> bool:
+        """Return True if `key` is being skipped."""
+        if not self._failed:  # the usual case, checked on every request
             return False
         with self._lock:
-            rest = self._failed.get(key)
-        return rest is not None and rest.until > time.monotonic()
+            cooldown = self._failed.get(key)
+        return cooldown is not None and cooldown.until > time.monotonic()
 
-    def recovered(self, *keys: str) -> None:
-        """Forgets that these failed."""
+    def clear(self, *keys: str) -> None:
+        """Forget the failures of these keys."""
         if not self._failed:
             return
         with self._lock:
@@ -68,65 +70,65 @@ class Resting:
                 self._failed.pop(key, None)
 
 
-class _Rest(NamedTuple):
+class _Cooldown(NamedTuple):
     until: float
     seconds: float
 
 
 class Failures:
-    """What went wrong on the way, so that the last error can tell of all. Used by one thread."""
+    """The failures of one request at several hosts, merged into one error. Used by one thread."""
 
     def __init__(self) -> None:
         self._found: list[tuple[Repository, LazylayerError]] = []
 
     def add(self, repository: Repository, error: LazylayerError) -> None:
-        """Remembers an error."""
+        """Add the error of one host."""
         self._found.append((repository, error))
 
     def last(self) -> LazylayerError:
-        """The error to raise: that of the registry itself, or of the last place, with the others told."""
+        """Return the error to raise: that of the registry, or of the last host, followed by the others."""
         decisive = next((each for each in self._found if not each[0].endpoint.mirror), self._found[-1])
         others = [f"{repository}: {error}" for repository, error in self._found if repository is not decisive[0]]
         if not others:
             return decisive[1]
         told = f"{decisive[1]}; before that, {'; '.join(others)}"
-        error = type(decisive[1])(told) if isinstance(decisive[1], PASSED_OVER) else UnavailableError(told)
+        error = type(decisive[1])(told) if isinstance(decisive[1], TRY_NEXT) else UnavailableError(told)
         error.__cause__ = decisive[1]
         return error
 
 
 class Route:
-    """All places that serve one repository. Safe to use from any thread."""
+    """All hosts that serve one repository. Safe to use from any thread."""
 
-    def __init__(self, repositories: Sequence[Repository], resting: Resting) -> None:
+    def __init__(self, repositories: Sequence[Repository], cooldowns: Cooldowns) -> None:
         self._repositories = repositories
-        self._resting = resting
+        self._cooldowns = cooldowns
 
     def __str__(self) -> str:
-        """For messages: the registry itself."""
+        """Return the registry and the repository, for messages."""
         return str(self._repositories[-1])
 
-    def places(self, capability: Capability, subject: str = "") -> list[Repository]:
-        """Those that may be asked, the ones to be asked first at the start.
+    def candidates(self, capability: Capability, subject: str = "") -> list[Repository]:
+        """Return the repositories with `capability`, those to try first at the start.
 
-        :param subject: what it is about, a digest for one. Raises UnavailableError if there are none.
+        :param subject: a tag or digest, to skip hosts that failed for it.
+
+        Raises UnavailableError if no host has the capability.
         """
         able = [each for each in self._repositories if capability in each.endpoint.capabilities]
         if not able:
-            raise UnavailableError(
-                f"{self}: neither it nor a mirror may be asked to {capability}; see [[resolver.hosts]]"
-            )
+            raise UnavailableError(f"{self}: no host has the capability {capability}; configure [[resolver.hosts]]")
         if len(able) == 1:
             return able
-        return sorted(able, key=lambda each: self._rests(each, subject))
+        return sorted(able, key=lambda each: self._is_skipped(each, subject))
 
     def first(self, capability: Capability, subject: str, ask: Callable[[Repository], Answer]) -> Answer:
-        """The answer of the first place that has one. Raises what the registry itself, or the last, raised."""
+        """Return the answer of the first host that does not fail. Raises the error of `Failures.last`."""
         failures = Failures()
-        for repository in self.places(capability, subject):
+        for repository in self.candidates(capability, subject):
             try:
                 answer = ask(repository)
-            except PASSED_OVER as error:
+            except TRY_NEXT as error:
                 self.failed(repository, subject, error)
                 failures.add(repository, error)
             else:
@@ -135,34 +137,34 @@ class Route:
         raise failures.last()
 
     def worked(self, repository: Repository, subject: str) -> None:
-        """Notes that a place did its work."""
-        self._resting.recovered(repository.endpoint.url, _key(repository, subject))
+        """Forget the failures of a host that succeeded."""
+        self._cooldowns.clear(repository.endpoint.url, _key(repository, subject))
 
     def failed(self, repository: Repository, subject: str, error: LazylayerError) -> None:
-        """Notes that a place failed, so that others are asked first for a while."""
+        """Skip a host that failed, so that others are tried first for a while."""
         everything = isinstance(error, UnavailableError)
         key = repository.endpoint.url if everything else _key(repository, subject)
-        self._pass_over(key, repository, "everything" if everything else subject, error)
+        self._skip(key, repository, "everything" if everything else subject, error)
 
     def doubted(self, repository: Repository, subject: str, error: Exception) -> None:
-        """Notes that a place served wrong bytes. `worked` does not take it back: serving says nothing of the bytes."""
-        self._pass_over(_doubt(repository, subject), repository, subject, error)
+        """Skip a host that served wrong bytes. `worked` does not undo this: a complete body may be wrong."""
+        self._skip(_doubt(repository, subject), repository, subject, error)
 
-    def _pass_over(self, key: str, repository: Repository, what: str, error: Exception) -> None:
+    def _skip(self, key: str, repository: Repository, what: str, error: Exception) -> None:
         if len(self._repositories) == 1:
             return
-        seconds = self._resting.rest(key)
+        seconds = self._cooldowns.begin(key)
         step(
-            "{place} is passed over for {seconds:g} s, for {what}: {error}",
+            "{place} is skipped for {seconds:g} s, for {what}: {error}",
             place=repository.endpoint.describe(),
             seconds=seconds,
             what=what,
             error=str(error),
         )
 
-    def _rests(self, repository: Repository, subject: str) -> bool:
+    def _is_skipped(self, repository: Repository, subject: str) -> bool:
         keys = repository.endpoint.url, _key(repository, subject), _doubt(repository, subject)
-        return any(self._resting.rests(key) for key in keys)
+        return any(self._cooldowns.active(key) for key in keys)
 
 
 def _key(repository: Repository, subject: str) -> str:

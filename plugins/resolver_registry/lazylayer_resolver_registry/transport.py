@@ -1,7 +1,7 @@
-"""HTTP to registries, token servers and blob storages: connections, and trying again.
+"""HTTP to registries, token servers and blob storages: connections and retries.
 
-Redirects are never followed here: who asks decides where credentials may go. The lock of this module
-is `Transport._lock`; nothing is requested while it is held.
+Redirects are not followed here: the caller decides where credentials may go.
+Never hold `Transport._lock` during a request.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lazylayer.errors import ConfigurationError, NotFoundError, UnavailableError
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
-from lazylayer_resolver_registry.trail import step
-from lazylayer_resolver_registry.urls import shown
+from lazylayer_resolver_registry.steps import step
+from lazylayer_resolver_registry.urls import display_url
 
-__all__ = ["Patience", "RetryableError", "Transport", "check_status", "finish", "read_bounded"]
+__all__ = ["Retries", "RetryableError", "Transport", "check_status", "finish", "read_bounded"]
 
 _PROGRESS = 256 * 1024
-"""Bytes after which earlier failures are forgotten."""
+"""Bytes of progress that reset the count of failures."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
@@ -37,18 +37,18 @@ _MAX_REST = 16 * 1024
 
 
 class RetryableError(UnavailableError):
-    """A failure that may pass. `after` is how many seconds the server wishes us to wait, if it said so."""
+    """A temporary failure. `after` is the server's Retry-After in seconds, or 0."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
         self.after = after
 
 
-class Patience:
-    """How often a request is tried again without progress. Used by one thread.
+class Retries:
+    """The retries of one request. Used by one thread.
 
-    That is `attempts` times; but only once when the idle time-out has passed meanwhile, so that nobody
-    waits for many of them. A server that sends a little and stops, again and again, makes no progress.
+    Allows `attempts` attempts without progress, but only one more once the idle time-out has passed, so
+    that idle time-outs never add up. A server that repeatedly sends a little and stops makes no progress.
     """
 
     def __init__(self, transport: Transport, attempts: int) -> None:
@@ -59,36 +59,39 @@ class Patience:
         self._received = 0
 
     def progress(self, size: int) -> None:
-        """So many bytes came."""
+        """Count `size` bytes received."""
         self._received += size
         if self._received >= _PROGRESS:
             self._failures = self._received = 0
 
     def wait(self, error: RetryableError) -> None:
-        """Waits before the next attempt, exponentially longer, with jitter. Raises UnavailableError after the last."""
+        """Wait before the next attempt, with exponential back-off and jitter.
+
+        Raises UnavailableError after the last attempt.
+        """
         now = time.monotonic()
         if not self._failures:
             self._failing_since = now
         self._failures += 1
         too_long = self._failures > 1 and now - self._failing_since >= self._transport.options.idle_timeout
         if self._failures >= self._attempts or too_long:
-            # Not to be tried again by whoever waits for this, or attempts would multiply.
+            # Not a RetryableError: callers that retry too would multiply the attempts.
             raise UnavailableError(str(error)) from error
         pause = min(_FIRST_PAUSE * 2 ** (self._failures - 1), _LONGEST_PAUSE)
         pause *= 0.5 + random.random()  # noqa: S311 - spreads clients, hides nothing
-        step("{error}; trying again", error=str(error))
+        step("{error}; retrying", error=str(error))
         self._transport.pause(max(pause, error.after))
 
 
 class _Client:
-    """A client, closed once it was replaced and nobody uses it. `Transport._lock` guards the counts."""
+    """A client, closed after it was replaced and its last user has left. `Transport._lock` guards it."""
 
     __slots__ = ("changed", "client", "retired", "users")
 
     def __init__(self, client: httpx.Client, changed: tuple[int, ...]) -> None:
         self.client = client
         self.changed = changed
-        """When its certificates were changed."""
+        """Modification times of its certificates."""
         self.users = 0
         self.retired = False
 
@@ -99,7 +102,7 @@ class Transport:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.single_range_hosts: set[str] = set()
-        """Registries whose answers to several ranges were seen to be wrong."""
+        """Registries that answered several ranges wrongly."""
         self._proxies = Proxies.of_environment()
         self._lock = threading.Lock()
         self._clients: dict[tuple[bool, str, ConnectionOptions], _Client] = {}
@@ -114,49 +117,51 @@ class Transport:
         content: bytes | None = None,
         connection: ConnectionOptions = UNCONFIGURED,
     ) -> Iterator[httpx.Response]:
-        """The answer, its body not read yet; closed at the end.
+        """Yield the response before its body is read; close it at the end.
 
-        Raises RetryableError for what goes wrong on the way, also while the body is read inside;
-        ConfigurationError for certificates and proxies that cannot be used.
+        Raises RetryableError for connection failures, also while the body is read inside the `with`
+        block; ConfigurationError for invalid certificates and proxies.
         """
         chosen = self._client(url, connection)
         try:
             request = chosen.client.build_request(method, url, headers=httpx.Headers(headers), content=content)
             response = chosen.client.send(request, stream=True)
             try:
-                step("{method} {url} answered {status}", method=method, url=shown(url), status=response.status_code)
+                step(
+                    "{method} {url} answered {status}", method=method, url=display_url(url), status=response.status_code
+                )
                 yield response
                 if not response.is_stream_consumed:
                     finish(response, response.iter_raw())
             finally:
                 response.close()
         except httpx.HTTPError as error:
-            raise _explained(f"{method} {shown(url)}", error) from error
+            raise _explained(f"{method} {display_url(url)}", error) from error
         except httpx.InvalidURL as error:
-            raise UnavailableError(f"{method} {shown(url)}: {error}") from error
+            raise UnavailableError(f"{method} {display_url(url)}: {error}") from error
         except RuntimeError as error:
-            if not self._closing.is_set():  # else the client was closed by another thread
+            if not self._closing.is_set():  # otherwise another thread has closed the client
                 raise
             raise UnavailableError("lazylayer is ending") from error
         finally:
             self._leave(chosen)
 
     def warm_up(self) -> None:
-        """Makes the clients that most requests use, certificates loaded. Raises ConfigurationError."""
+        """Load the system's certificates. Raises ConfigurationError."""
         for scheme in ("http", "https"):
             self._leave(self._client(httpx.URL(f"{scheme}://registry.invalid"), UNCONFIGURED))
 
-    def patience(self, attempts: int = 0) -> Patience:
-        """A new count of attempts, by default as many as the options say."""
-        return Patience(self, attempts or self.options.attempts)
+    def retries(self, attempts: int = 0) -> Retries:
+        """Return a new count of attempts, by default `options.attempts`."""
+        return Retries(self, attempts or self.options.attempts)
 
     def pause(self, seconds: float) -> None:
-        """Waits, unless the program ends."""
+        """Wait. Raises UnavailableError as soon as the transport is closed."""
         if self._closing.wait(seconds):
             raise UnavailableError("lazylayer is ending")
 
     def close(self) -> None:
-        """Closes all connections; requests that wait for their next attempt end."""
+        """Close all connections and end pauses between attempts."""
         self._closing.set()
         with self._lock:
             clients, self._clients = list(self._clients.values()), {}
@@ -164,10 +169,10 @@ class Transport:
             each.client.close()
 
     def _client(self, url: httpx.URL, connection: ConnectionOptions) -> _Client:
-        """The client for a kind of host, to be given back by `_leave`.
+        """Return the client for a URL; the caller returns it with `_leave`.
 
-        Certificates are only loaded when something needs them, and again when their files have changed,
-        since mounts outlive certificates.
+        Certificates are loaded on first use, and again after their files change, since mounts outlive
+        certificates.
         """
         fresh = connection.refreshed()
         proxy = fresh.proxy or self._proxies.proxy(url)
@@ -194,13 +199,13 @@ class Transport:
             client.client.close()
 
     def _make_client(self, secure: bool, proxy: str, connection: ConnectionOptions, before: _Client | None) -> _Client:
-        """A client, or the one `before` when the new certificates cannot be used (they may be half written)."""
+        """Return a new client, or `before` if the new certificates are invalid, perhaps half written."""
         try:
             client = make_client(secure, proxy, connection, self.options)
         except ConfigurationError as error:
             if before is None:
                 raise
-            logger.warning("{error}; going on with what was there before", error=str(error))
+            logger.warning("{error}; keeping the previous certificates", error=str(error))
             return before
         return _Client(client, connection.changed)
 
@@ -209,18 +214,21 @@ def _explained(request: str, error: httpx.HTTPError) -> UnavailableError:
     reason = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return UnavailableError(
-            f"{request}: its certificate is not trusted: {reason}; name its authority with `ca` in [[resolver.hosts]] "
+            f"{request}: certificate not trusted: {reason}; configure its authority as `ca` in [[resolver.hosts]] "
             "or hosts.toml"
         )
     return RetryableError(f"{request}: {reason}")
 
 
 def check_status(response: httpx.Response, what: str) -> None:
-    """Returns for a success; raises NotFoundError, RetryableError or UnavailableError, with what the server said."""
+    """Raise NotFoundError, RetryableError or UnavailableError unless the request succeeded.
+
+    The error includes the server's message.
+    """
     status = response.status_code
     if status < 300:
         return
-    said = f"{what}: {shown(response.url)} answered {status}{_error_text(response)}"
+    said = f"{what}: {display_url(response.url)} answered {status}{_error_text(response)}"
     if status in (404, 410):
         raise NotFoundError(said)
     if status in _TRIED_AGAIN:
@@ -229,9 +237,9 @@ def check_status(response: httpx.Response, what: str) -> None:
 
 
 def finish(response: httpx.Response, pieces: Iterator[bytes]) -> None:
-    """Reads a body to its end if little is missing: only then can its connection be used again.
+    """Read a body to its end if little is missing, so that its connection can be reused.
 
-    :param pieces: what is left of `response.iter_raw()`.
+    :param pieces: the rest of `response.iter_raw()`.
     """
     length = response.headers.get("Content-Length", "")
     missing = int(length) - response.num_bytes_downloaded if length.isdigit() and len(length) < 19 else 0
@@ -244,17 +252,17 @@ def finish(response: httpx.Response, pieces: Iterator[bytes]) -> None:
 
 
 def read_bounded(response: httpx.Response, limit: int, what: str) -> bytes:
-    """The body, at most `limit` bytes; raises UnavailableError if it is longer."""
+    """Return the body. Raises UnavailableError if it is longer than `limit` bytes."""
     body = bytearray()
     for piece in response.iter_raw():
         body += piece
         if len(body) > limit:
-            raise UnavailableError(f"{what}: {shown(response.url)} sent more than {limit} bytes")
+            raise UnavailableError(f"{what}: {display_url(response.url)} sent more than {limit} bytes")
     return bytes(body)
 
 
 def _error_text(response: httpx.Response) -> str:
-    """What a registry's error body says, in one short line, or nothing."""
+    """Return a registry's error message as one short line, or "" without one."""
     try:
         body = b""
         for piece in response.iter_raw():
@@ -268,7 +276,7 @@ def _error_text(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """The seconds of a Retry-After header, which are a number or a date; at most a minute is believed."""
+    """Return the seconds of a Retry-After header, a number or a date; at most 60, 0 if invalid."""
     text = response.headers.get("Retry-After", "")
     if text.isascii() and text.isdigit():
         return min(float(text), _LONGEST_RETRY_AFTER)

@@ -1,11 +1,10 @@
-"""Where a registry is, and where it may send us.
+"""Registry addresses, and the check of addresses that a registry redirects to.
 
-A registry tells its clients to go elsewhere: to a token server, by the realm of a challenge, and to a
-blob storage, by a redirect. Neither may lead anywhere it likes. The rule: the scheme is `https`, or
-`http` if the registry itself is spoken to in plain HTTP; and a registry that is not on this machine
-cannot send us to this machine, nor to link-local addresses, where clouds keep their metadata, nor to
-the other places that are known for metadata. An address counts in every spelling that the system's
-resolver understands: `127.1` and `2130706433` are `127.0.0.1`.
+A registry may redirect its clients: to a token server, by the realm of a challenge, and to a blob
+storage. Both targets are restricted. The scheme must be `https`, or `http` if the registry itself uses
+plain HTTP. A registry on another machine must not name this machine, link-local addresses (cloud
+metadata), or other known metadata addresses. All spellings that the system's resolver accepts are
+covered: `127.1` and `2130706433` are `127.0.0.1`.
 """
 
 from __future__ import annotations
@@ -18,23 +17,22 @@ import httpx
 from lazylayer.api.oci import DEFAULT_REGISTRY
 from lazylayer.errors import UnavailableError
 
-__all__ = ["HUB", "authority", "base_url", "check_target", "is_loopback", "port_of", "same_origin", "shown"]
+__all__ = ["HUB", "authority", "base_url", "check_target", "display_url", "is_loopback", "port_of", "same_origin"]
 
 HUB = "registry-1.docker.io"
-"""Where the images of docker.io are."""
+"""The host of docker.io's images."""
 
 _METADATA = frozenset(ipaddress.ip_address(each) for each in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200"))
-"""Where Amazon, Google and Alibaba keep metadata besides 169.254.169.254."""
+"""Metadata addresses of Amazon, Google and Alibaba besides 169.254.169.254."""
 _METADATA_NAMES = frozenset({"metadata.google.internal"})
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses as IPv6 ones (NAT64, RFC 6052)."""
 
 
 def base_url(host: str, plain_http: bool) -> httpx.URL:
-    """The root of the API of a registry, `host` as in references (`name[:port]`).
+    """Return the root of a registry's API; `host` is its name in references (`name[:port]`).
 
-    Registries on this machine are spoken to in plain HTTP unless their port is 443, the default, as
-    containerd and Docker do.
+    Registries on this machine use plain HTTP unless their port is 443, as in containerd and Docker.
     """
     host = HUB if host == DEFAULT_REGISTRY else host
     https = httpx.URL(f"https://{host}")
@@ -44,12 +42,12 @@ def base_url(host: str, plain_http: bool) -> httpx.URL:
 
 
 def authority(url: httpx.URL) -> str:
-    """Host and port of `url` as references and keychains name them, an IPv6 address in brackets."""
+    """Return host and port of `url` as in references, an IPv6 address in brackets."""
     return url.netloc.decode("ascii").rpartition("@")[2]
 
 
 def is_loopback(url: httpx.URL) -> bool:
-    """Whether the host of `url` is this machine, going by its name alone."""
+    """Return True if the host of `url` names this machine, without looking it up."""
     name = _name(url)
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -58,38 +56,38 @@ def is_loopback(url: httpx.URL) -> bool:
 
 
 def check_target(target: httpx.URL, registry: httpx.URL, what: str) -> None:
-    """Raises UnavailableError if `registry` may not send us to `target`; `what` says what sent us."""
+    """Raise UnavailableError if `registry` must not redirect to `target`; `what` names the redirect."""
     if not target.host:
         scheme = target.scheme or "nothing"
-        raise UnavailableError(f"{registry.host}: {what} leads to {scheme} without a host, which is refused")
+        raise UnavailableError(f"{registry.host}: {what} leads to {scheme} without a host; refused")
     if target.scheme != "https" and not (target.scheme == "http" and registry.scheme == "http"):
-        raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme or 'no'}://, which is refused")
+        raise UnavailableError(f"{registry.host}: {what} leads to {target.scheme or 'no'}://; refused")
     if not is_loopback(registry) and (is_loopback(target) or _is_private_to_machine(target)):
-        raise UnavailableError(f"{registry.host}: {what} leads to {target.host}, a local address, which is refused")
+        raise UnavailableError(f"{registry.host}: {what} leads to {target.host}, a local address; refused")
 
 
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    """Whether both are the same scheme, host and port, so that credentials for one are for the other."""
+    """Return True if both have the same scheme, host and port, so that credentials for one fit the other."""
     return (one.scheme, one.host, port_of(one)) == (other.scheme, other.host, port_of(other))
 
 
 def port_of(url: httpx.URL) -> int:
-    """The port that `url` leads to."""
+    """Return the port of `url`, by default that of its scheme."""
     return url.port or (443 if url.scheme == "https" else 80)
 
 
-def shown(url: httpx.URL) -> str:
-    """A URL for messages: without the query, which holds signatures, and without a name and password."""
+def display_url(url: httpx.URL) -> str:
+    """Return a URL for messages, without its query (signatures), user and password."""
     return f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}{url.path}"
 
 
 def _name(url: httpx.URL) -> str:
-    """The host of `url`, without the dot that makes a name absolute."""
+    """Return the host of `url` without the trailing dot of an absolute name."""
     return url.host.removesuffix(".")
 
 
 def _is_private_to_machine(url: httpx.URL) -> bool:
-    """Whether the host means something else on each machine, as metadata of clouds do."""
+    """Return True if the host's meaning depends on the machine, as for cloud metadata."""
     if _name(url) in _METADATA_NAMES:
         return True
     address = _address(url)
@@ -110,7 +108,7 @@ def _address(url: httpx.URL) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 
 def _short_address(name: str) -> ipaddress.IPv4Address | None:
-    """An IPv4 address in one of the spellings of inet_aton(3), which getaddrinfo(3) takes for one too."""
+    """Parse an IPv4 address in any spelling of inet_aton(3), which getaddrinfo(3) accepts too."""
     try:
         return ipaddress.IPv4Address(socket.inet_aton(name))
     except (OSError, ValueError):

@@ -72,9 +72,9 @@ def test_no_proxy_is_heard(
 @pytest.mark.parametrize(
     ("proxy", "said"),
     [
-        ("foo://ann:s3cret@proxy.test:1", "no URL of a proxy"),
-        ("http://ann:s3cret@proxy.test:port", "no URL of a proxy"),
-        ("http://", "no URL of a proxy"),
+        ("foo://ann:s3cret@proxy.test:1", "not a proxy URL"),
+        ("http://ann:s3cret@proxy.test:port", "not a proxy URL"),
+        ("http://", "not a proxy URL"),
         ("socks5://ann:s3cret@proxy.test:1", "install the package socksio"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_registry_at_an_ipv6_address() -> None:
 def test_an_authority_that_is_none_names_its_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "ca.crt"
     file.write_text(text)
-    with pytest.raises(ConfigurationError, match=r"ca\.crt: no certificate"):
+    with pytest.raises(ConfigurationError, match=r"ca\.crt: not a file of trusted certificates"):
         make_client(True, "", ConnectionOptions(ca=(str(file),)), Options())
     with pytest.raises(ConfigurationError, match=r"ca\.crt: not a client certificate"):
         make_client(True, "", ConnectionOptions(client=((str(file), ""),)), Options())

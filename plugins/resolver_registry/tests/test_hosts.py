@@ -141,18 +141,18 @@ def test_what_is_configured_of_a_place_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ({"server": "ftp://registry.test"}, "not the URL of a registry"),
+        ({"server": "ftp://registry.test"}, "invalid registry URL"),
         ({"server": "https://user:secret@registry.test"}, "configure a keychain"),
-        ({"server": "https://registry.test?x=1"}, "not the URL of a registry"),
-        ({"server": "https://registry.test:port"}, "not the URL of a registry"),
-        ({"server": "https://"}, "not the URL of a registry"),
+        ({"server": "https://registry.test?x=1"}, "invalid registry URL"),
+        ({"server": "https://registry.test:port"}, "invalid registry URL"),
+        ({"server": "https://"}, "invalid registry URL"),
         ({"capabilities": ["fly"]}, "unknown capability fly"),
         ({"ca": "/nowhere/ca.pem"}, "/nowhere/ca.pem"),
-        ({"client": [["a", "b", "c"]]}, "not a pair"),
-        ({"header": {"Range": "bytes=0-1"}}, "Range cannot be configured"),
-        ({"header": {"X-A": "a\r\nX-B: b"}}, "odd characters"),
-        ({"header": {"X A": "a"}}, "odd characters"),
-        ({"dial_timeout": "soon"}, "not a duration"),
+        ({"client": [["a", "b", "c"]]}, "expected a pair"),
+        ({"header": {"Range": "bytes=0-1"}}, "header Range: lazylayer sets it"),
+        ({"header": {"X-A": "a\r\nX-B: b"}}, "invalid characters"),
+        ({"header": {"X A": "a"}}, "invalid characters"),
+        ({"dial_timeout": "soon"}, "invalid duration"),
         ({"proxy": "proxy.test"}, "expected http://"),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_directory_that_cannot_be_looked_into_is_named(directory: Directory, m
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    with pytest.raises(ConfigurationError, match=r"registry\.test: cannot be read: Permission denied"):
+    with pytest.raises(ConfigurationError, match=r"registry\.test: cannot read it: Permission denied"):
         directory.urls("registry.test")
 
 

@@ -197,7 +197,7 @@ def test_a_mirror_may_be_trusted_with_pulling_only(registry: ScriptedRegistry, m
 
 def test_nothing_that_may_be_asked_says_so(registry: ScriptedRegistry) -> None:
     client = Client(registry, {"hosts": [{"host": registry.host, "capabilities": ["push"]}]})
-    with pytest.raises(UnavailableError, match="asked to resolve"):
+    with pytest.raises(UnavailableError, match="no host has the capability resolve"):
         client.image()
 
 
@@ -325,17 +325,17 @@ def test_a_reader_who_gives_up_ends_the_request(
 def test_a_mirror_that_stays_away_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(route, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    resting = route.Resting(30)
+    cooldowns = route.Cooldowns(30)
     spans = []
     for _ in range(7):
-        spans.append(resting.rest("mirror"))
-        assert resting.rests("mirror")
-        assert not resting.rests("other")
+        spans.append(cooldowns.begin("mirror"))
+        assert cooldowns.active("mirror")
+        assert not cooldowns.active("other")
         clock.now += spans[-1]
-        assert not resting.rests("mirror")
+        assert not cooldowns.active("mirror")
     assert spans == [30, 60, 120, 240, 480, 600, 600]
-    resting.recovered("mirror", "other")
-    assert resting.rest("mirror") == 30
+    cooldowns.clear("mirror", "other")
+    assert cooldowns.begin("mirror") == 30
 
 
 def test_an_answer_that_was_under_way_does_not_take_a_doubt_back(

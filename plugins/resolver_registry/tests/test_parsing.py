@@ -106,7 +106,7 @@ def test_only_what_was_asked_for_is_passed_on() -> None:
 
 
 def test_a_gap_is_noticed() -> None:
-    with pytest.raises(MisplacedBytesError, match="byte 5 came where byte 2"):
+    with pytest.raises(MisplacedBytesError, match="byte 5 arrived, expected byte 2"):
         list(wanted(iter([(0, b"01"), (5, b"5")]), [ByteRange(0, 8)]))
 
 

@@ -104,7 +104,7 @@ def test_an_answer_that_flows_slowly_is_not_cut(registry: ScriptedRegistry) -> N
 
 def test_a_blob_of_another_size_is_refused(client: Client) -> None:
     lying = Descriptor("", client.layer.digest, client.layer.size + 1)
-    with pytest.raises(UnavailableError, match="300000 bytes there, 300001 were promised"):
+    with pytest.raises(UnavailableError, match="300000 bytes there, expected 300001"):
         fetched(client.source(lying), [ByteRange(0, 10)])
 
 
@@ -219,7 +219,7 @@ def test_a_redirect_to_a_forbidden_place_is_refused(client: Client, registry: Sc
 def test_circles_are_noticed(client: Client, registry: ScriptedRegistry) -> None:
     location = f"/v2/{REPOSITORY}/blobs/{client.layer.digest}"
     registry.script(Fault(status=307, headers={"Location": location}), path="*/blobs/*", times=None)
-    with pytest.raises(UnavailableError, match="circles"):
+    with pytest.raises(UnavailableError, match="redirect loop"):
         fetched(client.source(), [ByteRange(0, 10)])
 
 

@@ -1,6 +1,6 @@
-"""The way that a request takes: hosts, keychains, tokens, redirects. `lazylayer login-check` shows it.
+"""Record the steps of a request: hosts, keychains, tokens, redirects. `lazylayer login-check` shows them.
 
-The steps are records of the log at DEBUG, marked, so that a log at that level shows the same.
+Steps are marked log records at level DEBUG, so that a log at that level shows the same.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _MARK = "lazylayer_step"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step, as a sentence and as the values in it, without secrets."""
+    """One step, as a sentence and as its values, without secrets."""
 
     message: str
     values: dict[str, str | int | float]
 
 
 def step(message: str, **values: object) -> None:
-    """Tells one step; `message` is a template for `values`, none of which is secret."""
+    """Record one step; `message` is a template for `values`, none of which is secret."""
     logger.opt(depth=1).bind(**{_MARK: True}).debug(message, **values)
 
 
 @contextmanager
 def following(tell: Callable[[Step], None]) -> Iterator[None]:
-    """Passes every step to `tell` meanwhile, from whatever thread."""
+    """Pass the steps of all threads to `tell` inside the `with` block."""
     sink = logger.add(
         lambda line: tell(_step(line.record)),
         level="DEBUG",

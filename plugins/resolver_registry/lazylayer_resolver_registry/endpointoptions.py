@@ -1,4 +1,4 @@
-"""From how a place is configured, in our own tables or in hosts.toml, to an endpoint."""
+"""Make an endpoint from its configuration in our own tables or in hosts.toml."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from lazylayer.errors import ConfigurationError
 from lazylayer_resolver_registry.connections import ConnectionOptions
 from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint, make_endpoint
-from lazylayer_resolver_registry.options import Headers, PlaceOptions
+from lazylayer_resolver_registry.options import EndpointOptions, Headers
 
-__all__ = ["place"]
+__all__ = ["configured_endpoint"]
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+")
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -20,10 +20,10 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED = frozenset({"host", "range", "content-length", "transfer-encoding", "connection"})
 
 
-def place(
+def configured_endpoint(
     server: str,
     registry: str,
-    options: PlaceOptions,
+    options: EndpointOptions,
     where: str,
     *,
     default: Iterable[str],
@@ -31,11 +31,11 @@ def place(
     plain_http: bool = False,
     mirror: bool = False,
 ) -> Endpoint:
-    """The endpoint at `server` for the images of `registry`.
+    """Return the endpoint at `server` for the images of `registry`.
 
-    :param where: names the table or file, in errors.
-    :param default: the capabilities, where none are given.
-    :param directory: from where relative file names start.
+    :param where: the table or file, for errors.
+    :param default: the capabilities if none are configured.
+    :param directory: the base of relative file names.
 
     Raises ConfigurationError.
     """
@@ -54,7 +54,7 @@ def place(
         raise ConfigurationError(f"{where}: {error}", key="resolver.hosts") from error
 
 
-def _connection(options: PlaceOptions, directory: Path) -> ConnectionOptions:
+def _connection(options: EndpointOptions, directory: Path) -> ConnectionOptions:
     ca = [options.ca] if isinstance(options.ca, str) else options.ca or []
     client = [options.client] if isinstance(options.client, str) else options.client or []
     return ConnectionOptions(
@@ -68,18 +68,18 @@ def _connection(options: PlaceOptions, directory: Path) -> ConnectionOptions:
 
 
 def _pair(files: str | list[str], directory: Path) -> tuple[str, str]:
-    """A certificate and its key; the key is empty where it is in the certificate's file."""
+    """Return the files of a certificate and its key; an empty key means the certificate's file."""
     if isinstance(files, str):
         return str(directory / files), ""
     if len(files) != 2:
-        raise ConfigurationError(f"client: {files} is not a pair of a certificate and its key")
+        raise ConfigurationError(f"client: {files}: expected a pair of certificate and key")
     return str(directory / files[0]), str(directory / files[1]) if files[1] else ""
 
 
 def _capabilities(names: Iterable[str]) -> frozenset[str]:
     found = frozenset(each.lower() for each in names)
     if unknown := found - set(CAPABILITIES):
-        raise ConfigurationError(f"unknown capability {min(unknown)}; there are {', '.join(CAPABILITIES)}")
+        raise ConfigurationError(f"unknown capability {min(unknown)}; expected one of {', '.join(CAPABILITIES)}")
     return found
 
 
@@ -89,18 +89,18 @@ def _headers(table: Headers) -> tuple[tuple[str, str], ...]:
     ]
     for name, value in headers:
         if not _HEADER_NAME.fullmatch(name) or not value.isprintable() or not value.isascii():
-            raise ConfigurationError(f"header {name!r} cannot be sent: its name or value has odd characters")
+            raise ConfigurationError(f"header {name!r}: invalid characters in its name or value")
         if name.lower() in _RESERVED:
-            raise ConfigurationError(f"header {name} cannot be configured")
+            raise ConfigurationError(f"header {name}: lazylayer sets it; remove it")
     return tuple(headers)
 
 
 def _seconds(duration: str | float | None) -> float | None:
-    """Seconds from a number, or from a duration as Go writes it: `1m30s`."""
+    """Return seconds from a number, or from a duration in Go's notation: `1m30s`."""
     if not isinstance(duration, str):
         return duration
     if not _DURATION.fullmatch(duration):
-        raise ConfigurationError(f"dial_timeout: {duration!r} is not a duration, as in 10s")
+        raise ConfigurationError(f"dial_timeout: invalid duration {duration!r}; expected for example 10s")
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(duration))
 
 
