@@ -14,7 +14,7 @@ import pytest
 from e2e.command_line import CommandLine
 from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, mixed_image
 from images.go_image import GoImages
-from lazylayer_snapshotter_containerd.api.wire import Message
+from lazylayer_wire import Message
 from servers.docker_registry import DockerRegistry
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]

@@ -1,107 +1,52 @@
-"""The few fields of CRI messages that the proxy looks at; it passes messages on as they came.
+"""The CRI messages that the proxy reads, with only the fields that it needs.
 
-Source: `runtime.v1` in `k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`, and the Protocol Buffers wire
-format, https://protobuf.dev/programming-guides/encoding/.
+The proxy forwards the original bytes, so that unknown fields survive. Source: `runtime.v1` in
+`k8s.io/cri-api/pkg/apis/runtime/v1/api.proto`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Annotated
 
-import msgspec
+from lazylayer_wire import Message
 
-__all__ = ["Auth", "DecodeError", "decode_image", "decode_image_ref", "decode_pull"]
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+__all__ = ["AuthConfig", "ImageSpec", "PullImageRequest", "PullImageResponse", "RemoveImageRequest"]
 
 
-class DecodeError(ValueError):
-    """Bytes are not the message that they should be."""
+class ImageSpec(Message, frozen=True):
+    """`runtime.v1.ImageSpec`: an image by its reference or ID."""
+
+    image: Annotated[str, 1] = ""
 
 
-class Auth(msgspec.Struct, frozen=True):
-    """`AuthConfig`: kubelet's credentials for one pull, all fields empty for none."""
+class AuthConfig(Message, frozen=True):
+    """`runtime.v1.AuthConfig`: kubelet's credentials for one pull, kept out of `repr`."""
 
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    server_address: str = ""
-    identity_token: str = ""
-    registry_token: str = ""
+    username: Annotated[str, 1] = ""
+    password: Annotated[str, 2] = ""
+    auth: Annotated[str, 3] = ""
+    server_address: Annotated[str, 4] = ""
+    identity_token: Annotated[str, 5] = ""
+    registry_token: Annotated[str, 6] = ""
 
     def __repr__(self) -> str:
-        return "Auth(…)"
+        return "AuthConfig(…)"
 
 
-_AUTH_FIELDS = dict(enumerate(Auth.__struct_fields__, 1))
+class PullImageRequest(Message, frozen=True):
+    """`runtime.v1.PullImageRequest`."""
+
+    image: Annotated[ImageSpec, 1] = ImageSpec()
+    auth: Annotated[AuthConfig, 2] = AuthConfig()
 
 
-def decode_pull(request: bytes) -> tuple[str, Auth]:
-    """The image and the credentials of a `PullImageRequest`. Raises DecodeError."""
-    image, auth = "", Auth()
-    for number, value in _fields(request):
-        if number == 1:
-            image = _image_of(value)
-        elif number == 2:
-            texts = {_AUTH_FIELDS[field]: _text(each) for field, each in _fields(value) if field in _AUTH_FIELDS}
-            auth = Auth(**texts)
-    return image, auth
+class PullImageResponse(Message, frozen=True):
+    """`runtime.v1.PullImageResponse`."""
+
+    image_ref: Annotated[str, 1] = ""
 
 
-def decode_image(request: bytes) -> str:
-    """The image of a `RemoveImageRequest`. Raises DecodeError."""
-    image = ""
-    for number, value in _fields(request):
-        if number == 1:
-            image = _image_of(value)
-    return image
+class RemoveImageRequest(Message, frozen=True):
+    """`runtime.v1.RemoveImageRequest`."""
 
-
-def decode_image_ref(response: bytes) -> str:
-    """The image ID in a `PullImageResponse`. Raises DecodeError."""
-    return next((_text(value) for number, value in _fields(response) if number == 1), "")
-
-
-def _image_of(spec: bytes) -> str:
-    return next((_text(value) for number, value in _fields(spec) if number == 1), "")
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise DecodeError("a string is not UTF-8") from None
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a message that have bytes: strings and messages."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == _VARINT:
-            _, at = _varint(data, at)
-            continue
-        if kind == _BYTES:
-            size, at = _varint(data, at)
-        elif kind in (_FIXED64, _FIXED32):
-            size = 8 if kind == _FIXED64 else 4
-        else:
-            raise DecodeError(f"a field has the unknown wire type {kind}")
-        if size > len(data) - at:
-            raise DecodeError("a field is cut off")
-        if kind == _BYTES:
-            yield tag >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for count in range(10):
-        if at >= len(data):
-            raise DecodeError("a number is cut off")
-        value |= (data[at] & 0x7F) << (7 * count)
-        at += 1
-        if data[at - 1] < 0x80:
-            return value, at
-    raise DecodeError("a number is longer than 64 bits")
+    image: Annotated[ImageSpec, 1] = ImageSpec()

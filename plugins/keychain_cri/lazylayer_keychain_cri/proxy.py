@@ -15,9 +15,10 @@ from loguru import logger
 
 from lazylayer.api.oci import parse_reference
 from lazylayer.errors import FormatError, InvalidReferenceError
-from lazylayer_keychain_cri.messages import Auth, DecodeError, decode_image, decode_image_ref, decode_pull
+from lazylayer_keychain_cri.messages import AuthConfig, PullImageRequest, PullImageResponse, RemoveImageRequest
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials, StoreError, reference_key
 from lazylayer_logins.dockerconfig import AuthEntry
+from lazylayer_wire import DecodeError
 
 __all__ = ["SERVICE", "ImageServiceProxy"]
 
@@ -83,7 +84,7 @@ class ImageServiceProxy:
         request = next(requests, b"")
         yield from self._call(method, iter([request]), context)
         try:
-            image = decode_image(request)
+            image = RemoveImageRequest.decode(request).image.image
             dropped = sum(self._store.forget(name) for name in {image, _canonical(image)} if name)
         except (DecodeError, OSError) as error:
             logger.warning("the credentials of an image that was removed are kept: {error}", error=_reason(error))
@@ -115,8 +116,8 @@ class ImageServiceProxy:
     def _entry(self, request: bytes) -> Remembered | None:
         """What is to be remembered of a pull; None for nothing, or for what we do not understand."""
         try:
-            image, auth = decode_pull(request)
-            return _entry_of(image, auth)
+            pull = PullImageRequest.decode(request)
+            return _entry_of(pull.image.image, pull.auth)
         except (DecodeError, FormatError, InvalidReferenceError) as error:
             logger.warning("the credentials of a pull are not remembered: {error}", error=_reason(error))
             return None
@@ -132,7 +133,7 @@ class ImageServiceProxy:
 
     def _pulled(self, entry: Remembered, answer: bytes) -> None:
         try:
-            image = decode_image_ref(answer)
+            image = PullImageResponse.decode(answer).image_ref
         except DecodeError:
             image = ""
         self._put(Remembered(**{**_fields(entry), "image": image}))
@@ -193,7 +194,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(answer)
 
 
-def _entry_of(image: str, auth: Auth) -> Remembered | None:
+def _entry_of(image: str, auth: AuthConfig) -> Remembered | None:
     entry = AuthEntry(auth.username, auth.password, auth.auth, auth.identity_token, auth.registry_token)
     found = entry.credentials("")
     if found is None:

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from lazylayer.api.oci import parse_reference
-from lazylayer_keychain_cri.messages import decode_image_ref
+from lazylayer_keychain_cri.messages import PullImageResponse
 from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
 from lazylayer_keychain_cri.remembered import RememberedCredentials
 from lazylayer_testing.registry import BasicAuthentication, ScriptedRegistry
@@ -70,7 +70,7 @@ def test_pull_and_remove(containerd: Containerd, registry: ScriptedRegistry, tmp
             assert image.encode() in call("ListImages", b"")
 
             # As kubelet's garbage collection does: by ID.
-            call("RemoveImage", image_request(decode_image_ref(answer)))
+            call("RemoveImage", image_request(PullImageResponse.decode(answer).image_ref))
             assert store.find(registry.host, reference) is None
             assert image.encode() not in call("ListImages", b"")
     finally:

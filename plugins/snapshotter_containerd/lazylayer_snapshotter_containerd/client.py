@@ -16,7 +16,7 @@ from lazylayer.errors import LazylayerError
 from lazylayer_snapshotter_containerd.api import containerd as api
 from lazylayer_snapshotter_containerd.api import snapshots
 from lazylayer_snapshotter_containerd.api.types import Descriptor, Empty, FieldMask, Mount
-from lazylayer_snapshotter_containerd.api.wire import Message
+from lazylayer_wire import Message
 
 __all__ = ["Containerd", "ContainerdError"]
 

@@ -12,10 +12,10 @@ from loguru import logger
 
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, Timestamp
-from lazylayer_snapshotter_containerd.api.wire import Message
 from lazylayer_snapshotter_containerd.problems import SnapshotError
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 from lazylayer_snapshotter_containerd.store import Snapshot
+from lazylayer_wire import Message
 
 __all__ = ["make_server"]
 

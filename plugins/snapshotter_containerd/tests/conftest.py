@@ -20,9 +20,9 @@ from lazylayer.errors import MountError, NotMountedError
 from lazylayer.errors import UnavailableError as LayerUnavailableError
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, FieldMask, Mount
-from lazylayer_snapshotter_containerd.api.wire import Message
 from lazylayer_snapshotter_containerd.service import make_server
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
+from lazylayer_wire import Message
 
 Answer = TypeVar("Answer", bound=Message)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from lazylayer_snapshotter_containerd.api.types import Descriptor, FieldMask, Mount
-from lazylayer_snapshotter_containerd.api.wire import Message
+from lazylayer_wire import Message
 
 __all__ = [
     "CONTENT",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from lazylayer_snapshotter_containerd.api.wire import Message
+from lazylayer_wire import Message
 
 __all__ = ["Descriptor", "Empty", "FieldMask", "Mount", "Timestamp"]
 

@@ -8,11 +8,11 @@
 
 A field is `Annotated[type, number]` and has proto3's default. Types: `str`, `bytes`, `bool`, `int`
 (for int32, int64 and enums), another message or None, a `list` of strings or messages, and
-`dict[str, str]` for `map<string, string>`. Fields of other numbers are skipped, as proto3 demands.
+`dict[str, str]` for `map<string, string>`. Decoding skips fields of other numbers, as proto3 demands.
 The format is described at https://protobuf.dev/programming-guides/encoding/.
 
-Nothing is believed: a message that is cut off, too long a number, or bytes that are not UTF-8 raise
-`DecodeError`. The size of a message is bounded by gRPC before it comes here.
+Decoding trusts no input: a truncated message, a number of more than 64 bits, messages nested too
+deep, or a string that is not UTF-8 raise `DecodeError`. gRPC bounds the size of a message.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _MAX_DEPTH = 32
 
 
 class DecodeError(ValueError):
-    """Bytes are not the message that they should be."""
+    """The bytes are not an encoded message of this class."""
 
 
 class Message(msgspec.Struct, frozen=True):
-    """The base of all messages; see the module."""
+    """The base class of all messages; the module describes its fields."""
 
     def encode(self) -> bytes:
-        """The message as bytes. Fields that have their default are left out."""
+        """Return the message as bytes, without the fields that have their default."""
         out = bytearray()
         for field in _fields(type(self)):
             field.write(out, getattr(self, field.name))
@@ -49,13 +49,13 @@ class Message(msgspec.Struct, frozen=True):
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """The message in `data`. Raises DecodeError."""
+        """Return the message that `data` encodes. Raises DecodeError."""
         return cls._decode(memoryview(data), _MAX_DEPTH)
 
     @classmethod
     def _decode(cls, data: memoryview, depth: int) -> Self:
         if depth == 0:
-            raise DecodeError("messages within messages are too deep")
+            raise DecodeError("messages are nested too deep")
         by_number = _fields_by_number(cls)
         values: dict[str, Any] = {}
         for number, kind, value in _split(data):
@@ -66,7 +66,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class _Field:
-    """How one field is written and read; made once per class."""
+    """The codec of one field, made once per class."""
 
     def __init__(self, name: str, number: int, hint: Any) -> None:
         self.name = name
@@ -115,7 +115,7 @@ _Codec = tuple[int, Callable[[Any], bytes], Callable[[Any, int], Any]]
 
 
 def _codec(hint: Any) -> _Codec:
-    """The wire type of a field (of one element, for lists), and what encodes and decodes its value."""
+    """Return the wire type, the encoder and the decoder of a field, or of one element of a list."""
     origin = typing.get_origin(hint)
     if origin is list:
         return _codec(typing.get_args(hint)[0])
@@ -147,7 +147,7 @@ def _fields_by_number(message: type[Message]) -> dict[int, _Field]:
 
 
 def _split(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Each field of a message as (number, wire type, its number or its bytes)."""
+    """Split a message into fields: (number, wire type, the varint or the bytes)."""
     at, end = 0, len(data)
     while at < end:
         tag, at = _read_varint(data, at)
@@ -163,9 +163,9 @@ def _split(data: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         elif kind in (_FIXED64, _FIXED32):
             size = 8 if kind == _FIXED64 else 4
         else:
-            raise DecodeError(f"field {number} has the unknown wire type {kind}")
+            raise DecodeError(f"field {number} has an unknown wire type: {kind}")
         if size > end - at:
-            raise DecodeError(f"field {number} is cut off")
+            raise DecodeError(f"field {number} is truncated")
         yield number, kind, data[at : at + size]
         at += size
 
@@ -183,7 +183,7 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for count in range(_MAX_VARINT_BYTES):
         if at + count >= len(data):
-            raise DecodeError("a number is cut off")
+            raise DecodeError("a number is truncated")
         byte = data[at + count]
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
