@@ -1,4 +1,4 @@
-"""Images and blobs from an OCI image layout on disk, and images written to one."""
+"""Read and write images on disk: OCI image layouts, and archives of them or of `docker save`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCHEMES = ("oci", "oci-archive", "docker-archive")
 
 @hookimpl
 def lazylayer_resolve_image(reference: Reference, platform: Platform) -> ResolvedImage | None:
-    """Finds images in `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` and `docker-archive:FILE[:TAG]`."""
+    """Resolve `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` and `docker-archive:FILE[:TAG]`."""
     if reference.scheme not in _SCHEMES:
         return None
     from lazylayer_resolver_layout.files import open_layout
@@ -31,7 +31,7 @@ def lazylayer_resolve_image(reference: Reference, platform: Platform) -> Resolve
 
 @hookimpl
 def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor) -> BlobSource | None:
-    """Opens blobs of such images; in an archive they are read where they lie."""
+    """Open a blob of such an image; blobs in an archive are read in place."""
     if reference.scheme not in _SCHEMES:
         return None
     from lazylayer_resolver_layout.files import blob_name, open_layout
@@ -47,12 +47,12 @@ def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor) -> Blob
 
 @hookimpl
 def lazylayer_open_store(reference: Reference) -> ImageStore | None:
-    """Writes such images."""
+    """Open a layout or archive for writing."""
     if reference.scheme not in _SCHEMES:
         return None
     from lazylayer_resolver_layout.store import ArchiveStore, DirectoryStore
 
     if reference.digest:
-        raise BuildError(f"{reference}: an image is written under a tag; its digest is what comes of it")
+        raise BuildError(f"{reference}: cannot write to a digest, which only the result has; name a tag instead")
     path = Path(reference.repository)
     return DirectoryStore(path) if reference.scheme == "oci" else ArchiveStore(path, reference)

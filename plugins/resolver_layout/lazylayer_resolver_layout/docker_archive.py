@@ -1,8 +1,8 @@
-"""Images in the archives of `docker save`: plain layers, named by a `manifest.json`.
+"""Read images in archives of `docker save`: plain layers, listed in a `manifest.json`.
 
 Source: the Docker image specification v1.2, "Combined Image JSON + Filesystem Changeset Format". Such an
-archive has no manifest with digests; one is made of the config, whose diff IDs are the digests of the
-plain layers. What is read of a layer must then have its diff ID, as everywhere.
+archive has no manifest with digests. We make one from the config, whose diff IDs are the digests of the
+plain layers; readers verify layers against them as usual.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BLOBS = "blobs/sha256/"
 
 
 class _Saved(msgspec.Struct, rename="pascal"):
-    """One image, as `manifest.json` describes it."""
+    """One image in `manifest.json`."""
 
     config: str
     layers: list[str]
@@ -41,7 +41,7 @@ class _Saved(msgspec.Struct, rename="pascal"):
 
 
 def find_docker_image(files: LayoutFiles, reference: Reference) -> ResolvedImage:
-    """The image that `reference` names: by the tag of one of its names, or because it is the only one.
+    """Return the image with the tag of `reference`, or the only image if it has no tag.
 
     Raises NotFoundError, UnavailableError or FormatError.
     """
@@ -74,7 +74,7 @@ def find_docker_image(files: LayoutFiles, reference: Reference) -> ResolvedImage
 
 
 def layer_files(files: LayoutFiles, reference: Reference) -> dict[Digest, str]:
-    """The name in the archive of each layer of the image, by digest."""
+    """Return the file name of each layer of the image in the archive, by digest."""
     saved, config = _choose(files, reference)
     return _name_layers(files, saved, config)
 
@@ -83,16 +83,15 @@ def _choose(files: LayoutFiles, reference: Reference) -> tuple[_Saved, bytes]:
     try:
         images = msgspec.json.decode(files.read("manifest.json", MAX_MANIFEST_SIZE), type=list[_Saved])
     except msgspec.DecodeError as error:
-        raise FormatError(f"{files.path}: its manifest.json is not that of `docker save`: {error}") from error
+        raise FormatError(f"{files.path}: manifest.json is not from `docker save`: {error}") from error
     tags = [tag for image in images for tag in image.repo_tags or ()]
     if reference.tag:
         fitting = [image for image in images if any(tag.endswith(f":{reference.tag}") for tag in image.repo_tags or ())]
     else:
         fitting = images
     if len(fitting) != 1:
-        raise NotFoundError(
-            f"{reference}: it names {len(fitting)} of the images: {', '.join(tags) or 'none has a name'}"
-        )
+        found = ", ".join(tags) or "images without names"
+        raise NotFoundError(f"{reference}: matches {len(fitting)} images, expected one; the archive has {found}")
     return fitting[0], files.read(os.path.normpath(fitting[0].config), MAX_MANIFEST_SIZE)
 
 
@@ -102,10 +101,10 @@ def _name_layers(files: LayoutFiles, saved: _Saved, config: bytes) -> dict[Diges
 
 
 def _digests(files: LayoutFiles, saved: _Saved, config: bytes) -> list[Digest]:
-    """The digests of the layers: newer archives name the files by them, in older ones they are the diff IDs."""
+    """Return the layers' digests: newer archives name files by them, in older ones they are the diff IDs."""
     diff_ids = decode_config(config, f"{files.path}: {saved.config}").rootfs.diff_ids
     if len(diff_ids) != len(saved.layers):
-        raise FormatError(f"{files.path}: {len(saved.layers)} layers, but the config lists {len(diff_ids)}")
+        raise FormatError(f"{files.path}: {len(saved.layers)} layers in manifest.json, {len(diff_ids)} in the config")
     return [
         parse_digest(f"sha256:{name[len(_BLOBS) :]}") if name.startswith(_BLOBS) else diff_id
         for name, diff_id in zip(map(os.path.normpath, saved.layers), diff_ids, strict=True)

@@ -1,4 +1,4 @@
-"""Finds an image in a layout: by tag, by digest, or because it is the only one."""
+"""Find an image in a layout, by tag, by digest, or as the only one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_NESTING = 4
 
 
 def find_image(files: LayoutFiles, reference: Reference, platform: Platform) -> ResolvedImage:
-    """The image that `reference` names, for one platform; manifest and config are verified.
+    """Return the image of `reference` for one platform, with a verified manifest and config.
 
     Raises NotFoundError, UnavailableError, FormatError or VerificationError.
     """
@@ -44,7 +44,7 @@ def find_image(files: LayoutFiles, reference: Reference, platform: Platform) -> 
         digest, data = descriptor.digest, _read_blob(files, descriptor.digest)
         found = decode_manifest_or_index(data, f"{reference}: {digest}")
     if not isinstance(found, Manifest):
-        raise FormatError(f"{reference}: indexes that lead to indexes, more than {_MAX_NESTING} deep")
+        raise FormatError(f"{reference}: indexes are nested more than {_MAX_NESTING} levels deep")
     config = _read_blob(files, found.config.digest)
     return ResolvedImage(
         reference=reference,
@@ -69,7 +69,7 @@ def _find_manifest(files: LayoutFiles, reference: Reference, platform: Platform)
 def _read_index(files: LayoutFiles) -> Index:
     index = decode_manifest_or_index(files.read("index.json", MAX_MANIFEST_SIZE), f"{files.path}/index.json")
     if not isinstance(index, Index):
-        raise FormatError(f"{files.path}/index.json is a manifest, not an index")
+        raise FormatError(f"{files.path}/index.json: expected an index, found a manifest")
     return index
 
 
@@ -77,14 +77,14 @@ def _choose(index: Index, reference: Reference, platform: Platform) -> Descripto
     if reference.tag:
         named = [each for each in index.manifests if _tag(each) == reference.tag]
         if not named:
-            raise NotFoundError(f"{reference}: there is no tag {reference.tag!r}; there is {_list_tags(index)}")
+            raise NotFoundError(f"{reference}: no tag {reference.tag!r}; the layout has {_list_tags(index)}")
         if len(named) == 1:
             return named[0]
         return choose_manifest(Index(named), platform, str(reference))
     if len(index.manifests) == 1:
         return index.manifests[0]
     if len({_tag(each) for each in index.manifests}) > 1:
-        raise NotFoundError(f"{reference}: there are several images, name one by its tag: {_list_tags(index)}")
+        raise NotFoundError(f"{reference}: the layout has several images; add one of the tags {_list_tags(index)}")
     return choose_manifest(index, platform, str(reference))
 
 
@@ -94,11 +94,11 @@ def _tag(descriptor: Descriptor) -> str:
 
 def _list_tags(index: Index) -> str:
     tags = sorted({_tag(each) for each in index.manifests} - {""})
-    return ", ".join(tags[:20]) + (" …" if len(tags) > 20 else "") if tags else "none"
+    return ", ".join(tags[:20]) + (" …" if len(tags) > 20 else "") if tags else "no tags"
 
 
 def _read_blob(files: LayoutFiles, digest: Digest) -> bytes:
     data = files.read(blob_name(digest), MAX_MANIFEST_SIZE)
     if sha256_digest(data) != digest:
-        raise VerificationError(f"{files.path}/{blob_name(digest)} is damaged: its content has another digest")
+        raise VerificationError(f"{files.path}/{blob_name(digest)}: damaged: wrong digest; copy it again")
     return data

@@ -1,4 +1,4 @@
-"""A blob that lies in a file, or in a part of one."""
+"""Read a blob from a file, or from a part of an archive."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PIECE = 1024 * 1024
 
 
 class FileSource(BlobSource):
-    """One blob of a layout, in the file `name` of it. The file stays open, so that it may be replaced meanwhile.
+    """One blob of a layout, in its file `name`. The file stays open, so it may be replaced on disk.
 
-    `FileSource._lock` guards that the file is not closed while it is read.
+    `FileSource._lock` counts the readers, so that the file is never closed during a read.
     """
 
     def __init__(self, files: LayoutFiles, descriptor: Descriptor, name: str) -> None:
@@ -33,11 +33,11 @@ class FileSource(BlobSource):
         if descriptor.size and descriptor.size != self.size:
             os.close(self._part.descriptor)
             raise UnavailableError(
-                f"{self._name} has {self.size} bytes, but {descriptor.size} were promised; it is damaged, copy it again"
+                f"{self._name}: damaged: {self.size} bytes, expected {descriptor.size}; copy it again"
             )
 
     def fetch(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """See `BlobSource.fetch`."""
+        """Yield the pieces of `ranges`. See `BlobSource.fetch`."""
         for start, end in ranges:
             at = start
             while at < end:
@@ -48,7 +48,7 @@ class FileSource(BlobSource):
     def _read(self, offset: int, size: int) -> bytes:
         with self._lock:
             if self._closed:
-                raise UnavailableError(f"{self._name} was closed")
+                raise UnavailableError(f"{self._name}: already closed")
             self._readers += 1
         try:
             piece = os.pread(self._part.descriptor, size, self._part.start + offset)
@@ -59,20 +59,20 @@ class FileSource(BlobSource):
                 self._readers -= 1
                 self._lock.notify_all()
         if not piece or offset + len(piece) > self.size:
-            raise UnavailableError(f"{self._name} ends before byte {offset + size}; it is damaged, copy it again")
+            raise UnavailableError(f"{self._name}: damaged: ends before byte {offset + size}; copy it again")
         return piece
 
     def check(self) -> None:
-        """See `BlobSource.check`."""
+        """Read one byte. See `BlobSource.check`."""
         if self.size:
             self._read(0, 1)
 
     def describe(self) -> str:
-        """The path of the file."""
+        """Return the path of the file."""
         return self._name
 
     def close(self) -> None:
-        """Closes the file when the last read that is under way has ended."""
+        """Wait for reads in flight, then close the file."""
         with self._lock:
             if self._closed:
                 return

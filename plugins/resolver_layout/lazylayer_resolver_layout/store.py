@@ -1,7 +1,7 @@
-"""Writes images to an OCI image layout: a directory, or a tar archive of one.
+"""Write images to an OCI image layout: a directory, or a tar archive of one.
 
-Nothing is visible before it is whole: blobs and `index.json` are written beside their place and
-renamed, an archive appears when its image is complete.
+Blobs and `index.json` are written to temporary files and renamed; an archive appears once its image is
+complete. So readers never see partial files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def _copy(descriptor: Descriptor, data: IO[bytes], write: Callable[[bytes], object]) -> None:
-    """Copies a blob, and raises BuildError if it is not what its descriptor says."""
+    """Copy a blob. Raises BuildError if its size or digest differ from its descriptor."""
     hasher, size = hashlib.sha256(), 0
     while piece := data.read(_PIECE):
         size += len(piece)
@@ -50,10 +50,10 @@ def _copy(descriptor: Descriptor, data: IO[bytes], write: Callable[[bytes], obje
         hasher.update(piece)
         write(piece)
     if size != descriptor.size:
-        more = "more than " if size > descriptor.size else ""
-        raise BuildError(f"blob {descriptor.digest} has {more}{size} bytes, but {descriptor.size} were promised")
+        more = "at least " if size > descriptor.size else ""
+        raise BuildError(f"blob {descriptor.digest}: expected {descriptor.size} bytes, got {more}{size}")
     if f"sha256:{hasher.hexdigest()}" != descriptor.digest:
-        raise BuildError(f"blob {descriptor.digest}: what was to be written has another digest")
+        raise BuildError(f"blob {descriptor.digest}: the data to write has digest sha256:{hasher.hexdigest()}")
 
 
 def _index_entry(reference: Reference, media_type: str, data: bytes) -> Descriptor:
@@ -62,7 +62,7 @@ def _index_entry(reference: Reference, media_type: str, data: bytes) -> Descript
 
 
 def _add_to_index(index: dict[str, Any], entry: Descriptor) -> dict[str, Any]:
-    """An index with one more image, which replaces the one with the same tag."""
+    """Return the index with `entry`, which replaces an entry with the same tag."""
     tag = entry.annotations.get(REFERENCE_NAME, "")
     others = [each for each in index["manifests"] if (each.get("annotations") or {}).get(REFERENCE_NAME, "") != tag]
     return {**index, "manifests": [*others, msgspec.to_builtins(entry)]}
@@ -81,26 +81,26 @@ def _new_index() -> dict[str, Any]:
 
 
 class DirectoryStore(ImageStore):
-    """A layout directory, made if it is not there; several programs may write to it at once."""
+    """A layout directory, created if missing. Several programs may write to it at the same time."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         try:
             (directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BuildError(f"no layout can be made in {directory}: {error.strerror}") from error
+            raise BuildError(f"{directory}: cannot create a layout: {error.strerror}") from error
 
     def has_blob(self, digest: Digest, size: int) -> bool:
-        """See `ImageStore.has_blob`."""
+        """Return True if the blob is already written. See `ImageStore.has_blob`."""
         path = self._directory / blob_name(digest)
         return path.is_file() and path.stat().st_size == size
 
     def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
-        """See `ImageStore.put_blob`."""
+        """Copy and verify a blob. See `ImageStore.put_blob`."""
         self._replace(blob_name(descriptor.digest), lambda write: _copy(descriptor, data, write))
 
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
-        """See `ImageStore.put_manifest`."""
+        """Write a manifest and add its tag to the index. See `ImageStore.put_manifest`."""
         entry = _index_entry(reference, media_type, data)
         self.put_blob(entry, io.BytesIO(data))
         if reference.digest:
@@ -121,13 +121,13 @@ class DirectoryStore(ImageStore):
             return _new_index()
         try:
             if path.stat().st_size > MAX_MANIFEST_SIZE:
-                raise FormatError(f"it is larger than {MAX_MANIFEST_SIZE} bytes")
+                raise FormatError(f"larger than {MAX_MANIFEST_SIZE} bytes")
             data = path.read_bytes()
             if not isinstance(decode_manifest_or_index(data, str(path)), Index):
-                raise FormatError("it is a manifest")
+                raise FormatError("found a manifest")
         except FormatError as error:
-            raise BuildError(f"{path} is not an image index, and is left alone: {error}") from error
-        # As a plain dict, so that fields which we do not know are kept.
+            raise BuildError(f"{path}: not an image index, not overwritten: {error}") from error
+        # A plain dict, to keep unknown fields.
         index: dict[str, Any] = msgspec.json.decode(data)
         return index
 
@@ -147,16 +147,15 @@ class DirectoryStore(ImageStore):
                 with suppress(OSError):
                     Path(temporary).unlink()
             if isinstance(error, OSError):
-                raise BuildError(f"{path} cannot be written: {error.strerror}") from error
+                raise BuildError(f"{path}: cannot write: {error.strerror}") from error
             raise
 
 
 class ArchiveStore(ImageStore):
-    """A new tar archive with the image `reference`; it takes the place of a file of that name.
+    """A new tar archive, which replaces the file `path` once the image `reference` is written.
 
-    Images that are written before that one are in the archive too.
-
-    `docker load` understands it too: beside `index.json` it has the `manifest.json` that Docker looks for.
+    Images written before that one are in the archive too. `docker load` reads the archive as well: besides
+    `index.json`, it has the `manifest.json` that Docker expects.
     """
 
     def __init__(self, path: Path, reference: Reference) -> None:
@@ -169,22 +168,22 @@ class ArchiveStore(ImageStore):
                 dir=path.parent, prefix=f".{path.name[:100]}-", delete=False
             )
         except OSError as error:
-            raise BuildError(f"{path} cannot be written: {error.strerror}") from error
+            raise BuildError(f"{path}: cannot write: {error.strerror}") from error
         self._done = False
 
     def has_blob(self, digest: Digest, size: int) -> bool:
-        """See `ImageStore.has_blob`."""
+        """Return True if the blob is already written. See `ImageStore.has_blob`."""
         return self._written.get(digest) == size
 
     def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
-        """See `ImageStore.put_blob`."""
+        """Copy and verify a blob. See `ImageStore.put_blob`."""
         if self.has_blob(descriptor.digest, descriptor.size):
             return
         self._add(blob_name(descriptor.digest), descriptor.size, lambda write: _copy(descriptor, data, write))
         self._written[descriptor.digest] = descriptor.size
 
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
-        """See `ImageStore.put_manifest`; the archive is complete with the image that it was opened for."""
+        """Add a manifest; that of the archive's own reference completes it. See `ImageStore.put_manifest`."""
         entry = _index_entry(reference, media_type, data)
         self.put_blob(entry, io.BytesIO(data))
         if reference.digest:
@@ -204,7 +203,7 @@ class ArchiveStore(ImageStore):
             os.fchmod(self._file.fileno(), 0o644)
             Path(self._file.name).replace(self._path)
         except OSError as error:
-            raise BuildError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise BuildError(f"{self._path}: cannot write: {error.strerror}") from error
         self._done = True
         return entry
 
@@ -223,12 +222,12 @@ class ArchiveStore(ImageStore):
                 self._file.seek(start)
                 self._file.truncate()
             if isinstance(error, OSError):
-                raise BuildError(f"{self._path} cannot be written: {error.strerror}") from error
+                raise BuildError(f"{self._path}: cannot write: {error.strerror}") from error
             raise
 
     def close(self) -> None:
-        """Removes what was written, unless it is a whole image by now."""
-        # What did not fit on a full disk is still waiting to be written; the file is closed all the same.
+        """Close the archive, and remove it if it is incomplete."""
+        # Closing flushes buffered data, which fails on a full disk; the descriptor is closed anyway.
         with suppress(OSError):
             self._file.close()
         if not self._done:

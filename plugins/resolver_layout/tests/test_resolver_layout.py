@@ -1,6 +1,7 @@
+"""Images in layout directories and archives: read, written, damaged, and written by several at once."""
+
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
@@ -55,7 +56,7 @@ def manifest_of(config: bytes, *layers: bytes) -> bytes:
 
 
 def write_image(reference: str, *layers: bytes, name: str = "x") -> bytes:
-    """Writes an image through the plugin; returns its manifest."""
+    """Write an image through the plugin; return its manifest."""
     config = json.dumps({"architecture": "amd64", "os": "linux", "author": name}).encode()
     store = open_store(reference)
     for blob in (config, *layers):
@@ -71,7 +72,7 @@ def write_image(reference: str, *layers: bytes, name: str = "x") -> bytes:
 
 @pytest.fixture(params=["oci", "oci-archive"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where a test writes its image: a directory and an archive."""
+    """Return the reference to write to: a directory, and an archive."""
     yield f"{request.param}:{tmp_path}/image"
     assert not list(tmp_path.rglob(".*")), "something temporary was left behind"
 
@@ -340,80 +341,3 @@ def test_skopeo_reads_and_writes_the_same(place: str, tmp_path: Path) -> None:
     source.close()
     assert hashlib.sha256(data).hexdigest() == image.manifest.layers[0].digest[7:]
     assert resolve(copy).digest == resolve(f"{place}:v1").digest
-
-
-# --- archives of `docker save` ---------------------------------------------------------------------
-
-
-def write_docker_archive(path: Path, *, links: bool = False, names: list[str] | None = None) -> list[bytes]:
-    """As `docker save` wrote it before it wrote layouts; returns the plain layers, the first of them twice."""
-    layers = [b"first layer" * 1000, b"second layer" * 1000, b"first layer" * 1000]
-    config = json.dumps(
-        {"architecture": "amd64", "os": "linux", "rootfs": {"diff_ids": [sha256_digest(layer) for layer in layers]}}
-    ).encode()
-    manifest = [{"Config": "abc.json", "RepoTags": names, "Layers": [f"{number}/layer.tar" for number in range(3)]}]
-    with tarfile.open(path, "w") as archive:
-
-        def add(name: str, data: bytes) -> None:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-
-        add("abc.json", config)
-        add("0/layer.tar", layers[0])
-        add("1/layer.tar", layers[1])
-        if links:
-            member = tarfile.TarInfo("2/layer.tar")
-            member.type, member.linkname = tarfile.SYMTYPE, "../0/layer.tar"
-            archive.addfile(member)
-        else:
-            add("2/layer.tar", layers[2])
-        add("manifest.json", json.dumps(manifest).encode())
-    return layers
-
-
-@pytest.mark.parametrize("links", [False, True])
-def test_docker_archive_is_read(tmp_path: Path, links: bool) -> None:
-    layers = write_docker_archive(tmp_path / "a.tar", links=links, names=["host:5000/name:v1"])
-    for reference in (f"docker-archive:{tmp_path}/a.tar", f"docker-archive:{tmp_path}/a.tar:v1"):
-        image = resolve(reference)
-        assert [layer.digest for layer in image.manifest.layers] == [sha256_digest(layer) for layer in layers]
-        assert {layer.media_type for layer in image.manifest.layers} == {MediaType.DOCKER_LAYER}
-        for layer, data in zip(image.manifest.layers, layers, strict=True):
-            source = plugin.lazylayer_resolve_blob(parse_reference(reference), layer)
-            assert source is not None
-            assert b"".join(piece for _, piece in source.fetch([ByteRange(0, source.size)])) == data
-            source.close()
-    with pytest.raises(NotFoundError, match="name:v1"):
-        resolve(f"docker-archive:{tmp_path}/a.tar:v2")
-
-
-@pytest.mark.parametrize("manifest", [b"", b"{}", b"[]", b'[{"Config": "x"}]', b'[{"Config": "../x", "Layers": []}]'])
-def test_bad_docker_archive_is_refused(tmp_path: Path, manifest: bytes) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        member = tarfile.TarInfo("manifest.json")
-        member.size = len(manifest)
-        archive.addfile(member, io.BytesIO(manifest))
-    with pytest.raises(LazylayerError):
-        resolve(f"docker-archive:{tmp_path}/a.tar")
-
-
-@pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])
-def test_written_archive_is_one_of_either_kind(tmp_path: Path, scheme: str) -> None:
-    config_layers = gzip.compress(b"layer" * 1000)
-    diff_id = sha256_digest(b"layer" * 1000)
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"diff_ids": [diff_id]}}).encode()
-    place = f"{scheme}:{tmp_path}/a.tar"
-    store = open_store(place)
-    for blob in (config, config_layers):
-        store.put_blob(descriptor(blob), io.BytesIO(blob))
-    store.put_manifest(parse_reference(place), MediaType.OCI_MANIFEST, manifest_of(config, config_layers))
-    store.close()
-    for other in ("oci-archive", "docker-archive"):
-        reference = f"{other}:{tmp_path}/a.tar"
-        image = resolve(reference)
-        assert image.manifest.layers[0].digest == sha256_digest(config_layers)
-        source = plugin.lazylayer_resolve_blob(parse_reference(reference), image.manifest.layers[0])
-        assert source is not None
-        assert b"".join(piece for _, piece in source.fetch([ByteRange(0, source.size)])) == config_layers
-        source.close()

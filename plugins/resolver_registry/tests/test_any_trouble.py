@@ -1,4 +1,4 @@
-"""Whatever servers do, what is read is right and complete, or it is an error, soon."""
+"""However a server fails, a read soon returns the right bytes or an error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAULTS = st.one_of(
     st.builds(Fault, headers=st.just({"Content-Type": "multipart/byteranges; boundary=other"})),
     st.builds(Fault, headers=st.sampled_from([{"Content-Length": "1"}, {"Content-Length": "x"}, {"Location": "::"}])),
 )
-"""Everything but bytes that are wrong in their right place, which the digests of chunks are for."""
+"""All faults except wrong bytes at the right offset, which only digests detect."""
 
 
 @st.composite

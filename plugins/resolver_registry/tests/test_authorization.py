@@ -1,4 +1,4 @@
-"""Credentials and tokens: few exchanges, fresh ones when they expire, and none for strangers."""
+"""Credentials and tokens: few exchanges, renewal in time, and no credentials for other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections: proxies, IPv6, and certificates that cannot be used."""
+"""Connections: proxies, IPv6, and invalid certificates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAR = "registry.invalid"
 
 @pytest.fixture
 def plugin() -> Iterator[ResolverRegistry]:
-    """The plugin, for a registry that does not exist: whoever answers for it is a proxy."""
+    """Return the plugin for a registry that does not exist, so only a proxy can answer."""
     plugin = ResolverRegistry()
     options = {"attempts": 1}
     plugin.lazylayer_configure(

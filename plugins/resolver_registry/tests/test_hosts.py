@@ -1,4 +1,4 @@
-"""Where registries and their mirrors are, as our own tables and containerd's files say."""
+"""Registries and mirrors configured in our own tables and in containerd's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def urls(host: str, plain_http: tuple[str, ...] = (), /, **resolver: object) -> 
 
 
 class Directory:
-    """A directory of registry hosts, as containerd has them."""
+    """A directory of registry hosts in containerd's format."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,7 +44,7 @@ class Directory:
 
 @pytest.fixture(autouse=True)
 def no_usual_directories(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine has is not looked at."""
+    """Ignore this machine's own directories."""
     monkeypatch.setattr(hosts, "_USUAL_DIRECTORIES", ())
 
 

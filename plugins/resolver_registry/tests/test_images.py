@@ -1,4 +1,4 @@
-"""Images by tag and digest, checked against what was promised."""
+"""Images by tag and digest, verified."""
 
 from __future__ import annotations
 

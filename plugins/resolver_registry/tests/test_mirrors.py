@@ -1,4 +1,4 @@
-"""Mirrors: asked first, passed over when they fail, asked again later; and what they are not told."""
+"""Mirrors: asked first, skipped after failures, asked again later; and which secrets they never get."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_mirror_is_tried_again_later(registry: ScriptedRegistry, mirror: Scrip
 
 
 class Later:
-    """The time, some seconds from now."""
+    """A clock that a test can advance."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

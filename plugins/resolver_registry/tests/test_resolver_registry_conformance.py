@@ -1,4 +1,4 @@
-"""The plugin does what every resolver must."""
+"""The plugin passes the conformance tests of resolvers."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ class TestRedirectingRegistry(ResolverConformance):
 class TestMirroredRegistry(ResolverConformance):
     @pytest.fixture
     def shelf(self, registry: ScriptedRegistry, storage: ScriptedRegistry) -> ResolverShelf:
-        """The mirror is empty: everything comes from the registry, after the mirror was asked."""
+        """Return a shelf with an empty mirror, so everything comes from the registry."""
         hosts = [{"host": registry.host, "mirrors": [{"url": storage.url}]}]
         return Shelf(registry, Client(registry, {"hosts": hosts}, attempts=2))

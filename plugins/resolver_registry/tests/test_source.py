@@ -1,4 +1,4 @@
-"""Ranges of a blob: in few requests, by way of redirects, and in spite of servers."""
+"""Ranges of a blob: few requests, redirects, and misbehaving servers."""
 
 from __future__ import annotations
 
@@ -116,14 +116,14 @@ def test_an_unknown_size_is_found_out(client: Client) -> None:
 
 @pytest.fixture
 def large(client: Client, registry: ScriptedRegistry) -> Client:
-    """A client of a blob that is larger than what is asked for with its size."""
+    """Return a client with a blob larger than the tail fetched with its size."""
     client.data = random.Random(4).randbytes(1_000_000)
     client.layer = registry.content.add_blob(REPOSITORY, client.data)
     return client
 
 
 def test_the_end_comes_with_an_unknown_size(large: Client, registry: ScriptedRegistry) -> None:
-    """A table of contents lies there: reading it costs no request more, once."""
+    """Reading the table of contents at the end costs no further request, once."""
     source = large.source(Descriptor("", large.layer.digest, 0))
     assert source.size == 1_000_000
     assert large.read(source, (900_000, 1_000_000))

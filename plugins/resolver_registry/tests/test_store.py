@@ -1,4 +1,4 @@
-"""Writing an image to a registry."""
+"""Images written to a registry."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_upload_is_not_sent_to_forbidden_places(store: ImageStore, registry: 
 
 
 class Trickle(io.BytesIO):
-    """Gives little at a time, as a stream from a network does."""
+    """A stream that returns a few bytes at a time, as from a network."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(min(size or 0, 60_000))
@@ -149,7 +149,7 @@ def test_taking_over_asks_for_the_right_to_read_there(client: Client, registry: 
 
 
 def test_what_may_not_be_read_there_can_still_be_put(client: Client, registry: ScriptedRegistry) -> None:
-    """A token server may refuse the whole token for the one repository that is not ours."""
+    """A token server may refuse the whole token because of the other repository."""
     registry.authentication = TokenAuthentication({"robot": "secret"}, anonymous=False)
     registry.script(Fault(status=403), path="/token")
     client.credentials = Credentials("robot", "secret")
