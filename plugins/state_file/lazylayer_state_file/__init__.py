@@ -1,12 +1,11 @@
-"""A layer's state as JSON, in the mount and in the run directory.
+"""Write each layer's state as JSON, in the mount and in the run directory.
 
-In the mount's root lies `.stargz-snapshotter`, which is not listed; in it, `<layer digest>.json` is
-made each time that it is opened. The run directory has the same for every layer that this process
-has open, in `processes/<pid>/state/<layer digest>.json`, as of the last event, and a journal of what
-failed, `failures.jsonl`. All are for root only. The name of the hidden directory and its files are
-those of the Go stargz-snapshotter, so that what reads them there reads them here.
+The mount's root has an unlisted directory `.stargz-snapshotter`; its `<layer digest>.json` is generated
+on each open. The run directory has the same for each open layer of this process, as of the last event, in
+`processes/<pid>/state/<layer digest>.json`, and a journal of failures, `failures.jsonl`. Only root can
+read them. Names and contents are those of the Go stargz-snapshotter, so its tools work here too.
 
-The lock, `StateFile._lock`, is held while a file is written, never while a mount is read.
+`StateFile._lock` is held while a file is written, never while a mount is read.
 """
 
 from __future__ import annotations
@@ -48,15 +47,15 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.state_file]`."""
 
     in_mount: bool = True
-    """Whether mounts have the hidden directory."""
+    """Show the hidden directory in mounts."""
     in_run: bool = True
-    """Whether the run directory has the state of each open layer, and the journal of failures."""
+    """Write the state of open layers and the journal of failures to the run directory."""
     max_journal_bytes: int = 1024 * 1024
-    """The journal is moved to `failures.jsonl.1` when it has grown to this."""
+    """Size at which the journal is renamed to `failures.jsonl.1`."""
 
 
 def encode_state(state: LayerState) -> bytes:
-    """The state as a JSON object and a newline; where it comes from is left out on purpose."""
+    """Return the state as a JSON object and a newline, without its source."""
     fields: dict[str, object] = {"error": state.error[:_LONGEST_ERROR]} if state.error else {}
     fields["digest"] = state.digest
     fields["size"] = state.size
@@ -76,13 +75,13 @@ class StateFile:
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.state_file]` and the run directory."""
+        """Store `[plugin.state_file]` and the run directory."""
         self._options = settings.plugin_options(NAME, Options)
         self._run = Path(settings.run)
 
     @hookimpl
     def lazylayer_add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory] | None:
-        """The hidden directory of a layer's mount."""
+        """Return the hidden directory of a layer's mount."""
         if not self._options.in_mount:
             return None
         file = VirtualFile(0o400, lambda: encode_state(layer.state()))
@@ -90,7 +89,7 @@ class StateFile:
 
     @hookimpl
     def lazylayer_report_state(self, event: StateEvent) -> None:
-        """Brings the run directory up to date."""
+        """Update the run directory."""
         if not self._options.in_run:
             return
         try:
@@ -99,10 +98,10 @@ class StateFile:
                     self._write_failure(event)
                 self._write_states(event)
         except OSError as error:
-            # Said once: without the right to write here, as for ordinary users, every event would fail.
+            # Logged once: without write permission, as for ordinary users, every event fails.
             if not self._warned:
                 self._warned = True
-                logger.warning("no state files in the run directory: {error}", error=error)
+                logger.warning("cannot write state files to the run directory: {error}", error=error)
 
     def _write_states(self, event: StateEvent) -> None:
         if not event.layers:
@@ -130,7 +129,7 @@ class StateFile:
         }
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            # In one write, so that lines of several processes do not mix.
+            # One write(2), so that lines of several processes never mix.
             os.write(descriptor, msgspec.json.encode(line) + b"\n")
             size = os.fstat(descriptor).st_size
         finally:
@@ -144,7 +143,7 @@ def _file_name(digest: Digest) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one; made readable by its owner only."""
+    """Replace a file atomically; only its owner can read it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(descriptor, "wb") as file:

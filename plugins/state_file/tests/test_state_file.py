@@ -145,7 +145,7 @@ def test_a_run_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> 
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, check=True
     )
-    assert done.stderr.count("no state files in the run directory") == 1
+    assert done.stderr.count("cannot write state files to the run directory") == 1
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Metrics for Prometheus: what is mounted, fetched and failed, and which registry or mirror served it.
+"""Metrics for Prometheus: mounts, fetched bytes, failures, and the registry or mirror of each layer.
 
-plugin      the plugin: which layers there are, what happened
-families    states as families of metrics
-server      offers them over HTTP
+plugin      the plugin: counts events, knows the open layers
+families    metric families from layer states
+server      the HTTP server
+addresses   the server's address
 command     `lazylayer metrics`
 """
 

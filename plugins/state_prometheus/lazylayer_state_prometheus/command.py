@@ -1,4 +1,4 @@
-"""`lazylayer metrics`."""
+"""Implement `lazylayer metrics`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["metrics"]
 @click.command()
 @click.pass_context
 def metrics(context: click.Context) -> None:
-    """Print metrics of all lazylayer processes of this machine, for Prometheus.
+    """Print metrics of all lazylayer processes on this machine, for Prometheus.
 
-    They are in Prometheus' text format, of what is mounted now: for the textfile collector of
-    node_exporter, say. `lazylayer serve` can offer its own over HTTP: see [plugin.state_prometheus].
+    Prints current mounts in Prometheus' text format, for example for node_exporter's textfile collector.
+    `lazylayer serve` can serve its own metrics over HTTP: see [plugin.state_prometheus].
     """
     from prometheus_client import CollectorRegistry, generate_latest
 
@@ -36,7 +36,7 @@ def metrics(context: click.Context) -> None:
 
 
 class _Machine:
-    """A collector of what is mounted."""
+    """A collector of the metrics of all mounts on this machine."""
 
     def __init__(self, mounts: list[MountState]) -> None:
         self._mounts = mounts
@@ -47,7 +47,7 @@ class _Machine:
         by_frontend: dict[str, int] = {}
         for mount in self._mounts:
             by_frontend[mount.frontend] = by_frontend.get(mount.frontend, 0) + 1
-        # A layer that several mounts of one process share is told of by each.
+        # Mounts of one process that share a layer report it once each.
         states = list(dict.fromkeys(state for mount in self._mounts for state in mount.layers))
         yield from sum_families(states, by_frontend, Sums())
         yield from layer_families(states)

@@ -1,4 +1,4 @@
-"""States of layers as families of metrics. The names are explained in the README."""
+"""Make metric families from the states of layers. The README explains their names."""
 
 from __future__ import annotations
 
@@ -12,45 +12,51 @@ __all__ = ["Sums", "layer_families", "sum_families"]
 
 
 class Sums:
-    """Requests and network bytes of layers that are closed."""
+    """Requests and network bytes of closed layers."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.network_bytes = 0
 
     def add(self, state: LayerState) -> None:
-        """Adds what a layer had when it was closed."""
+        """Add the counts of a layer that closes."""
         self.requests += state.requests
         self.network_bytes += state.network_bytes
 
 
 def sum_families(states: Iterable[LayerState], mounts: Mapping[str, int], closed: Sums) -> Iterator[Metric]:
-    """What is told of all layers together; `mounts` counts those of each frontend."""
+    """Yield the metrics of all layers together.
+
+    :param mounts: mounts per frontend.
+    :param closed: the counts of closed layers.
+    """
     known = list(states)
-    yield GaugeMetricFamily("lazylayer_layers", "Layers that are open.", len(known))
+    yield GaugeMetricFamily("lazylayer_layers", "Open layers.", len(known))
     complete = sum(state.fetched >= state.size for state in known)
-    yield GaugeMetricFamily("lazylayer_layers_complete", "Layers of which everything is here.", complete)
-    by_frontend = GaugeMetricFamily("lazylayer_mounts", "What is mounted now.", labels=["frontend"])
+    yield GaugeMetricFamily("lazylayer_layers_complete", "Layers that are completely local.", complete)
+    by_frontend = GaugeMetricFamily("lazylayer_mounts", "Current mounts.", labels=["frontend"])
     for frontend, count in sorted(mounts.items()):
         by_frontend.add_metric([frontend], count)
     yield by_frontend
     requests = closed.requests + sum(state.requests for state in known)
     yield CounterMetricFamily("lazylayer_requests", "Requests for bytes of layers.", requests)
     network_bytes = closed.network_bytes + sum(state.network_bytes for state in known)
-    yield CounterMetricFamily("lazylayer_network_bytes", "Bytes of layers that came from registries.", network_bytes)
+    yield CounterMetricFamily("lazylayer_network_bytes", "Bytes of layers fetched from registries.", network_bytes)
 
 
 def layer_families(states: Iterable[LayerState]) -> list[Metric]:
-    """What is told of each layer. A layer that several images share, or processes, has one series of each."""
+    """Return the metrics of each layer. Images or processes that share a layer share its series."""
     labels = ["digest"]
     size = GaugeMetricFamily("lazylayer_layer_size_bytes", "The compressed size of a layer.", labels=labels)
-    fetched = GaugeMetricFamily("lazylayer_layer_fetched_bytes", "How much of a layer is here.", labels=labels)
+    fetched = GaugeMetricFamily("lazylayer_layer_fetched_bytes", "Local bytes of a layer.", labels=labels)
     requests = CounterMetricFamily("lazylayer_layer_requests", "Requests for a layer's bytes.", labels=labels)
     network_bytes = CounterMetricFamily(
-        "lazylayer_layer_network_bytes", "Bytes of a layer that came from registries.", labels=labels
+        "lazylayer_layer_network_bytes", "Bytes of a layer fetched from registries.", labels=labels
     )
-    failed = GaugeMetricFamily("lazylayer_layer_failed", "Whether something of a layer failed.", labels=labels)
-    source = GaugeMetricFamily("lazylayer_layer_source_info", "Who served a layer last.", labels=["digest", "source"])
+    failed = GaugeMetricFamily("lazylayer_layer_failed", "1 after a failure of a layer.", labels=labels)
+    source = GaugeMetricFamily(
+        "lazylayer_layer_source_info", "The host that served a layer last.", labels=["digest", "source"]
+    )
     for digest, shared in _by_digest(states).items():
         size.add_metric([digest], max(state.size for state in shared))
         fetched.add_metric([digest], max(state.fetched for state in shared))

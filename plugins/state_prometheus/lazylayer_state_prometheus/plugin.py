@@ -1,6 +1,6 @@
-"""The plugin: which layers there are, what happened, and where to tell.
+"""The plugin: counts events, tracks open layers, and serves their metrics.
 
-Its lock guards what it knows; no state is asked for while it is held.
+Never call `Layer.state` while holding `StatePrometheus._lock`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.state_prometheus]`."""
 
     address: str = ""
-    """Where `lazylayer serve` offers metrics: HOST:PORT, [ADDRESS]:PORT or the path of a unix socket."""
+    """Address of the metrics of `lazylayer serve`: HOST:PORT, [ADDRESS]:PORT or a unix socket's path."""
     layers: bool = True
-    """Whether each layer has series of its own."""
+    """Export series for each layer."""
 
 
 class StatePrometheus:
-    """The plugin. While it has no address it keeps and imports nothing."""
+    """The plugin. Without an address, it tracks and imports nothing."""
 
     def __init__(self) -> None:
         self._options = Options()
@@ -56,7 +56,7 @@ class StatePrometheus:
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.state_prometheus]`."""
+        """Store `[plugin.state_prometheus]` and check its address."""
         self._options = settings.plugin_options(NAME, Options)
         address = self._options.address
         if address and not address.startswith("/"):
@@ -64,14 +64,14 @@ class StatePrometheus:
 
     @hookimpl
     def lazylayer_add_commands(self, cli: click.Group) -> None:
-        """Adds `metrics`."""
+        """Add `metrics`."""
         from lazylayer_state_prometheus.command import metrics
 
         cli.add_command(metrics)
 
     @hookimpl
     def lazylayer_warm_up(self, frontend: str) -> None:
-        """Begins to offer metrics: only a daemon has an address to itself."""
+        """Start the metrics server. Only the daemon serves: other processes would need the same address."""
         self._frontend = frontend
         if not self._options.address:
             return
@@ -81,13 +81,13 @@ class StatePrometheus:
             self._server = MetricsServer(self._options.address, self.render)
         except OSError as error:
             reason = error.strerror or str(error)
-            logger.warning("no metrics at {address}: {reason}", address=self._options.address, reason=reason)
+            logger.warning("cannot serve metrics at {address}: {reason}", address=self._options.address, reason=reason)
         else:
-            logger.info("metrics are at {address}", address=self._options.address)
+            logger.info("serving metrics at {address}", address=self._options.address)
 
     @hookimpl
     def lazylayer_add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory] | None:
-        """Nothing; but here every layer that is opened comes by."""
+        """Track a layer that is opened; add no entries."""
         if self._options.address:
             with self._lock:
                 self._layers[str(layer.reference), layer.digest] = weakref.ref(layer)
@@ -95,7 +95,7 @@ class StatePrometheus:
 
     @hookimpl
     def lazylayer_report_state(self, event: StateEvent) -> None:
-        """Counts it."""
+        """Count an event."""
         if not self._options.address:
             return
         with self._lock:
@@ -111,12 +111,12 @@ class StatePrometheus:
 
     @hookimpl
     def lazylayer_close(self) -> None:
-        """Ends the server."""
+        """Stop the metrics server."""
         if self._server is not None:
             self._server.close()
 
     def render(self) -> bytes:
-        """All metrics, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
@@ -125,7 +125,7 @@ class StatePrometheus:
         return generate_latest(registry)
 
     def collect(self) -> Iterator[Metric]:
-        """The families of metrics, as a collector of prometheus_client."""
+        """Yield all metric families, as a collector of prometheus_client."""
         from prometheus_client.core import CounterMetricFamily
 
         from lazylayer_state_prometheus.families import layer_families, sum_families
@@ -139,7 +139,7 @@ class StatePrometheus:
             closed = self._sums()
         states: list[LayerState] = [layer.state() for layer in layers]
         yield from sum_families(states, mounts, closed)
-        events = CounterMetricFamily("lazylayer_events", "What happened to layers and mounts.", labels=["kind"])
+        events = CounterMetricFamily("lazylayer_events", "Events of layers and mounts.", labels=["kind"])
         for kind, count in sorted(kinds.items()):
             events.add_metric([kind], count)
         yield events

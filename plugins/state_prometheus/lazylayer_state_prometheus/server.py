@@ -1,4 +1,4 @@
-"""Offers metrics over HTTP: `GET /metrics` and nothing else, at a TCP address or a unix socket."""
+"""Serve metrics over HTTP: `GET /metrics` only, at a TCP address or a unix socket."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ _MOST_AT_ONCE = 8
 
 
 class MetricsServer:
-    """Serves what `render` returns until it is closed.
+    """A server of the metrics that `render` returns, until it is closed.
 
-    `address` is as in the options, and was checked. Raises OSError.
+    :param address: a valid address, as in the options.
+
+    Raises OSError.
     """
 
     def __init__(self, address: str, render: Callable[[], bytes]) -> None:
@@ -34,7 +36,7 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Ends; requests that are being answered go on."""
+        """Stop the server. Requests in flight continue."""
         self._server.shutdown()
         self._server.server_close()
         if self._socket is not None:
@@ -89,9 +91,9 @@ def _handler(render: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path.partition("?")[0] != "/metrics":
-                self._answer(404, b"only /metrics is here\n", "text/plain; charset=utf-8")
+                self._answer(404, b"not found; see /metrics\n", "text/plain; charset=utf-8")
             elif not turn.acquire(blocking=False):
-                self._answer(503, b"too many at once\n", "text/plain; charset=utf-8")
+                self._answer(503, b"too many requests at once\n", "text/plain; charset=utf-8")
             else:
                 try:
                     self._answer(200, render(), CONTENT_TYPE_LATEST)
@@ -109,6 +111,6 @@ def _handler(render: Callable[[], bytes]) -> type[BaseHTTPRequestHandler]:
             return "client"  # a unix socket has no address
 
         def log_message(self, *_: object) -> None:
-            """Nothing: a scrape every few seconds is no news."""
+            """Log nothing: scrapes come every few seconds."""
 
     return Handler

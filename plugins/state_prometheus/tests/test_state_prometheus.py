@@ -71,7 +71,7 @@ def test_layers_are_told_of_as_they_are_now() -> None:
     before = values(plugin.render())
     digest = f" digest={layer.digest}"
     assert before["lazylayer_layers"] == 1 and before["lazylayer_layers_complete"] == 0
-    assert not [name for name in before if "source_info" in name], "nobody served it yet"
+    assert not [name for name in before if "source_info" in name], "no host has served it yet"
     layer.fetched, layer.requests, layer.network_bytes, layer.source = 1000, 3, 1200, "mirror.test"
     after = values(plugin.render())
     assert after["lazylayer_layers_complete"] == 1
@@ -222,12 +222,12 @@ def test_an_address_that_is_taken_is_a_warning() -> None:
     finally:
         logger.remove(sink)
         logger.disable("lazylayer_state_prometheus")
-    assert f"WARNING no metrics at {plugin._options.address}: Address already in use\n" in map(str, lines)
+    assert f"WARNING cannot serve metrics at {plugin._options.address}: Address already in use\n" in map(str, lines)
 
 
 @pytest.mark.parametrize("address", ["9464", "host", "host:", ":9464", "host:99999", "host:-1", "relative/path"])
 def test_an_address_that_is_none_is_refused_at_the_start(address: str) -> None:
-    with pytest.raises(ConfigurationError, match="neither HOST:PORT nor the absolute path"):
+    with pytest.raises(ConfigurationError, match="expected HOST:PORT or the absolute path"):
         made(address=address)
 
 
