@@ -12,6 +12,8 @@ from lazylayer.api.labels import (
     STARGZ_DIGEST,
     STARGZ_LAYERS,
     STARGZ_REFERENCE,
+    annotation_labels,
+    label_annotations,
     label_number,
     layer_source,
     layer_source_labels,
@@ -88,3 +90,19 @@ def test_a_list_of_many_layers_is_cut_to_what_containerd_accepts() -> None:
     labels = layer_source_labels(parse_reference("registry.test/a:1"), layers[0], layers)
     assert all(len(name) + len(value) <= 4096 for name, value in labels.items())
     assert len(layer_source(labels).neighbours) > 50
+
+
+def test_annotations_travel_as_labels_and_come_back() -> None:
+    annotations = {
+        "containerd.io/snapshot/stargz/toc.digest": ONE,
+        "org.example.toc": TWO,
+        "org.example.other": "x",
+        "org.example.long": "x" * 4096,
+    }
+    wanted = annotations.keys() - {"org.example.other"}
+    labels = annotation_labels(annotations, wanted)
+    assert len(labels) == 2
+    assert all(name.startswith("containerd.io/snapshot/") for name in labels)
+    carried = label_annotations(labels)
+    assert carried["org.example.toc"] == TWO
+    assert carried["containerd.io/snapshot/stargz/toc.digest"] == ONE

@@ -23,6 +23,7 @@ import lazylayer_resolver_layout
 from lazylayer import hookimpl
 from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.layers import FormatInfo
 from lazylayer.api.oci import MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, VerificationError
 from lazylayer.plugin.hooks import Hooks
@@ -268,15 +269,19 @@ class FullDisk:
     """A format plugin whose destination is full after some bytes."""
 
     @hookimpl
+    def lazylayer_describe_format(self) -> FormatInfo:
+        return FormatInfo(("full-disk",), (), "org.example.toc")
+
+    @hookimpl
     def lazylayer_build_layer(
-        self, format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
-    ) -> BuiltLayer | None:
+        self, format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
+    ) -> BuiltLayer:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("name", ["estargz", "unheard-of"])
+@pytest.mark.parametrize("name", ["full-disk", "unheard-of"])
 def test_full_disk_and_unknown_formats_are_told(tmp_path: Path, name: str) -> None:
-    hooks = make_hooks(FullDisk()) if name == "estargz" else make_hooks()
+    hooks = make_hooks(FullDisk())
     source = write_layout(tmp_path / "source", LAYERS)
     with pytest.raises(LazylayerError) as caught:
         convert(hooks, source, f"oci:{tmp_path}/destination:v", format=name)

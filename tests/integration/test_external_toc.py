@@ -23,7 +23,7 @@ from images.oci_layout import write_layout
 from lazylayer import hookimpl
 from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
 from lazylayer.api.labels import TOC_DIGEST
-from lazylayer.api.layers import LayerContents
+from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.api.settings import Settings
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, VerificationError
@@ -385,9 +385,11 @@ class Careless:
     """A format of a third party that knows nothing of these options."""
 
     @hookimpl
-    def lazylayer_build_layer(self, format: str, destination: IO[bytes]) -> BuiltLayer | None:
-        if format != "careless":
-            return None
+    def lazylayer_describe_format(self) -> FormatInfo:
+        return FormatInfo(("careless",), (), "org.example.toc")
+
+    @hookimpl
+    def lazylayer_build_layer(self, destination: IO[bytes]) -> BuiltLayer:
         destination.write(b"layer")
         descriptor = Descriptor(MediaType.OCI_LAYER, sha256_digest(b"layer"), 5)
         return BuiltLayer(descriptor, sha256_digest(hashlib.sha256(b"another").digest()))

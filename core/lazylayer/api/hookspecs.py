@@ -1,21 +1,17 @@
 """Every hook that a plugin may implement, in life-cycle order: the contract between core and plugins.
 
-A plugin is what an entry point of the group `lazylayer.plugins` leads to: a module with functions,
-or a class, of which one instance is made per program, with methods, named after the hooks below and
-marked with `lazylayer.hookimpl`. A class has a place to keep options. An implementation may leave
-out arguments that it does not need.
+A plugin is a module with functions, or a class of which one instance is made, with methods, named after the
+hooks below and marked with `lazylayer.hookimpl`. An entry point of the group `lazylayer.plugins` leads to
+it. An implementation may leave out arguments that it does not need.
 
-How the answers are taken:
-
-- *first result*: plugins are asked in configured order, and the first answer that is not None is
-  used. None means "not mine". The answer is an object with few methods; the core calls those, not
-  the hook, while files are read.
+- *first result*: plugins are asked in configured order (`plugins.enabled`, else by name), and the first
+  answer that is not None is used. None means "not mine".
 - *all*: every plugin is called, in the same order, each by itself.
+- *one*: the plugin that is named is called, and no other.
 
-The configured order is that of `plugins.enabled`, else the order of names. Wrappers
-(`hookimpl(wrapper=True)`) are for first-result hooks only.
-Hooks run when something is opened or changes, never on a read. Unless a hook says otherwise it may
-be called from any thread, and from several at once. An exception that is not a `LazylayerError`
+Hooks run when something is opened or changes, never on a read; the objects that they return are called
+then. Unless a hook says otherwise it may be called from any thread, and from several at once. Wrappers
+(`hookimpl(wrapper=True)`) are for first-result hooks only. An exception that is not a `LazylayerError`
 becomes a `PluginError` that names plugin, version and hook; a `LazylayerError` goes up as it is.
 """
 
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
-    from lazylayer.api.layers import LayerContents, PrefetchPlan
+    from lazylayer.api.layers import FormatInfo, LayerContents, PrefetchPlan
     from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions, VirtualDirectory
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
@@ -51,9 +47,8 @@ def lazylayer_configure(settings: Settings) -> None:
 
     All plugins are called. A plugin that is registered later is called then.
 
-    :param settings: the settings of the whole program;
-        `settings.plugin_options("NAME", OptionsStruct)` returns the table `[plugin.NAME]` as a
-        frozen msgspec struct of yours, checked, with your defaults.
+    :param settings: the settings of the whole program; `settings.plugin_options("NAME", OptionsStruct)`
+        returns the table `[plugin.NAME]` as a frozen msgspec struct of yours, checked, with your defaults.
 
     Example::
 
@@ -61,14 +56,14 @@ def lazylayer_configure(settings: Settings) -> None:
         def lazylayer_configure(self, settings):
             self.options = settings.plugin_options("my_cache", Options)
 
-    Threading and errors: called from the main thread. Raise `SkipPlugin` to be left out of this
-    run, with the reason. Open nothing yet that costs time; wait for the hook that needs it.
+    Threading and errors: called from the main thread. Raise `SkipPlugin(reason)` to be left out of this run.
+    Open nothing yet that costs time.
     """
 
 
 @hookspec
 def lazylayer_add_commands(cli: click.Group) -> None:
-    """Add commands to the command line; called when it looks for a command that is not the core's.
+    """Add commands to the command line.
 
     All plugins are called, before `lazylayer_configure`, or without it, as for `--help`.
 
@@ -79,14 +74,10 @@ def lazylayer_add_commands(cli: click.Group) -> None:
 
         @hookimpl
         def lazylayer_add_commands(cli):
-            @cli.command("hello")
-            @lazylayer.cli.pass_program
-            def hello(program):
-                click.echo(f"hello from below {program.settings.root}")
+            cli.add_command(click.Command("hello", callback=lambda: click.echo("hello")))
 
-    Threading and errors: called from the main thread, also for `--help`: import what a command
-    needs inside the command, and look at options there. A plugin that fails here loses its commands
-    and nothing else.
+    Threading and errors: called from the main thread, also for `--help`: import inside the command. A plugin
+    that fails here loses its commands and nothing else.
     """
 
 
@@ -104,8 +95,7 @@ def lazylayer_warm_up(frontend: str) -> None:
         def lazylayer_warm_up(self):
             self.client = heavy_library.connect()
 
-    Threading and errors: called from the main thread, while other threads may call other hooks: the
-    daemon is said to be ready when you return. Ask nothing of the network. An error is logged.
+    Threading and errors: called from the main thread; the daemon is ready when you return. An error is logged.
     """
 
 
@@ -141,10 +131,8 @@ def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor, keychai
     Stops at the first result that is not None; None means that this kind of reference is not yours.
 
     :param reference: the image that the blob belongs to.
-    :param descriptor: the blob. Its `size` may be 0 where a caller knows only the digest (labels
-        carry no size); then the source finds it out.
-    :param keychain: `keychain(host)` returns credentials for a host, or None. It may be kept and
-        called again in the middle of a mount's life.
+    :param descriptor: the blob. If its `size` is 0, it is unknown, and the source finds it out.
+    :param keychain: `keychain(host)` returns credentials for a host, or None. Keep it, to call it again later.
     :returns: the source, ready to `fetch`. The core closes it.
 
     Example::
@@ -161,8 +149,8 @@ def lazylayer_resolve_blob(reference: Reference, descriptor: Descriptor, keychai
 def lazylayer_get_credentials(host: str, reference: Reference) -> Credentials | None:
     """Say how to authenticate to a registry host.
 
-    Stops at the first result that is not None; None means that you know nothing of this host. An
-    error ends the search: a request is never sent anonymously because a keychain was broken.
+    Stops at the first result that is not None; None means that you know nothing of this host. An error ends
+    the search, so that no request is sent anonymously because a keychain was broken.
 
     :param host: the registry as in the reference, `name[:port]`, with `docker.io` for Docker Hub.
     :param reference: the image that it is about.
@@ -175,8 +163,7 @@ def lazylayer_get_credentials(host: str, reference: Reference) -> Credentials | 
             password = vault.get(host)
             return Credentials(username="robot", password=password, source="vault") if password else None
 
-    Threading and errors: asked once per resolve, and again after a refusal in the middle of a
-    mount's life; answer from fresh data then. Never log a secret.
+    Threading and errors: asked once per resolve, and again after a refusal; answer from fresh data. Log no secret.
     """
 
 
@@ -189,7 +176,7 @@ def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
     :param kind: the name of the cache plugin that is wanted, as in `[cache] chunks = "cache_dir"`.
     :param purpose: `chunks` (verified, uncompressed) or `ranges` (compressed, from the registry).
         Both may be wanted, each is opened once; keep them apart.
-    :returns: a cache (`lazylayer.api.cache.Cache`), shared by all layers. The core closes it.
+    :returns: a cache, shared by all layers. The core closes it.
 
     Example::
 
@@ -197,7 +184,25 @@ def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
         def lazylayer_open_cache(self, kind, purpose):
             return MyCache(self.options.max_bytes) if kind == "my_cache" else None
 
-    Threading and errors: an error here ends the start-up; afterwards a cache never fails a read.
+    Threading and errors: an error here ends the start-up. A cache never fails a read.
+    """
+
+
+@hookspec
+def lazylayer_describe_format() -> FormatInfo | None:
+    """Describe your layer format: its names, and the annotations by which its layers are recognized.
+
+    All plugins are called, once per program, before the first layer is mounted, verified or built.
+
+    :returns: the description, by which verify, convert, pull and mounts treat its layers like any other.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_describe_format():
+            return FormatInfo(names=("mine",), annotations=(TOC, SIZE), toc_digest_label=TOC)
+
+    Threading and errors: an error is logged, and the format is unknown.
     """
 
 
@@ -226,8 +231,7 @@ def lazylayer_open_layer(
             footer = blob.read(blob.size - FOOTER_SIZE, FOOTER_SIZE)
             return read_contents(blob, footer, descriptor, verify) if footer.startswith(MAGIC) else None
 
-    Threading and errors: raise FormatError or VerificationError for a layer that is in your format
-    and is bad; the mount is then refused. Believe no size before you bounded it.
+    Threading and errors: raise FormatError or VerificationError for a bad layer. Bound every size first.
     """
 
 
@@ -385,28 +389,27 @@ def lazylayer_report_state(event: StateEvent) -> None:
 # --- building images ------------------------------------------------------------------------------
 
 
-@hookspec(firstresult=True)
+@hookspec
 def lazylayer_build_layer(
-    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
+    format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
 ) -> BuiltLayer | None:
     """Build a layer of your format from a plain tar archive.
 
-    Stops at the first result that is not None; None means that `format` is not yours.
+    Only the plugin whose `lazylayer_describe_format` has the name `format` is called.
 
-    :param format: the name of the format that is wanted, `estargz` for one.
+    :param format: a name of your format, as in `convert --format`.
     :param source: the plain tar archive, read once from start to end.
     :param destination: where the layer goes, written once from start to end.
-    :param options: how to build it.
+    :param build_options: how to build it. The same archive and options give the same bytes.
     :returns: the layer's descriptor, with the annotations that its readers need, and its diff ID.
 
     Example::
 
         @hookimpl
-        def lazylayer_build_layer(format, source, destination, options):
-            return write_layer(source, destination, options) if format == "mine" else None
+        def lazylayer_build_layer(source, destination, build_options):
+            return write_layer(source, destination, build_options)
 
-    Threading and errors: raise BuildError for an archive that cannot be represented, naming the
-    entry; FormatError for one that is broken. The same input and options give the same bytes.
+    Threading and errors: raise BuildError, which names the entry that cannot be represented, or FormatError.
     """
 
 

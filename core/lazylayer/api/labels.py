@@ -6,7 +6,7 @@ unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -25,6 +25,8 @@ __all__ = [
     "STARGZ_REFERENCE",
     "TOC_DIGEST",
     "LayerSource",
+    "annotation_labels",
+    "label_annotations",
     "label_number",
     "layer_source",
     "layer_source_labels",
@@ -40,6 +42,13 @@ LAYER_SIZE = "containerd.io/snapshot/remote/lazylayer.size"
 PREFETCH_SIZE = "containerd.io/snapshot/remote/stargz.prefetch"
 SKIP_VERIFY = "containerd.io/snapshot/remote/stargz.skipverify"
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+
+_PASSED_ON = "containerd.io/snapshot/"
+"""containerd hands labels with this prefix to snapshotters, and no others."""
+_ANNOTATION = _PASSED_ON + "remote/lazylayer.annotation/"
+"""In front of the name of an annotation that has no such prefix."""
+_MAX_LABEL = 4096
+"""Bytes of name and value together: containerd's limit."""
 
 _LABEL_SETS = (
     ("CRI", CRI_REFERENCE, CRI_DIGEST, CRI_LAYERS),
@@ -105,7 +114,7 @@ def layer_source_labels(reference: Reference, digest: Digest, layers: list[Diges
     `layers` are the image's layers from this one on; the list is cut so that label and value stay
     within containerd's limit of 4096 bytes.
     """
-    room = 4096 - len(STARGZ_LAYERS)
+    room = _MAX_LABEL - len(STARGZ_LAYERS)
     kept: list[str] = []
     for each in layers:
         room -= len(each) + 1
@@ -113,3 +122,23 @@ def layer_source_labels(reference: Reference, digest: Digest, layers: list[Diges
             break
         kept.append(each)
     return {STARGZ_REFERENCE: str(reference), STARGZ_DIGEST: digest, STARGZ_LAYERS: ",".join(kept)}
+
+
+def annotation_labels(annotations: Mapping[str, str], wanted: Collection[str]) -> dict[str, str]:
+    """Return the labels that carry a layer's annotations of the `wanted` names to a snapshotter.
+
+    A name that containerd passes on stays as it is, another gets a prefix that `label_annotations`
+    removes. An annotation that does not fit in a label is left out.
+    """
+    labels = {
+        name if name.startswith(_PASSED_ON) else _ANNOTATION + name: value
+        for name, value in annotations.items()
+        if name in wanted
+    }
+    return {name: value for name, value in labels.items() if len(name.encode()) + len(value.encode()) <= _MAX_LABEL}
+
+
+def label_annotations(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the annotations that labels carry: the labels themselves, and the inverse of `annotation_labels`."""
+    carried = {name.removeprefix(_ANNOTATION): value for name, value in labels.items() if name.startswith(_ANNOTATION)}
+    return {**carried, **labels}

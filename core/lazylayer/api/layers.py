@@ -1,8 +1,8 @@
-"""What a format plugin returns for a layer: its tree, its chunk map, and how to inflate it."""
+"""What a format plugin says: what its layers are (`FormatInfo`), and what is in one (`LayerContents`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -11,17 +11,44 @@ from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.oci import Digest
 from lazylayer.api.tree import Tree
 
-__all__ = ["LayerContents"]
+__all__ = ["FormatInfo", "LayerContents", "PrefetchPlan"]
+
+
+class FormatInfo(msgspec.Struct, frozen=True):
+    """A layer format, as `lazylayer_describe_format` describes it to verify, convert, pull and mounts.
+
+    `names` are the format's names: those that `lazylayer convert --format` takes, and those that
+    `LayerContents.format` has. `lazylayer_build_layer` is asked of the plugin whose format has the name.
+
+    `annotations` lists every annotation of a layer that describes its bytes in this format. Converting
+    the layer drops them, since they are void for other bytes. `lazylayer pull` hands them on.
+
+    `toc_digest_label` is the annotation, and the label of a snapshot, that holds
+    `LayerContents.toc_digest`. A mount by labels is refused unless the label has that digest.
+    containerd passes on annotations whose names begin with `containerd.io/snapshot/`, and no others,
+    when it pulls by itself, so choose such a name.
+
+    `other_promises` are further annotations that the format can verify a table of contents by.
+    """
+
+    names: tuple[str, ...]
+    annotations: tuple[str, ...]
+    toc_digest_label: str
+    other_promises: tuple[str, ...] = ()
+
+    def promises(self, annotations: Mapping[str, str]) -> bool:
+        """Return True if these annotations of a layer promise a table of contents of this format."""
+        return any(annotations.get(name) for name in (self.toc_digest_label, *self.other_promises))
 
 
 class LayerContents(msgspec.Struct, frozen=True):
-    """A layer as its format describes it, verified as far as can be without reading its data.
+    """A layer as its format describes it, verified as far as possible without reading its data.
 
-    `toc_digest` is the digest of the table of contents that was read and checked. `inflate(data,
-    size)` is given the compressed bytes of one member, possibly with bytes of the next behind them,
-    and returns exactly the first `size` bytes that it inflates to; it raises FormatError if they
-    cannot be had, holds no more than `size` bytes beyond its input, and may be called from several
-    threads at once. Whoever calls it verifies what comes out.
+    `format` is one of the `FormatInfo.names` of the plugin. `toc_digest` is the digest of the table of
+    contents that was read and checked. `inflate(data, size)` is given the compressed bytes of one
+    member, possibly with bytes of the next behind them. It returns exactly the first `size` bytes that
+    the member inflates to, and raises FormatError if there are fewer. It holds no more than `size` bytes
+    beyond its input, and may be called from several threads at once. Its caller verifies the result.
     """
 
     format: str
@@ -32,10 +59,11 @@ class LayerContents(msgspec.Struct, frozen=True):
 
 
 class PrefetchPlan(msgspec.Struct, frozen=True):
-    """Which bytes of a layer's blob to fetch before its first use.
+    """The bytes of a layer's blob to fetch before its first use.
 
-    `ranges` are fetched in the order given and everything whole in them is inflated, verified and
-    cached; no ranges means that nothing is prefetched. `reason` says in a few words why, for logs.
+    `ranges` are fetched in the order given, and each member that lies whole in them is inflated,
+    verified and cached. Without ranges nothing is prefetched. `reason` explains the plan in a few
+    words, for logs.
     """
 
     ranges: tuple[ByteRange, ...] = ()

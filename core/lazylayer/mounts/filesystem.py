@@ -19,7 +19,14 @@ from pathlib import Path
 from loguru import logger
 
 from lazylayer.api.events import EventKind, LayerState, MountState, StateEvent
-from lazylayer.api.labels import LAYER_SIZE, SKIP_VERIFY, TOC_DIGEST, LayerSource, label_number, layer_source
+from lazylayer.api.labels import (
+    LAYER_SIZE,
+    SKIP_VERIFY,
+    LayerSource,
+    label_annotations,
+    label_number,
+    layer_source,
+)
 from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.api.oci import Descriptor, Reference
 from lazylayer.errors import (
@@ -253,14 +260,16 @@ class Filesystem:
     def _borrow(self, source: LayerSource, labels: Mapping[str, str]) -> Layer:
         skip = SKIP_VERIFY in labels and self._settings.fetch.allow_skip_verify
         verify = self._settings.fetch.verify and not skip
-        descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, dict(labels))
+        annotations = label_annotations(labels)
+        descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, annotations)
         timeout = self._settings.resolve.timeout
         layer = self.layers.borrow(source.reference, descriptor, verify=verify, timeout=timeout)
-        promised = labels.get(TOC_DIGEST)
+        label = self._hooks.formats().toc_digest_label(layer.contents.format)
+        promised = annotations.get(label)
         if verify and promised != layer.contents.toc_digest:
             self.layers.release(layer)
             raise VerificationError(
-                f"layer {source.digest}: the label {TOC_DIGEST} says {promised or 'nothing'}, "
+                f"layer {source.digest}: the label {label} says {promised or 'nothing'}, "
                 f"the layer's table of contents is {layer.contents.toc_digest}"
             )
         return layer

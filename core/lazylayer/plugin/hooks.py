@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
-    from lazylayer.api.layers import LayerContents, PrefetchPlan
+    from lazylayer.api.layers import FormatInfo, LayerContents, PrefetchPlan
     from lazylayer.api.mounting import (
         KernelMount,
         MountableTree,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
     from lazylayer.api.sources import BlobSource
+    from lazylayer.plugin.formats import Formats
     from lazylayer.plugin.records import PluginRecord
 
 __all__ = ["Hooks"]
@@ -65,6 +66,7 @@ class Hooks:
         self._manager = manager
         self._records = {} if records is None else records
         self._reporters_that_failed: set[str] = set()
+        self._formats: Formats | None = None
 
     # --- start-up ----------------------------------------------------------------------------------
 
@@ -146,6 +148,22 @@ class Hooks:
             )
         return answer
 
+    def formats(self) -> Formats:
+        """Return the formats of all plugins, asked once. A plugin that fails is logged and has none."""
+        if self._formats is None:
+            from lazylayer.plugin.formats import Formats
+
+            described: list[tuple[str, FormatInfo]] = []
+            for plugin, call in self._one_by_one("lazylayer_describe_format"):
+                try:
+                    info = call()
+                except Exception as error:  # noqa: BLE001 - its layers are left to other formats
+                    self._log_failure(plugin, "lazylayer_describe_format", error)
+                else:
+                    described += [(plugin, info)] if info is not None else []
+            self._formats = Formats(described)
+        return self._formats
+
     def plan_prefetch(self, layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan | None:
         """Which bytes to fetch before first use, or None if no policy decides."""
         answer: PrefetchPlan | None = self._first("lazylayer_plan_prefetch", layer=layer, labels=labels)
@@ -217,15 +235,22 @@ class Hooks:
     # --- building images ---------------------------------------------------------------------------
 
     def build_layer(self, format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions) -> BuiltLayer:
-        """The layer that was built; raises BuildError if nobody builds `format`."""
-        answer: BuiltLayer | None = self._first(
-            "lazylayer_build_layer", format=format, source=source, destination=destination, options=options
-        )
-        if answer is None:
-            raise BuildError(
-                f"no plugin builds layers of the format {format!r}; {self._asked('lazylayer_build_layer')}"
-            )
-        return answer
+        """Return the layer that the plugin of this format built; raise BuildError if no plugin builds it."""
+        hook = "lazylayer_build_layer"
+        plugin = self.formats().plugin(format)
+        if plugin is None:
+            known = ", ".join(self.formats().names) or "none"
+            raise BuildError(f"unknown format {format!r}: no installed plugin describes it; formats here: {known}")
+        build = dict(self._one_by_one(hook)).get(plugin)
+        if build is None:
+            raise BuildError(f"format {format!r}: the plugin {plugin} reads it and does not build it")
+        try:
+            built: BuiltLayer = build(format=format, source=source, destination=destination, build_options=options)
+        except LazylayerError:
+            raise
+        except Exception as error:
+            raise self._plugin_error(plugin, hook, _describe(error)) from error
+        return built
 
     def open_store(self, reference: Reference) -> ImageStore:
         """Where an image can be written to; raises BuildError if nobody writes to such a place."""

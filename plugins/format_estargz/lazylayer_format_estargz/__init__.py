@@ -5,19 +5,30 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING
 
 from lazylayer import hookimpl
+from lazylayer.errors import BuildError
 
 if TYPE_CHECKING:
     from lazylayer.api.building import BuildOptions, BuiltLayer
-    from lazylayer.api.layers import LayerContents
+    from lazylayer.api.layers import FormatInfo, LayerContents
     from lazylayer.api.oci import Descriptor
     from lazylayer.api.opened import CompanionImages, OpenedBlob
+
+
+@hookimpl
+def lazylayer_describe_format() -> FormatInfo:
+    """Describe eStargz and legacy stargz, which is only read."""
+    from lazylayer.api.labels import TOC_DIGEST
+    from lazylayer.api.layers import FormatInfo
+    from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
+
+    return FormatInfo(("estargz", "stargz"), (TOC_DIGEST, UNCOMPRESSED_SIZE), TOC_DIGEST)
 
 
 @hookimpl
 def lazylayer_open_layer(
     blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
 ) -> LayerContents | None:
-    """Opens layers that end with a stargz footer."""
+    """Open layers that end with a stargz footer."""
     if "zstd" in descriptor.media_type:
         return None
     from lazylayer_format_estargz.reader import open_contents
@@ -27,17 +38,17 @@ def lazylayer_open_layer(
 
 @hookimpl
 def lazylayer_warm_up() -> None:
-    """Imports the reader."""
+    """Import the reader."""
     import lazylayer_format_estargz.reader  # noqa: F401
 
 
 @hookimpl
 def lazylayer_build_layer(
-    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
-) -> BuiltLayer | None:
-    """Builds layers of the format `estargz`."""
+    format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
+) -> BuiltLayer:
+    """Build layers of the format `estargz`."""
     if format != "estargz":
-        return None
+        raise BuildError(f"{format} layers cannot be verified, so they are only read; use --format estargz")
     from lazylayer_format_estargz.builder import build_layer
 
-    return build_layer(source, destination, options)
+    return build_layer(source, destination, build_options)

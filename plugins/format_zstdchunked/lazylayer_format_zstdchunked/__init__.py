@@ -8,7 +8,7 @@ from lazylayer import hookimpl
 
 if TYPE_CHECKING:
     from lazylayer.api.building import BuildOptions, BuiltLayer
-    from lazylayer.api.layers import LayerContents
+    from lazylayer.api.layers import FormatInfo, LayerContents
     from lazylayer.api.oci import Descriptor
     from lazylayer.api.opened import OpenedBlob
 
@@ -16,8 +16,18 @@ _NEW_FOOTER = {"zstdchunked": False, "zstdchunked-podman": True}
 
 
 @hookimpl
+def lazylayer_describe_format() -> FormatInfo:
+    """Describe zstd:chunked, with the annotations of the Go stargz-snapshotter and those of podman."""
+    from lazylayer.api.labels import TOC_DIGEST
+    from lazylayer.api.layers import FormatInfo
+    from lazylayer_format_zstdchunked.annotations import ANNOTATIONS, TOC_CHECKSUMS
+
+    return FormatInfo(tuple(_NEW_FOOTER), ANNOTATIONS, TOC_DIGEST, TOC_CHECKSUMS)
+
+
+@hookimpl
 def lazylayer_open_layer(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
-    """Opens layers that end with a zstd:chunked footer, or have its annotations."""
+    """Open layers that end with a zstd:chunked footer, or have its annotations."""
     if "gzip" in descriptor.media_type:
         return None
     from lazylayer_format_zstdchunked.reader import open_contents
@@ -27,17 +37,15 @@ def lazylayer_open_layer(blob: OpenedBlob, descriptor: Descriptor, verify: bool)
 
 @hookimpl
 def lazylayer_warm_up() -> None:
-    """Imports the reader."""
+    """Import the reader."""
     import lazylayer_format_zstdchunked.reader  # noqa: F401
 
 
 @hookimpl
 def lazylayer_build_layer(
-    format: str, source: IO[bytes], destination: IO[bytes], options: BuildOptions
-) -> BuiltLayer | None:
-    """Builds layers of the formats `zstdchunked` and `zstdchunked-podman`."""
-    if format not in _NEW_FOOTER:
-        return None
+    format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
+) -> BuiltLayer:
+    """Build layers of the formats `zstdchunked` and `zstdchunked-podman`."""
     from lazylayer_format_zstdchunked.builder import build_layer
 
-    return build_layer(source, destination, options, new_footer=_NEW_FOOTER[format])
+    return build_layer(source, destination, build_options, new_footer=_NEW_FOOTER[format])

@@ -8,9 +8,10 @@ from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError
+from lazylayer_format_zstdchunked.annotations import ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, TocPlace, make_footer, skippable_frame
 from lazylayer_format_zstdchunked.frames import zstd_compressor
-from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE, ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
+from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
 from lazylayer_tarlayers.toc import encode_toc, read_toc

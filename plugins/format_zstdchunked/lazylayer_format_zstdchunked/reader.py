@@ -7,22 +7,12 @@ from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, sha256_digest
 from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import FormatError, LayerError, VerificationError
+from lazylayer_format_zstdchunked.annotations import TOC_CHECKSUMS, TOC_POSITIONS
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
 from lazylayer_format_zstdchunked.frames import inflate_member
-from lazylayer_tarlayers.annotations import (
-    PODMAN_TOC_CHECKSUM,
-    PODMAN_TOC_POSITION,
-    ZSTD_TOC_CHECKSUM,
-    ZSTD_TOC_POSITION,
-)
 from lazylayer_tarlayers.toc import MAX_TOC_SIZE, read_toc, tail_size
 
 __all__ = ["open_contents"]
-
-# containers/storage first wrote the names that the Go stargz-snapshotter uses, and took others later;
-# what they say is the same.
-_CHECKSUMS = (ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM)
-_POSITIONS = (ZSTD_TOC_POSITION, PODMAN_TOC_POSITION)
 
 
 def open_contents(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
@@ -32,7 +22,7 @@ def open_contents(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> Lay
     expected. See `lazylayer.api.hookspecs.lazylayer_open_layer` for `verify` and the errors.
     """
     try:
-        positions = _values(descriptor, _POSITIONS)
+        positions = _values(descriptor, TOC_POSITIONS)
         if positions:
             place = parse_position(positions[0])
             return _read(blob, descriptor, verify, place, b"", blob.size)
@@ -50,12 +40,12 @@ def _read(
     blob: OpenedBlob, descriptor: Descriptor, verify: bool, place: TocPlace, tail: bytes, tail_start: int
 ) -> LayerContents:
     compressed = _compressed_toc(blob, place, tail, tail_start)
-    checksums = _values(descriptor, _CHECKSUMS)
+    checksums = _values(descriptor, TOC_CHECKSUMS)
     promised = descriptor.annotations.get(TOC_DIGEST, "")
     if verify and not promised and not any(checksums):
         raise VerificationError(
-            f"none of the annotations {', '.join((TOC_DIGEST, *_CHECKSUMS))} is there, so the table of contents cannot "
-            "be verified; convert the image again, or set fetch.verify = false to trust it unseen"
+            f"the table of contents cannot be verified: the annotations {', '.join((TOC_DIGEST, *TOC_CHECKSUMS))} "
+            "are missing; convert the image again, or set fetch.verify = false to trust it unseen"
         )
     # Checked first, so that unverified bytes are not even inflated.
     for checksum in checksums:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from lazylayer.api.byteranges import ByteRange
-from lazylayer.api.labels import LAYER_SIZE, layer_source_labels
+from lazylayer.api.labels import LAYER_SIZE, annotation_labels, layer_source_labels
 from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.errors import FormatError, VerificationError
 from lazylayer.layers.image import resolve_image
@@ -187,6 +187,7 @@ class _Pull:
         passed_on = {key: value for key, value in layer.annotations.items() if key.startswith(_PASSED_ON)}
         return {
             **passed_on,
+            **annotation_labels(layer.annotations, self._program.hooks.formats().annotations),
             **layer_source_labels(self._image.reference, layer.digest, layers),
             LAYER_SIZE: str(layer.size),
             TARGET_LABEL: self._chains[number],

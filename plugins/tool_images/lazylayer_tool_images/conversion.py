@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from lazylayer.api.building import BuildOptions, CompanionLayer, ImageStore
-from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage, images_of
 from lazylayer.errors import FormatError
 from lazylayer.layers.companions import companion_reference
-from lazylayer_tarlayers.annotations import LAYER_FORMAT_ANNOTATIONS, PODMAN_TOC_CHECKSUM, ZSTD_TOC_CHECKSUM
 from lazylayer_tool_images.companionimages import write_companions
 from lazylayer_tool_images.imagewriting import image_config, write_image
 from lazylayer_tool_images.layerconversion import Choose, ConvertedLayer, LayerConverter
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
     from lazylayer.plugin.hooks import Hooks
 
 __all__ = ["Conversion", "ConversionOptions", "ConversionReport", "LayerReport"]
-
-
-_LAZY = {TOC_DIGEST, ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM}
 
 LAYERS_AT_ONCE = 2
 """One is read while another is written; compression has all cores anyway."""
@@ -185,7 +180,8 @@ class Conversion:
                     result, diff_id, companions = converted.descriptor, converted.diff_id, converted.companions
                 report = LayerReport(layer.digest, layer.size, result, reused=conversion is None)
                 results[wanted[number]] = _Done(report, diff_id, companions)
-        done = [_described_as(layer, results[each]) for layer, each in zip(layers, wanted, strict=True)]
+        void = self._hooks.formats().annotations
+        done = [_described_as(layer, results[each], void) for layer, each in zip(layers, wanted, strict=True)]
         return _with_diff_ids(image, [each.diff_id for each in done]), done
 
     def _convert_ahead(
@@ -213,7 +209,7 @@ class Conversion:
         self, threads: ThreadPoolExecutor, image: ResolvedImage, number: int, choice: PrefetchChoice | None
     ) -> Future[ConvertedLayer] | None:
         layer, diff_id = image.manifest.layers[number], image.config.rootfs.diff_ids[number]
-        if self._options.reuse and not _LAZY.isdisjoint(layer.annotations):
+        if self._options.reuse and self._hooks.formats().promised(layer.annotations):
             return None
         build, choose = self._build_options(number), self._chooser(choice, number)
         return threads.submit(self._converter.convert, image.reference, layer, diff_id, build, choose)
@@ -256,12 +252,12 @@ class Conversion:
         return ConversionReport(manifest, layers)
 
 
-def _described_as(layer: Descriptor, done: _Done) -> _Done:
-    """What was made of a layer, with the annotations of this one of those that are the same."""
+def _described_as(layer: Descriptor, done: _Done, void: Container[str]) -> _Done:
+    """Return what was made of a layer, with those annotations of `layer` that are not `void` for other bytes."""
     if done.report.reused:
         result = layer
     else:
-        kept = {key: value for key, value in layer.annotations.items() if key not in LAYER_FORMAT_ANNOTATIONS}
+        kept = {key: value for key, value in layer.annotations.items() if key not in void}
         made = done.report.result
         result = msgspec.structs.replace(made, annotations={**kept, **made.annotations})
     return done._replace(report=msgspec.structs.replace(done.report, result=result))

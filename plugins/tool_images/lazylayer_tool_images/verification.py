@@ -27,7 +27,6 @@ from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.wholeblob import BlobStream
 from lazylayer.layers.companions import Companions
 from lazylayer.plugin.hooks import Hooks
-from lazylayer_tarlayers.annotations import LAYER_FORMAT_ANNOTATIONS
 from lazylayer_tarlayers.plainlayer import PlainLayer
 
 __all__ = ["LayerVerification", "verify_image"]
@@ -92,7 +91,7 @@ def _verify_layer(
             plain.finish()
         except LazylayerError as error:
             problems.append(str(error))
-    if not any(name in layer.annotations for name in LAYER_FORMAT_ANNOTATIONS):
+    if not hooks.formats().promised(layer.annotations):
         return "", 0
     nothing = NoCache()
     companions = Companions(hooks, reference, layer.digest, nothing)
