@@ -13,8 +13,8 @@ import pytest
 from images.go_image import GoImages
 from images.odd_tree import build_odd_layers
 from images.python_image import NUMPY, build_numpy_layer, build_python_layers
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from servers.process import run
+from lazylayer_testing.servers.process import run
 
 __all__ = ["lazylayer"]
 

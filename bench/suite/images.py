@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.docker_registry import DockerRegistry
 from suite.commands import lazylayer
 from suite.machine import why_not
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from servers.containerd import Containerd
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.process import ServerError, ServerProcess, run
 from servers.lazylayer_daemon import LazylayerDaemon
-from servers.process import ServerError, ServerProcess, run
 from suite.bench import Peer
 from suite.memory import family, proportional_set_size
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from servers.process import ServerError, wait_until
+from lazylayer_testing.servers.process import ServerError, wait_until
 from suite.bench import EROFS, EXTRACTED, Bench, Peer, subject_name
 from suite.commands import lazylayer
 from suite.machine import frontends_here, why_not

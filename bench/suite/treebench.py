@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from servers.process import ServerError
+from lazylayer_testing.servers.process import ServerError
 from suite.bench import Bench
 from suite.images import served_image
 from suite.machine import why_not

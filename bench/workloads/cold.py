@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import NamedTuple
 
 from images.oci_layout import write_layout
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
-from servers.process import ServerError
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerError
 from suite.bench import FUSE, Bench, Peer, Workload
 from suite.cold_image import WORKLOAD, build_layers
 from suite.commands import lazylayer

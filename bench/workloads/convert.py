@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from images.oci_layout import write_layout
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
-from servers.process import run
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import run
 from suite.bench import Bench, Workload
 from suite.cold_image import build_layers
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import suite.mount_process
 from images.oci_layout import write_layout
-from servers.docker_registry import DockerRegistry
-from servers.process import ServerError, run
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerError, run
 from suite.bench import FUSE, Bench, Peer, Workload, subject_name
 from suite.commands import lazylayer
 from suite.images import TAG

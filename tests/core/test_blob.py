@@ -13,7 +13,7 @@ from lazylayer.api.oci import sha256_digest
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError
 from lazylayer.fetching.blob import Blob
-from synthetic import DictCache, MemorySource, make_blob
+from lazylayer_testing.synthetic import DictCache, MemorySource, make_blob
 
 DATA = bytes(range(256)) * 40
 

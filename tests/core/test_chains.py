@@ -16,8 +16,7 @@ from lazylayer.api.settings import BackgroundSettings, PrefetchSettings, Resolve
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.layers.image import Image
 from lazylayer.mounts.filesystem import Filesystem
-from synthetic import SyntheticLayer
-from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
+from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticLayer, SyntheticProgram
 
 QUIET = Settings(background=BackgroundSettings(enabled=False), resolve=ResolveSettings(check_interval=0))
 
@@ -231,8 +230,8 @@ ENDING = """
 import sys, threading
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
-from synthetic import MemorySource, SyntheticLayer
+from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticProgram
+from lazylayer_testing.synthetic import MemorySource, SyntheticLayer
 from lazylayer.mounts.filesystem import Filesystem
 
 plugin = MemoryPlugin([SyntheticLayer({b"f%d" % n: b"content %d" % n}) for n in range(3)])

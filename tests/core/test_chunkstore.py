@@ -11,7 +11,7 @@ from loguru import logger
 from lazylayer.api.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
 from lazylayer.fetching import chunkstore
 from lazylayer.fetching.chunkstore import ChunkStore
-from synthetic import DictCache
+from lazylayer_testing.synthetic import DictCache
 
 DATA = bytes(range(256)) * 16
 DIGEST = hashlib.sha256(DATA).digest()

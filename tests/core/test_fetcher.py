@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.layers import PrefetchPlan
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError, VerificationError
-from synthetic import DictCache, SyntheticLayer
+from lazylayer_testing.synthetic import DictCache, SyntheticLayer
 from synthetic.opened import Opened
 
 FILES = {b"%02d" % n: random.Random(n).randbytes(2500) for n in range(30)}

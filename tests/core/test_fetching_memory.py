@@ -8,7 +8,7 @@ import msgspec
 
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.layers import PrefetchPlan
-from synthetic import SyntheticLayer, inflate
+from lazylayer_testing.synthetic import SyntheticLayer, inflate
 from synthetic.opened import Opened
 
 

@@ -25,8 +25,7 @@ from lazylayer.errors import (
     VerificationError,
 )
 from lazylayer.mounts.filesystem import Filesystem
-from synthetic import SyntheticLayer
-from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
+from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticLayer, SyntheticProgram
 
 QUIET = Settings(
     background=BackgroundSettings(enabled=False),

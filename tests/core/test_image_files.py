@@ -18,8 +18,7 @@ from lazylayer.errors import UnavailableError, VerificationError
 from lazylayer.layers.image import Image, ImageFile, open_image
 from lazylayer.layers.layer import Layer
 from lazylayer.layers.store import LayerStore
-from synthetic import MemorySource, SyntheticLayer
-from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
+from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, MemorySource, SyntheticLayer, SyntheticProgram
 
 SETTINGS = Settings(
     background=BackgroundSettings(enabled=False),

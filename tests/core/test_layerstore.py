@@ -12,8 +12,7 @@ from lazylayer.api.settings import BackgroundSettings, ResolveSettings, Settings
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.layers.layer import Layer
 from lazylayer.layers.store import LayerStore
-from synthetic import SyntheticLayer
-from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
+from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticLayer, SyntheticProgram
 
 
 class Store:

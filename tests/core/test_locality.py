@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lazylayer.api.tree import Entry
 from lazylayer.fetching.locality import Siblings
-from synthetic import SyntheticLayer
+from lazylayer_testing.synthetic import SyntheticLayer
 
 
 def made_of(*names: bytes, size: int = 1000) -> SyntheticLayer:

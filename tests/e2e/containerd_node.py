@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerError, wait_until
 from servers.lazylayer_daemon import LazylayerDaemon
-from servers.process import ServerError, wait_until
 
 __all__ = ["PYTHON", "SNAPSHOTTER", "ContainerdNode", "mixed_image", "pick_layers"]
 

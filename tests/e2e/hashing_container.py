@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.containerd_node import PYTHON, SNAPSHOTTER
-from servers.containerd import Containerd
-from servers.process import wait_until
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.process import wait_until
 
 __all__ = ["HashingContainer"]
 

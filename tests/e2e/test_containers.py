@@ -14,8 +14,8 @@ import pytest
 from e2e.command_line import CommandLine
 from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, mixed_image
 from images.go_image import GoImages
+from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_wire import Message
-from servers.docker_registry import DockerRegistry
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import grpc
 import pytest
+from plugins.keychain_cri.tests.image_service import image_request, pull_request
 
 from e2e.command_line import CommandLine
 from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
 from lazylayer_testing.registry import ImageLayer, ScriptedRegistry, TokenAuthentication
-from servers.containerd import Containerd
-from servers.image_service import image_request, pull_request
-from servers.process import ServerError, ServerProcess, wait_until
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.process import ServerError, ServerProcess, wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

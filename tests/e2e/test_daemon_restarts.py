@@ -12,8 +12,8 @@ import pytest
 
 from e2e.containerd_node import PYTHON, SNAPSHOTTER, ContainerdNode
 from images.go_image import GoImages
-from servers.docker_registry import DockerRegistry
-from servers.process import ServerError, wait_until
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerError, wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

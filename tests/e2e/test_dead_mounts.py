@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from plugins.frontend_erofs.tests.keepers import Keepers
 
 from e2e.command_line import CommandLine
 from lazylayer.linux import mountcalls, mounttable
 from lazylayer.program import Program
-from servers.process import wait_until
-from synthetic.keepers import Keepers
+from lazylayer_testing.servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
 

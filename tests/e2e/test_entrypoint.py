@@ -17,8 +17,8 @@ from images.python_image import PYTHON
 from lazylayer.api.oci import parse_reference
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from servers.docker_registry import DockerRegistry
-from servers.process import wait_until
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

@@ -11,8 +11,8 @@ import pytest
 from e2e.command_line import CommandLine
 from images.gnu_tar import apply_layers, extract_for_overlay
 from images.go_image import GoImages
-from images.tree_facts import differences, snapshot_tree
 from lazylayer.program import Program
+from lazylayer_testing.facts.trees import differences, snapshot_tree
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

@@ -14,7 +14,7 @@ import pytest
 
 from e2e.command_line import CommandLine
 from images.oci_layout import write_layout
-from servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.docker_registry import DockerRegistry
 
 FORMATS = ["estargz", "zstdchunked"]
 

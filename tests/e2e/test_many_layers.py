@@ -21,8 +21,8 @@ from lazylayer.api.oci import Digest, parse_reference
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.client import Containerd
 from lazylayer_snapshotter_containerd.pulling import PulledImage, pull_image
-from servers.docker_registry import DockerRegistry
-from servers.process import free_port
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import free_port
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

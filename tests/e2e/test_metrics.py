@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.containerd_node import ContainerdNode
 from images.go_image import GoImages
-from servers.docker_registry import DockerRegistry
-from servers.process import free_port, wait_until
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import free_port, wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

@@ -18,8 +18,8 @@ from lazylayer.api.oci import parse_reference
 from lazylayer.layers.layer import Layer
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_tool_images.profiles import read_profile
-from servers.docker_registry import DockerRegistry
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 

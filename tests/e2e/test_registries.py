@@ -22,10 +22,10 @@ from lazylayer.errors import AuthenticationError, BuildError, UnavailableError
 from lazylayer.program import Program
 from lazylayer_testing.registry import ScriptedRegistry
 from lazylayer_testing.resolver.images import LayoutImage, write_image
-from servers.certificates import Authority
-from servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.certificates import Authority
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import wait_until
 from servers.nginx import NginxSigner, StorageFront
-from servers.process import wait_until
 from servers.token_server import TokenServer
 
 pytestmark = pytest.mark.servers

@@ -19,15 +19,15 @@ from pathlib import Path
 
 import grpc
 import pytest
+from plugins.keychain_cri.tests.image_service import ImageService, pull_request
+from plugins.keychain_kube.tests.kube_api import KubeApi
 
 from e2e.command_line import CommandLine
 from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
 from lazylayer_testing.registry import BasicAuthentication, ImageLayer, ScriptedRegistry, TokenAuthentication
-from servers.image_service import ImageService, pull_request
-from servers.kube_api import KubeApi
-from servers.process import ServerProcess
+from lazylayer_testing.servers.process import ServerProcess
 
 pytestmark = pytest.mark.fuse
 

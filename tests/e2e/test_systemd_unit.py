@@ -17,10 +17,10 @@ from e2e.containerd_node import SNAPSHOTTER
 from images.go_image import GoImages
 from lazylayer.linux import mountcalls
 from lazylayer.linux.mountcalls import MountFlags
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerError, run, wait_until
 from meta.repository import ROOT
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
-from servers.process import ServerError, run, wait_until
 
 pytestmark = [
     pytest.mark.fuse,

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plugins.frontend_erofs.tests.keepers import Keepers
 
 from e2e.containerd_node import ContainerdNode
 from e2e.hashing_container import HashingContainer
 from images.go_image import GoImages
-from servers.docker_registry import DockerRegistry
-from servers.process import wait_until
-from synthetic.keepers import Keepers
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ import pytest
 
 from e2e.command_line import CommandLine
 from lazylayer_testing.registry import Fault, ScriptedRegistry
-from servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.docker_registry import DockerRegistry
 
 REPOSITORY = "team/app"
 SIZE = 40_000_000

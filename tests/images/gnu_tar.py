@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from images.tree_facts import walk
+from lazylayer_testing.facts.trees import walk
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from images.oci_layout import write_layout
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
-from servers.process import run
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import run
 
 
 class GoImages:

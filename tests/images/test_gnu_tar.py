@@ -12,8 +12,8 @@ import pytest
 
 from images.gnu_tar import apply_layers, extract_for_overlay, extract_layer
 from images.odd_tree import CHUNK_SIZE, LONGEST_PATH, MANY_FILES, build_odd_layers
-from images.tree_facts import TreeFacts, differences, snapshot_tree
 from images.tree_writer import TreeWriter, write_tar
+from lazylayer_testing.facts.trees import TreeFacts, differences, snapshot_tree
 
 
 @pytest.fixture(scope="module")

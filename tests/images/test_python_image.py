@@ -8,7 +8,7 @@ import pytest
 
 from images.go_image import GoImages
 from images.python_image import PYTHON
-from servers.containerd import Containerd
+from lazylayer_testing.servers.containerd import Containerd
 
 _SCRIPT = "import asyncio, ctypes, json, sqlite3, ssl; print('all of it', 'loads')"
 

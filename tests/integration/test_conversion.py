@@ -28,9 +28,9 @@ from lazylayer.api.oci import MediaType, Platform, ResolvedImage, parse_referenc
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, VerificationError
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_testing.synthetic import companions_of, make_blob
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
 from lazylayer_tool_images.profiles import ProfileEntry
-from synthetic import companions_of, make_blob
 
 AMD = Platform("amd64", "linux")
 CONTENT = os.urandom(300_000)

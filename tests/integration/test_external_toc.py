@@ -18,7 +18,6 @@ import pytest
 import lazylayer_format_estargz
 import lazylayer_format_zstdchunked
 import lazylayer_resolver_layout
-from images.layer_facts import read_file
 from images.oci_layout import write_layout
 from lazylayer import hookimpl
 from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
@@ -31,9 +30,10 @@ from lazylayer.layers.store import LayerStore
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
 from lazylayer_tarlayers.annotations import LAYER_DIGEST
+from lazylayer_testing.facts.layers import read_file
+from lazylayer_testing.synthetic import DictCache, companions_of, make_blob
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
 from lazylayer_tool_images.verification import verify_image
-from synthetic import DictCache, companions_of, make_blob
 
 AMD = Platform("amd64", "linux")
 CONTENT = bytes(range(256)) * 1000

@@ -20,10 +20,9 @@ from lazylayer.errors import VerificationError
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_testing.synthetic import DictCache, RecordedMount
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
 from lazylayer_tool_images.verification import LayerVerification, verify_image
-from synthetic import DictCache
-from synthetic.plugin import RecordedMount
 from synthetic.tiny_format import TINY_TOC, TinyFormat
 
 

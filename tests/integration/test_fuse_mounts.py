@@ -24,8 +24,7 @@ from lazylayer.plugin.registry import make_manager
 from lazylayer_frontend_fuse import FrontendFuse
 from lazylayer_state_file import FAILURES, StateFile
 from lazylayer_testing.frontend.client import NOBODY, ask
-from synthetic import SyntheticLayer
-from synthetic.plugin import MemoryPlugin
+from lazylayer_testing.synthetic import MemoryPlugin, SyntheticLayer
 
 pytestmark = pytest.mark.fuse
 

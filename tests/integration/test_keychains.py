@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plugins.keychain_kube.tests.kube_api import KubeApi
 
 from lazylayer.api.oci import parse_reference
 from lazylayer.errors import LazylayerError
 from lazylayer.program import Program
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
-from servers.kube_api import KubeApi
 
 REFERENCES = {name: parse_reference(f"{name}.example.com/team/app:1") for name in ("all", "two", "kube", "none")}
 

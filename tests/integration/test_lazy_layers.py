@@ -19,19 +19,19 @@ import lazylayer_format_zstdchunked
 import lazylayer_resolver_layout
 from images.gnu_tar import extract_for_overlay
 from images.go_image import GoImages
-from images.layer_facts import layer_facts
 from images.oci_layout import write_layout
-from images.tree_facts import TreeFacts, differences, snapshot_tree
 from lazylayer.api.building import BuildOptions
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Platform, parse_reference
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_testing.facts.layers import layer_facts
+from lazylayer_testing.facts.trees import TreeFacts, differences, snapshot_tree
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.synthetic import companions_of, make_blob
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
-from synthetic import companions_of, make_blob
 
 LAYERS = [0, 1, 2]
 FORMATS = ["estargz", "zstdchunked", "zstdchunked-podman"]

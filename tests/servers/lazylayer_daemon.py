@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from servers.process import ServerError, ServerProcess, run, wait_until
+from lazylayer_testing.servers.process import ServerError, ServerProcess, run, wait_until
 
 
 class LazylayerDaemon:

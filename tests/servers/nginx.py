@@ -15,8 +15,8 @@ from types import TracebackType
 from urllib.parse import urlencode
 
 from lazylayer_testing.registry import UrlSigner
-from servers.docker_registry import DockerRegistry
-from servers.process import ServerProcess, accepts_connections, free_port
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerProcess, accepts_connections, free_port
 
 __all__ = ["NginxSigner", "StorageFront"]
 

@@ -14,9 +14,9 @@ import pytest
 from images.go_image import GoImages
 from images.oci_layout import write_layout
 from images.tree_writer import TreeWriter, write_tar
-from servers.containerd import Containerd
-from servers.docker_registry import DockerRegistry
-from servers.process import ServerError, wait_until
+from lazylayer_testing.servers.containerd import Containerd
+from lazylayer_testing.servers.docker_registry import DockerRegistry
+from lazylayer_testing.servers.process import ServerError, wait_until
 
 pytestmark = pytest.mark.servers
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
-from servers.certificates import Authority
+from lazylayer_testing.servers.certificates import Authority
 
 __all__ = ["TokenServer"]
 

@@ -8,7 +8,7 @@ from lazylayer.api.settings import FetchSettings
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.fetching.scheduling import Scheduler
 from lazylayer.layers.layer import Layer
-from synthetic import DictCache, MemorySource, SyntheticLayer, make_blob
+from lazylayer_testing.synthetic import DictCache, MemorySource, SyntheticLayer, make_blob
 
 __all__ = ["Opened"]
 

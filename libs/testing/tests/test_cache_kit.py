@@ -13,8 +13,9 @@ import pytest
 
 from lazylayer_testing.cache import CacheConformance, MakeCache, PersistentCacheConformance
 from lazylayer_testing.cache.values import OpenedCaches
-from synthetic.caches import BROKEN, PlainCache
-from synthetic.file_caches import BROKEN_PERSISTENT, FileCache
+
+from .caches import BROKEN, PlainCache
+from .file_caches import BROKEN_PERSISTENT, FileCache
 
 
 class TestPlainCache(CacheConformance):

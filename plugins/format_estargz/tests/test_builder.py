@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazylayer_format_estargz as plugin
-from images.layer_facts import read_file
 from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
@@ -27,7 +26,8 @@ from lazylayer_format_estargz.compression import gzip_compressor
 from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
 from lazylayer_tarlayers.tarreader import MemberKind, TarMember, padding
 from lazylayer_tarlayers.tarwriter import make_header
-from synthetic import companions_of, make_blob
+from lazylayer_testing.facts.layers import read_file
+from lazylayer_testing.synthetic import companions_of, make_blob
 
 END = bytes(1024)
 

@@ -18,7 +18,7 @@ from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import FormatError, LayerError, ResolveError, VerificationError
 from lazylayer_format_estargz.footer import EXTERNAL_TOC_FOOTER, find_footer, make_footer
 from lazylayer_format_estargz.reader import open_contents
-from synthetic import MemorySource, companions_of, make_blob
+from lazylayer_testing.synthetic import MemorySource, companions_of, make_blob
 
 CONTENT = os.urandom(3000)
 

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazylayer_format_zstdchunked as plugin
-from images.layer_facts import read_file
 from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
@@ -23,7 +22,8 @@ from lazylayer.errors import BuildError, FormatError, LayerError, VerificationEr
 from lazylayer_format_zstdchunked.annotations import TOC_CHECKSUMS, TOC_POSITIONS
 from lazylayer_format_zstdchunked.footer import TocPlace, find_footer, make_footer, parse_position, skippable_frame
 from lazylayer_format_zstdchunked.frames import inflate_member, zstd_compressor
-from synthetic import MemorySource, make_blob
+from lazylayer_testing.facts.layers import read_file
+from lazylayer_testing.synthetic import MemorySource, make_blob
 
 ZSTD_TOC_CHECKSUM, PODMAN_TOC_CHECKSUM = TOC_CHECKSUMS
 ZSTD_TOC_POSITION, PODMAN_TOC_POSITION = TOC_POSITIONS

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images.erofs_reader import ErofsReader
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, MountError
@@ -24,6 +23,8 @@ from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.writer import file_entries, write_metadata
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree, shown_xattrs
+
+from .erofs_reader import ErofsReader
 
 NAMES = st.one_of(
     st.binary(min_size=1, max_size=8),

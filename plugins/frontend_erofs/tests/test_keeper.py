@@ -16,7 +16,8 @@ import pytest
 
 from lazylayer_frontend_erofs.keeper import SOCKET_NAME
 from lazylayer_frontend_erofs.keeping import KeeperProcess, Keeping, Note, SystemdStore, open_keeping
-from synthetic.keepers import WAIT, Keepers, leave
+
+from .keepers import WAIT, Keepers, leave
 
 
 class Pipe:

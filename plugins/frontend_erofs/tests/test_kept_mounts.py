@@ -22,7 +22,8 @@ from lazylayer_frontend_erofs.mount import mount_tree
 from lazylayer_frontend_erofs.probe import what_is_missing
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.trees import access_tree, odd_tree
-from synthetic.keepers import WAIT, Keepers, leave
+
+from .keepers import WAIT, Keepers, leave
 
 DAEMON = """
 import sys, threading

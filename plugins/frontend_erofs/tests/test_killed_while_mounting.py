@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lazylayer_frontend_erofs.probe import what_is_missing
-from synthetic.keepers import WAIT, Keepers
+
+from .keepers import WAIT, Keepers
 
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 PROGRAM = """

@@ -23,8 +23,9 @@ from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
 from lazylayer_keychain_cri import CriKeychain
 from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
-from servers.image_service import IMAGE_ID, REFERENCE, ImageService, field, image_request, pull_request
-from servers.process import wait_until
+from lazylayer_testing.servers.process import wait_until
+
+from .image_service import IMAGE_ID, REFERENCE, ImageService, field, image_request, pull_request
 
 SECRET = "hunter2"
 

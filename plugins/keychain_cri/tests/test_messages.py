@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from lazylayer_keychain_cri.messages import PullImageRequest, PullImageResponse, RemoveImageRequest
 from lazylayer_wire import DecodeError, Message
-from servers.image_service import image_request, pull_request
+
+from .image_service import image_request, pull_request
 
 
 @pytest.mark.parametrize("message", [PullImageRequest, PullImageResponse, RemoveImageRequest])

@@ -19,8 +19,9 @@ from lazylayer_keychain_cri.messages import PullImageResponse
 from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
 from lazylayer_keychain_cri.remembered import RememberedCredentials
 from lazylayer_testing.registry import BasicAuthentication, ScriptedRegistry
-from servers.containerd import Containerd
-from servers.image_service import image_request, pull_request
+from lazylayer_testing.servers.containerd import Containerd
+
+from .image_service import image_request, pull_request
 
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(os.geteuid() != 0, reason="containerd needs root")]
 

@@ -17,8 +17,9 @@ from lazylayer_keychain_kube.access import Access, AccessSource, ServiceAccount
 from lazylayer_keychain_kube.api import Connection, Query
 from lazylayer_keychain_kube.errors import AccessError, ApiError
 from lazylayer_keychain_kube.kubeconfig import Kubeconfig
-from servers.certificates import Authority
-from servers.kube_api import KubeApi
+from lazylayer_testing.servers.certificates import Authority
+
+from .kube_api import KubeApi
 
 QUERY = Query("kubernetes.io/dockerconfigjson")
 VERSION = "client.authentication.k8s.io/v1"

@@ -16,8 +16,9 @@ from lazylayer.api.oci import Reference
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
 from lazylayer_keychain_kube import KubeKeychain, watcher
-from servers.kube_api import LEGACY_CONFIG, KubeApi
-from servers.process import wait_until
+from lazylayer_testing.servers.process import wait_until
+
+from .kube_api import LEGACY_CONFIG, KubeApi
 
 SECRET = "hunter2"
 

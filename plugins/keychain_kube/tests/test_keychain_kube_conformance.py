@@ -9,8 +9,9 @@ from lazylayer.api.credentials import Credentials
 from lazylayer.api.settings import Settings
 from lazylayer_keychain_kube import KubeKeychain
 from lazylayer_testing.keychain import KeychainConformance, KeychainStore
-from servers.kube_api import LEGACY_CONFIG, KubeApi
-from servers.process import wait_until
+from lazylayer_testing.servers.process import wait_until
+
+from .kube_api import LEGACY_CONFIG, KubeApi
 
 
 class Cluster:

@@ -15,8 +15,9 @@ from lazylayer.api.oci import Reference
 from lazylayer.api.settings import Settings
 from lazylayer.errors import LazylayerError
 from lazylayer_keychain_kube import KubeKeychain
-from servers.kube_apiserver import READER_TOKEN, KubeApiServer, why_not
-from servers.process import wait_until
+from lazylayer_testing.servers.process import wait_until
+
+from .kube_apiserver import READER_TOKEN, KubeApiServer, why_not
 
 pytestmark = [pytest.mark.servers, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 

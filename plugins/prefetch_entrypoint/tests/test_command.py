@@ -10,8 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lazylayer_prefetch_entrypoint.command import Command, environment_of
-from synthetic import SyntheticLayer
-from synthetic.images import MemoryImage, memory_image
+from lazylayer_testing.synthetic import MemoryImage, SyntheticLayer, memory_image
 
 PROGRAMS = [b"bin/sh", b"usr/bin/env", b"usr/bin/python3", b"usr/local/bin/tool", b"app/run", b"usr/bin/foo"]
 SCRIPTS = {

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
-from synthetic.elf_files import make_elf
+
+from .elf_files import make_elf
 
 MOST_READ = 32 * 1024 * 1024
 SYSTEM = [path for path in ("/bin/ls", "/usr/bin/python3", "/usr/bin/skopeo", "/sbin/ldconfig") if Path(path).exists()]

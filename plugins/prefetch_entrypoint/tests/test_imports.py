@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images.python_image import NUMPY
 from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
 from lazylayer_prefetch_entrypoint.elf import read_constants
 from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
 from lazylayer_prefetch_entrypoint.imports import dotted_names, names_in_source
-from synthetic.compiled_modules import COMPILED, SOURCE
+
+from .compiled_modules import COMPILED, SOURCE
 
 IN_SAMPLE = [b"os", b"sys", b".a", b"..b.c", b"..b.d", b"f.g", b"h.i", b"j"]
+NUMPY = Path("/usr/lib/python3/dist-packages/numpy")
 STANDARD_LIBRARY = Path(os.__file__).parent
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lazylayer_prefetch_entrypoint.elf import read_needs
 from lazylayer_prefetch_entrypoint.linking import LOADER_CACHE, Linker, read_loader_cache, with_origin
-from synthetic import SyntheticLayer
-from synthetic.elf_files import make_loader_cache
-from synthetic.images import memory_image
+from lazylayer_testing.synthetic import SyntheticLayer, memory_image
+
+from .elf_files import make_loader_cache
 
 PROGRAMS = ["/usr/bin/python3", "/bin/ls", "/usr/bin/skopeo"]
 

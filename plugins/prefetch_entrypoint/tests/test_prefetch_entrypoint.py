@@ -13,9 +13,9 @@ import pytest
 from lazylayer.api.settings import Settings
 from lazylayer.errors import UnavailableError
 from lazylayer_prefetch_entrypoint import NAME, PrefetchEntrypoint
-from synthetic import SyntheticLayer
-from synthetic.elf_files import make_elf, make_loader_cache
-from synthetic.images import MemoryImage, memory_image, until_quiet
+from lazylayer_testing.synthetic import MemoryImage, SyntheticLayer, memory_image, until_quiet
+
+from .elf_files import make_elf, make_loader_cache
 
 GLIBC = b"lib64/ld-linux.so.2"
 NUMBERS = itertools.count()

@@ -17,9 +17,9 @@ from lazylayer.api.settings import Settings
 from lazylayer_prefetch_entrypoint import PrefetchEntrypoint
 from lazylayer_prefetch_entrypoint.modules import Modules, version_of
 from lazylayer_prefetch_entrypoint.python import Invocation, is_interpreter, read_invocation
-from synthetic import SyntheticLayer
-from synthetic.elf_files import make_elf
-from synthetic.images import MemoryImage, memory_image, until_quiet
+from lazylayer_testing.synthetic import MemoryImage, SyntheticLayer, memory_image, until_quiet
+
+from .elf_files import make_elf
 
 NUMBERS = itertools.count()
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}".encode()

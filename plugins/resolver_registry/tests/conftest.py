@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from lazylayer_testing.registry import ScriptedRegistry
-from synthetic.registry_client import Client
+
+from .client import Client
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lazylayer.errors import LazylayerError
 from lazylayer_resolver_registry import transport
 from lazylayer_testing.registry import Fault, ScriptedRegistry
-from synthetic.registry_client import Client
+
+from .client import Client
 
 SIZE = 300_000
 

@@ -13,7 +13,8 @@ from lazylayer.api.oci import Descriptor
 from lazylayer.errors import AuthenticationError, UnavailableError
 from lazylayer_resolver_registry import authorization
 from lazylayer_testing.registry import BasicAuthentication, Fault, ScriptedRegistry, TokenAuthentication
-from synthetic.registry_client import REPOSITORY, Client, fetched
+
+from .client import REPOSITORY, Client, fetched
 
 ROBOT = Credentials("robot", "s3cret-password", source="a test")
 

@@ -26,7 +26,8 @@ from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
 from lazylayer_resolver_registry.transport import Transport
 from lazylayer_testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthentication
-from synthetic.registry_client import PLATFORM, REPOSITORY, Client, fetched
+
+from .client import PLATFORM, REPOSITORY, Client, fetched
 
 FAR = "registry.invalid"
 

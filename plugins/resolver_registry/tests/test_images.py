@@ -7,7 +7,8 @@ import pytest
 from lazylayer.api.oci import MAX_MANIFEST_SIZE, Platform, parse_reference
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError, VerificationError
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
-from synthetic.registry_client import PLATFORM, REPOSITORY, Client
+
+from .client import PLATFORM, REPOSITORY, Client
 
 
 def test_an_image_costs_two_requests(client: Client, registry: ScriptedRegistry) -> None:

@@ -12,7 +12,8 @@ from lazylayer.api.credentials import Credentials
 from lazylayer.errors import AuthenticationError, NotFoundError, PluginError, UnavailableError, VerificationError
 from lazylayer_resolver_registry import route
 from lazylayer_testing.registry import BasicAuthentication, Fault, Gate, ScriptedRegistry, TokenAuthentication
-from synthetic.registry_client import REPOSITORY, Client, fetched
+
+from .client import REPOSITORY, Client, fetched
 
 
 @pytest.fixture

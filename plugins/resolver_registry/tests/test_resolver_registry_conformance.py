@@ -9,7 +9,8 @@ import pytest
 from lazylayer.api.oci import Reference, parse_reference
 from lazylayer_testing.registry import Fault, ScriptedRegistry
 from lazylayer_testing.resolver import ResolverConformance, ResolverShelf
-from synthetic.registry_client import REPOSITORY, Client
+
+from .client import REPOSITORY, Client
 
 
 class Shelf:

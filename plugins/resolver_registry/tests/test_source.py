@@ -10,7 +10,8 @@ from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Descriptor
 from lazylayer.errors import NotFoundError, UnavailableError
 from lazylayer_testing.registry import Fault, Gate, ScriptedRegistry
-from synthetic.registry_client import REPOSITORY, Client, fetched
+
+from .client import REPOSITORY, Client, fetched
 
 TWO = ((10, 5000), (200_000, 250_000))
 

@@ -12,7 +12,8 @@ from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Descriptor, MediaType, Reference, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, LazylayerError, UnavailableError
 from lazylayer_testing.registry import Fault, ScriptedRegistry, TokenAuthentication
-from synthetic.registry_client import REPOSITORY, Client
+
+from .client import REPOSITORY, Client
 
 DATA = random.Random(2).randbytes(40_000_000)
 

@@ -24,7 +24,7 @@ from lazylayer.api.oci import Digest, sha256_digest
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
 from lazylayer_state_prometheus import StatePrometheus
-from servers.process import free_port
+from lazylayer_testing.servers.process import free_port
 
 README = Path(__file__).parent.parent / "README.md"
 

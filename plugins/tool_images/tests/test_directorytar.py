@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from images.tree_facts import differences, snapshot_tree
 from lazylayer.errors import BuildError
+from lazylayer_testing.facts.trees import differences, snapshot_tree
+from lazylayer_testing.needs import needs_root
 from lazylayer_tool_images.directorytar import DirectoryArchive
 
 
@@ -26,7 +27,8 @@ def make_tree(tree: Path) -> None:
     os.utime(tree / "d", ns=(0, 1_600_000_000_123_456_789))
 
 
-def test_archive_is_extracted_to_the_same_tree(tmp_path: Path, as_root: None) -> None:
+@needs_root
+def test_archive_is_extracted_to_the_same_tree(tmp_path: Path) -> None:
     tree, copy = tmp_path / "tree", tmp_path / "copy"
     make_tree(tree)
     os.mknod(tree / "null", 0o20666, os.makedev(1, 3))

@@ -1,4 +1,4 @@
-"""A plugin that keeps images, caches and mounts in memory, and a program that has only that one."""
+"""A plugin that keeps images, caches and mounts in memory, and a program with no other plugin."""
 
 from __future__ import annotations
 
@@ -34,15 +34,18 @@ from lazylayer.layers.image import Image
 from lazylayer.layers.layer import Layer
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
-from synthetic import DictCache, MemorySource, SyntheticLayer
+from lazylayer_testing.synthetic.layers import DictCache, MemorySource, SyntheticLayer
 
-__all__ = ["MemoryPlugin", "RecordedMount", "SyntheticProgram"]
+# ruff: noqa: ARG002 - hooks are given what a plugin of this size does not need
+
+__all__ = ["REFERENCE", "MemoryPlugin", "RecordedMount", "SyntheticProgram"]
 
 REFERENCE = Reference("image", "registry.test", "1")
+"""The image that `MemoryPlugin` resolves."""
 
 
 class RecordedMount(MountedTree):
-    """A mount that nobody can look at, and that says what was asked of it."""
+    """A mount without a kernel: it records its tree and whether it was unmounted. `busy` refuses that."""
 
     def __init__(self, tree: MountableTree, mountpoint: str) -> None:
         self.frontend = "recorded"
@@ -52,16 +55,21 @@ class RecordedMount(MountedTree):
         self.gone = threading.Event()
 
     def unmount(self, *, force: bool = False) -> None:
+        """Mark the mount as gone. Raises MountError if it is busy, unless forced."""
         if self.busy and not force:
             raise MountError(f"{self.mountpoint} is in use")
         self.gone.set()
 
     def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the mount is gone, and return whether it is."""
         return self.gone.wait(timeout)
 
 
 class MemoryPlugin:
-    """One image, `registry.test/image:1`, of the given layers. Everything it is asked is recorded."""
+    """One image, `REFERENCE`, of the given layers. `asked` records the hooks called, `events` the reports.
+
+    The callables `before_open`, `verify`, `before_mount`, `plan` and `prefetch_image` may be replaced.
+    """
 
     def __init__(self, layers: list[SyntheticLayer]) -> None:
         self.layers = {layer.digest: layer for layer in layers}
@@ -77,9 +85,10 @@ class MemoryPlugin:
         self.prefetch_image: Callable[[Image], None] = lambda _: None
         self.config: dict[str, Any] = {}
         self.tagged = list(self.layers)
-        """The layers of the image that the tag names now."""
+        """Digests of the layers of the image that the tag names now."""
 
     def descriptors(self) -> list[Descriptor]:
+        """Return the descriptors of the image's layers, lowest first."""
         return [
             Descriptor(
                 MediaType.OCI_LAYER_GZIP, digest, len(self.layers[digest].data), {TOC_DIGEST: sha256_digest(b"toc")}
@@ -88,6 +97,7 @@ class MemoryPlugin:
         ]
 
     def labels(self, number: int) -> dict[str, str]:
+        """Return the labels that containerd gives to the layer of this number."""
         digests = list(self.layers)
         labels = layer_source_labels(REFERENCE, digests[number], digests[number:])
         return {**labels, TOC_DIGEST: sha256_digest(b"toc")}
@@ -96,6 +106,7 @@ class MemoryPlugin:
     def lazylayer_resolve_image(
         self, reference: Reference, platform: Platform, keychain: Keychain
     ) -> ResolvedImage | None:
+        """Resolve `REFERENCE`, and no other image."""
         self.asked.append("resolve_image")
         if reference != REFERENCE:
             raise NotFoundError(f"{reference} does not exist")
@@ -110,15 +121,18 @@ class MemoryPlugin:
 
     @hookimpl
     def lazylayer_resolve_blob(self, reference: Reference, descriptor: Descriptor) -> BlobSource | None:
+        """Return the source of a layer."""
         self.asked.append(f"resolve_blob {descriptor.digest}")
         return self.sources[descriptor.digest]
 
     @hookimpl
     def lazylayer_open_cache(self, kind: str, purpose: str) -> Cache | None:
+        """Open the cache in `caches` for this purpose."""
         return self.caches.setdefault(purpose, DictCache()) if kind == "memory" else None
 
     @hookimpl
     def lazylayer_open_layer(self, blob: Blob, descriptor: Descriptor) -> LayerContents | None:
+        """Return the contents of a layer, after `before_open` and `verify`."""
         self.asked.append(f"open_layer {descriptor.digest}")
         self.before_open(descriptor.digest)
         error = self.verify(blob.read(blob.size - 8, 8))
@@ -128,20 +142,24 @@ class MemoryPlugin:
 
     @hookimpl
     def lazylayer_plan_prefetch(self, layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+        """Plan as `plan` says."""
         self.asked.append(f"plan_prefetch {layer.digest}")
         return self.plan(layer)
 
     @hookimpl
     def lazylayer_prefetch_image(self, image: Image, labels: Mapping[str, str]) -> None:
+        """Do as `prefetch_image` says."""
         self.asked.append("prefetch_image")
         self.prefetch_image(image)
 
     @hookimpl
     def lazylayer_probe_frontend(self, frontend: str) -> str | None:
+        """Accept the frontend `recorded`."""
         return "" if frontend == "recorded" else None
 
     @hookimpl
     def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
+        """Record a mount."""
         if options.frontend != "recorded":
             return None
         self.before_mount()
@@ -150,11 +168,12 @@ class MemoryPlugin:
 
     @hookimpl
     def lazylayer_report_state(self, event: StateEvent) -> None:
+        """Record an event."""
         self.events.append(event)
 
 
 class SyntheticProgram:
-    """What `Filesystem` needs of a `Program`, with one plugin."""
+    """The part of a `Program` that `Filesystem` uses, with one plugin."""
 
     def __init__(self, plugin: MemoryPlugin, settings: Settings | None = None) -> None:
         manager = make_manager()

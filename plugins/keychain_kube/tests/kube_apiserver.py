@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import httpx
 
-from servers.certificates import Authority
-from servers.process import ServerProcess, accepts_connections, free_port, run
+from lazylayer_testing.servers.certificates import Authority
+from lazylayer_testing.servers.process import ServerProcess, accepts_connections, free_port, run
 
 ADMIN_TOKEN = "admin-token"
 READER_TOKEN = "reader-token"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from images.tree_facts import EntryFacts, differences, snapshot_tree
+from lazylayer_testing.facts.trees import EntryFacts, differences, snapshot_tree
+from lazylayer_testing.needs import needs_root
 
 
 def _build(root: Path) -> Path:
@@ -74,7 +75,8 @@ def test_reports_each_change(tmp_path: Path, change: Callable[[Path], object], r
         assert line.startswith(start)
 
 
-def test_reports_owners_and_attributes(tmp_path: Path, as_root: None) -> None:
+@needs_root
+def test_reports_owners_and_attributes(tmp_path: Path) -> None:
     expected = snapshot_tree(_build(tmp_path / "expected"))
     changed = _build(tmp_path / "changed")
     os.chown(changed / "symlink", 3, 2**31, follow_symlinks=False)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from servers.process import ServerError, ServerProcess, run, wait_until
+from lazylayer_testing.servers.process import ServerError, ServerProcess, run, wait_until
 
 # containerd 1.6 and 1.7 read version 2 as their own, and 2.x translates it.
 _CONFIGURATION_VERSION = 2

@@ -6,7 +6,7 @@ import http.client
 from pathlib import Path
 from types import TracebackType
 
-from servers.process import ServerProcess, accepts_connections, free_port, run
+from lazylayer_testing.servers.process import ServerProcess, accepts_connections, free_port, run
 
 # Read by the server as YAML. Only what differs from its defaults, and no address but loopback.
 _CONFIGURATION = """\

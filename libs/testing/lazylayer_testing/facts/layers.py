@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 
-from images.tree_facts import EntryFacts, TreeFacts
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.tree import OPAQUE_XATTR, Entry
+from lazylayer_testing.facts.trees import EntryFacts, TreeFacts
 
 _KINDS = {
     stat.S_IFREG: "file",

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from servers.process import ServerError, ServerProcess, accepts_connections, free_port, run, wait_until
+from lazylayer_testing.servers.process import (
+    ServerError,
+    ServerProcess,
+    accepts_connections,
+    free_port,
+    run,
+    wait_until,
+)
 
 _SERVE = """
 import http.server, sys
@@ -72,7 +79,7 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
-from servers.process import ServerProcess
+from lazylayer_testing.servers.process import ServerProcess
 server = ServerProcess(["sleep", "600"], log=Path({str(tmp_path / "log")!r}), ready=lambda: True)
 server.start()
 print(server.pid, flush=True)

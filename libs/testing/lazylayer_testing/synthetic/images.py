@@ -1,4 +1,4 @@
-"""Images in memory, opened as a mount would open them."""
+"""Images in memory, opened as a mount opens them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lazylayer.api.oci import Platform
 from lazylayer.api.settings import BackgroundSettings, FetchSettings, Settings
 from lazylayer.layers.image import Image, open_image
 from lazylayer.layers.store import LayerStore
-from synthetic import SyntheticLayer
-from synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
+from lazylayer_testing.synthetic.layers import SyntheticLayer
+from lazylayer_testing.synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 
 __all__ = ["MemoryImage", "memory_image", "until_quiet"]
 
@@ -20,24 +20,24 @@ _SETTINGS = Settings(background=BackgroundSettings(enabled=False), fetch=FetchSe
 
 
 class MemoryImage:
-    """An open image, and how it is asked for its bytes."""
+    """An open image, and readers of its files."""
 
     def __init__(self, plugin: MemoryPlugin, image: Image) -> None:
         self.plugin = plugin
         self.image = image
 
     def requests(self) -> int:
-        """How many requests for bytes of its layers were made."""
+        """Return the number of requests for bytes of its layers."""
         return sum(len(source.asked) for source in self.plugin.sources.values())
 
     def read(self, path: bytes, offset: int = 0, size: int = 1 << 30) -> bytes:
-        """What a container would read there."""
+        """Read a file as a container would."""
         found = self.image.find(path)
         assert found is not None, path
         return found.read(offset, size)
 
     def is_here(self, path: bytes) -> bool:
-        """Whether all chunks of a file are in the cache."""
+        """Return True if all chunks of a file are in the cache."""
         found = self.image.find(path)
         assert found is not None, path
         kept, digest, entry = self.plugin.caches["chunks"].values, found.layer.contents.chunks.digest, found.entry
@@ -47,7 +47,7 @@ class MemoryImage:
 
 @contextmanager
 def memory_image(*layers: SyntheticLayer, config: Mapping[str, Any] | None = None) -> Iterator[MemoryImage]:
-    """An image of these layers, lowest first, that nobody fetches ahead."""
+    """Open an image of these layers, lowest first, with read-ahead and background fetching switched off."""
     plugin = MemoryPlugin(list(layers))
     plugin.config = dict(config or {})
     program = SyntheticProgram(plugin, _SETTINGS)
@@ -64,7 +64,7 @@ def memory_image(*layers: SyntheticLayer, config: Mapping[str, Any] | None = Non
 
 
 def until_quiet() -> None:
-    """Waits for every thread that fetches, and then follows what was fetched."""
+    """Wait for every thread that fetches or follows a program."""
     pause = threading.Event()
     fetching = ("lazylayer-fetch", "lazylayer-files", "lazylayer-entrypoint")
     while [each for each in threading.enumerate() if each.name in fetching]:
