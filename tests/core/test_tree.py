@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lazylayer.api.tree import Entry, Tree, clean_path
+from lazylayer.api.tree import Entry, Landmarks, Tree, clean_path
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError
 from lazylayer.layers.overlay import merge_trees
@@ -23,9 +23,12 @@ def directory(mark: int = 0) -> Entry:
     return Entry(mode=DIRECTORY, uid=mark, children={})
 
 
+LANDMARKS = Landmarks(b".prefetch.landmark", b".no.prefetch.landmark")
+
+
 def build(*paths: bytes) -> Tree:
     """A tree of files, and of directories where a path ends with a slash."""
-    builder = TreeBuilder()
+    builder = TreeBuilder(LANDMARKS)
     for mark, path in enumerate(paths, 1):
         builder.add(path, directory(mark) if path.endswith(b"/") else file(mark))
     return builder.finish()
@@ -301,6 +304,14 @@ def test_landmarks_are_hidden_in_the_root_only() -> None:
     assert set(show(tree)) == {b"", b"d", b"d/.prefetch.landmark"}
     assert tree.no_prefetch
     assert tree.prefetch_landmark is not None and tree.prefetch_landmark.size == 1
+
+
+def test_names_are_no_landmarks_where_a_format_has_none() -> None:
+    builder = TreeBuilder()
+    builder.add(b".prefetch.landmark", file())
+    tree = builder.finish()
+    assert set(show(tree)) == {b"", b".prefetch.landmark"}
+    assert tree.prefetch_landmark is None
 
 
 # --- merging -------------------------------------------------------------------------------------

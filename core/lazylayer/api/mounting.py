@@ -72,6 +72,11 @@ class MountOptions(msgspec.Struct, frozen=True):
     frontend: str
     allow_other: bool = True
     debug: bool = False
+    separate_files: bool = False
+    """Read a file of the tree only when a program reads it, so that reads tell what the program needs.
+
+    A frontend that reads ahead from one file into the next raises MountError.
+    """
 
 
 class MountedTree(ABC):

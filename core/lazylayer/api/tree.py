@@ -14,25 +14,19 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
 __all__ = [
-    "LANDMARKS",
-    "NO_PREFETCH_LANDMARK",
     "OPAQUE_MARKER",
     "OPAQUE_XATTR",
-    "PREFETCH_LANDMARK",
     "WHITEOUT_PREFIX",
     "Entry",
+    "Landmarks",
     "Tree",
     "clean_path",
 ]
-
-PREFETCH_LANDMARK = b".prefetch.landmark"
-NO_PREFETCH_LANDMARK = b".no.prefetch.landmark"
-LANDMARKS = (PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK)
-"""Files in a layer's root that mark the end of what is prefetched; they are not shown."""
 
 OPAQUE_XATTR = b"trusted.overlay.opaque"
 """What overlayfs looks for on a directory that hides the lower layers' directory; its value is `y`."""
@@ -97,15 +91,24 @@ class Entry(msgspec.Struct, gc=False):
         return self.mode & _S_IFMT == stat.S_IFLNK
 
 
+class Landmarks(NamedTuple):
+    """The names of files in a layer's root by which a format marks what to prefetch. They are not shown."""
+
+    prefetch: bytes
+    """The file behind everything that should be fetched before first use."""
+    no_prefetch: bytes
+    """The file of a layer of which nothing should be prefetched."""
+
+
 class Tree(msgspec.Struct, frozen=True):
     """A finished tree: its root directory, and how many inodes it has."""
 
     root: Entry
     inodes: int
     prefetch_landmark: Entry | None = None
-    """The entry of `.prefetch.landmark`, where the layer has one."""
+    """The landmark behind everything that should be fetched before first use, if the layer has one."""
     no_prefetch: bool = False
-    """Whether the layer has `.no.prefetch.landmark`."""
+    """The layer has a landmark that says to prefetch nothing."""
 
     def lookup(self, path: bytes) -> Entry | None:
         """The entry at `path` (cleaned against the root), symlinks not followed, or None."""

@@ -6,12 +6,10 @@ import stat
 from typing import NoReturn
 
 from lazylayer.api.tree import (
-    LANDMARKS,
-    NO_PREFETCH_LANDMARK,
     OPAQUE_MARKER,
-    PREFETCH_LANDMARK,
     WHITEOUT_PREFIX,
     Entry,
+    Landmarks,
     Tree,
     clean_path,
     new_directory,
@@ -40,6 +38,8 @@ class _PendingLink(Entry, gc=False):
 class TreeBuilder:
     """Makes a `Tree` from entries in archive order. Used by one thread, once.
 
+    `landmarks` are the format's, where it has any: files of these names in the root are not shown.
+
     Time and memory are linear in what is added, whatever an archive says: a link chain is followed
     once, and an archive that makes us invent too many parent directories is refused.
 
@@ -47,7 +47,8 @@ class TreeBuilder:
     replaces it or lies below it is treated as for any other file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, landmarks: Landmarks | None = None) -> None:
+        self._landmarks = landmarks
         self._root = new_directory()
         self._implicit = 0
         # Archives list a directory's entries together, so the last directory is nearly always the next.
@@ -97,10 +98,10 @@ class TreeBuilder:
         """The finished tree. Raises FormatError for hard links that lead nowhere or to directories."""
         self._resolve_links()
         children = _children(self._root)
-        prefetch = children.get(PREFETCH_LANDMARK)
-        no_prefetch = NO_PREFETCH_LANDMARK in children
-        for landmark in LANDMARKS:
-            children.pop(landmark, None)
+        prefetch, no_prefetch = None, False
+        if self._landmarks is not None:
+            prefetch = children.pop(self._landmarks.prefetch, None)
+            no_prefetch = children.pop(self._landmarks.no_prefetch, None) is not None
         _apply_whiteouts(self._root)
         inodes = number_inodes(self._root)
         return Tree(self._root, inodes, prefetch if prefetch and prefetch.is_file else None, no_prefetch)

@@ -18,8 +18,9 @@ from typing import IO
 
 from lazylayer.api.building import BuildOptions
 from lazylayer.api.chunks import MAX_CHUNK_SIZE
-from lazylayer.api.tree import LANDMARKS, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, clean_path
+from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError
+from lazylayer_tarlayers.landmarks import LANDMARK_CONTENT, LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.tarreader import BLOCK, Readable, TarMember, TarReader, padding
 from lazylayer_tarlayers.tarwriter import make_header
@@ -30,7 +31,6 @@ __all__ = ["END_OF_ARCHIVE", "pack_archive"]
 
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 
-_LANDMARK_CONTENT = b"\x0f"
 _MAX_TAIL = 1024 * 1024
 """Bytes. So much of headers is enough for a member of its own: else reading a chunk would inflate them."""
 _PIECE = 1024 * 1024
@@ -58,11 +58,11 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
         with Reordered(source, options.prefetch) as reordered:
             for member, content in reordered.first():
                 packer.take(member, content)
-            packer.add_landmark(PREFETCH_LANDMARK)
+            packer.add_landmark(LANDMARKS.prefetch)
             for member, content in reordered.rest():
                 packer.take(member, content)
     else:
-        packer.add_landmark(NO_PREFETCH_LANDMARK)
+        packer.add_landmark(LANDMARKS.no_prefetch)
         reader = TarReader(source)
         for member in reader:
             packer.take(member, reader)
@@ -156,11 +156,11 @@ class _Packer:
 
     def add_landmark(self, name: bytes) -> None:
         """Adds a landmark, in a member of its own: everything in front of it lies in front of that."""
-        member = TarMember(name, "reg", mode=0o644, size=len(_LANDMARK_CONTENT))
+        member = TarMember(name, "reg", mode=0o644, size=len(LANDMARK_CONTENT))
         self.append(make_header(member))
         self._cut()
-        self._member.append_chunk(self._toc.add(member), _LANDMARK_CONTENT)
-        self.append(bytes(padding(len(_LANDMARK_CONTENT))))
+        self._member.append_chunk(self._toc.add(member), LANDMARK_CONTENT)
+        self.append(bytes(padding(len(LANDMARK_CONTENT))))
         self._cut()
 
     def finish(self) -> list[TocEntry]:

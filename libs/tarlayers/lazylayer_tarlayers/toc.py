@@ -24,6 +24,7 @@ from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError, VerificationError
+from lazylayer_tarlayers.landmarks import LANDMARKS
 
 __all__ = [
     "MAX_TOC_SIZE",
@@ -179,7 +180,7 @@ class _Reading:
 
     def __init__(self, table: ChunkTable, verify: bool) -> None:
         self.table = table
-        self.builder = TreeBuilder()
+        self.builder = TreeBuilder(LANDMARKS)
         self._verify = verify
         self._file: Entry | None = None
         self._file_name = ""

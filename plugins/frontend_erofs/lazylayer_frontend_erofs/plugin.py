@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lazylayer import hookimpl
 from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions
 from lazylayer.api.settings import Settings
+from lazylayer.errors import MountError
 from lazylayer_frontend_erofs.options import NAME, Options
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class FrontendErofs:
         """Writes the metadata and mounts; the data are served from threads."""
         if options.frontend != NAME:
             return None
+        if options.separate_files:
+            raise MountError(f"{NAME} reads ahead from one file into the next; use another frontend")
         from lazylayer_frontend_erofs.mount import mount_tree
 
         return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping(), self._open_localizer())

@@ -17,7 +17,7 @@ import pytest
 
 from lazylayer.api.mounting import MountedTree, MountOptions, VirtualDirectory, VirtualFile
 from lazylayer.api.settings import Settings
-from lazylayer.api.tree import Entry
+from lazylayer.api.tree import Entry, Landmarks
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import ConfigurationError, MountError
 from lazylayer.linux import mountcalls, mounttable
@@ -121,7 +121,7 @@ def test_mount_is_read_only_for_all_users_with_set_uid_and_long_timeouts(mountpo
 @pytest.mark.seed(11)
 @pytest.mark.seed(12)
 def test_listing_is_sorted_and_shows_no_marks(mountpoint: str) -> None:
-    build = TreeBuilder()
+    build = TreeBuilder(Landmarks(b".prefetch.landmark", b".no.prefetch.landmark"))
     for name in (b"b", b"a", b".prefetch.landmark", b".no.prefetch.landmark", b".wh.gone", b"sub/.wh.x", b"sub/x"):
         build.add(name, Entry(mode=stat.S_IFREG | 0o644))
     build.add(b"opaque/.wh..wh..opq", Entry(mode=stat.S_IFREG | 0o644))

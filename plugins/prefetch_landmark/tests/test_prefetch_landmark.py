@@ -13,16 +13,17 @@ from lazylayer.api.labels import PREFETCH_SIZE
 from lazylayer.api.layers import PrefetchPlan
 from lazylayer.api.oci import Descriptor, sha256_digest
 from lazylayer.api.settings import PrefetchSettings, Settings
-from lazylayer.api.tree import NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, Entry
+from lazylayer.api.tree import Entry, Landmarks
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer_prefetch_landmark import PrefetchLandmark
 
 BLOB_SIZE = 10_000
+PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK = LANDMARKS = Landmarks(b".fetch-up-to-here", b".fetch-nothing")
 
 
 def plan(*names: bytes, labels: dict[str, str] | None = None, size: int = 0) -> PrefetchPlan:
     """The plan for a layer of 1,000-byte files, one after the other from byte 0 of the blob."""
-    chunks, builder = ChunkTable(BLOB_SIZE), TreeBuilder()
+    chunks, builder = ChunkTable(BLOB_SIZE), TreeBuilder(LANDMARKS)
     for number, name in enumerate(names):
         chunks.append(offset=number * 1000, inner=0, file_offset=0, size=1000, digest=b"d" * 32)
         builder.add(name, Entry(mode=0o100644, size=1000, first_chunk=number, chunk_count=1))

@@ -1,8 +1,7 @@
-"""Records which files of an image a workload reads, in order.
+"""Record which files of an image a workload reads, in order.
 
-The image is mounted lazily, a container runs on top of it, and the tree that the frontend shows notes
-the first read of each file. No tracing by the kernel is needed, and nothing is missed: what was not
-read was not fetched.
+The image is mounted lazily, a container runs on top of it, and the tree notes the first read of each
+file. This needs no tracing by the kernel and misses nothing: a file that was not read was not fetched.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lazylayer.api.mounting import MountOptions, VirtualDirectory
+from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory
 from lazylayer.api.oci import Reference
 from lazylayer.api.tree import Entry, Tree
+from lazylayer.errors import MountError
 from lazylayer.layers.merged import MergedLayers
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer_tool_images.container import run_container
 from lazylayer_tool_images.profiles import ProfileEntry
 
 if TYPE_CHECKING:
+    from lazylayer.api.settings import MountSettings
+    from lazylayer.plugin.hooks import Hooks
     from lazylayer.program import Program
 
 __all__ = ["RecordingTree", "record_workload"]
 
-FRONTEND = "frontend_fuse"
-"""Asks for each file by itself, so that it is known which file was read."""
-
 
 class RecordingTree:
-    """A `lazylayer.api.mounting.MountableTree` that notes which files are read. Safe to use from any thread.
+    """A `MountableTree` that notes which files are read. Safe to use from any thread.
 
     Its lock, `RecordingTree._lock`, guards the list of files.
     """
@@ -44,38 +43,38 @@ class RecordingTree:
 
     @property
     def tree(self) -> Tree:
-        """The image's."""
+        """The image's entries."""
         return self._image.tree
 
     @property
     def source(self) -> str:
-        """The image's."""
+        """The image's name for the device column."""
         return self._image.source
 
     @property
     def identity(self) -> str:
-        """None: nobody may show another mount's copy of this tree."""
+        """Nothing, so that no copy of the tree is shown in its place."""
         return ""
 
     @property
     def complete(self) -> bool:
-        """The image's."""
+        """True if all of the image is here."""
         return self._image.complete
 
     @property
     def virtual(self) -> Mapping[bytes, VirtualDirectory]:
-        """None: a container has no business there."""
+        """No hidden files: the container does not need them."""
         return {}
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
-        """See `MountableTree.read`."""
+        """Note the file and return its bytes; see `MountableTree.read`."""
         if entry.ino not in self._seen:
             with self._lock:
                 self._seen.setdefault(entry.ino, entry)
         return self._image.read(entry, offset, size)
 
     def profile(self) -> list[ProfileEntry]:
-        """The files that were read by now, first read first."""
+        """Return the files that were read so far, first read first."""
         with self._lock:
             seen = list(self._seen)
         paths: dict[int, bytes] = {}
@@ -86,11 +85,10 @@ class RecordingTree:
 
 
 def record_workload(program: Program, reference: Reference, command: str, seconds: float) -> list[ProfileEntry]:
-    """The files of an image, in a lazy format, that a container of it reads, first read first.
+    """Return the files of a lazy image that a container of it reads, first read first.
 
-    `command` is what it runs, in words as a shell would split them; empty for what the image runs by
-    itself. It is ended after `seconds`. Needs root and runc. Raises MountError, ResolveError, LayerError
-    or BuildError.
+    `command` is split into words as a shell splits it; empty runs the image's own. It is ended after
+    `seconds`. Needs root and runc. Raises MountError, ResolveError, LayerError or BuildError.
     """
     with (
         closing(Filesystem(program)) as filesystem,
@@ -100,9 +98,24 @@ def record_workload(program: Program, reference: Reference, command: str, second
         tree = RecordingTree(image.merged())
         lower = Path(scratch) / "image"
         lower.mkdir()
-        mounted = program.hooks.mount_tree(tree, str(lower), MountOptions(FRONTEND))
+        mounted = mount_separately(program.hooks, program.settings.mount, tree, str(lower))
         try:
             run_container(Path(scratch), lower, image.resolved.config.config, command, seconds)
         finally:
             mounted.unmount(force=True)
         return tree.profile()
+
+
+def mount_separately(hooks: Hooks, settings: MountSettings, tree: MountableTree, mountpoint: str) -> MountedTree:
+    """Mount a tree with the first frontend that reads each file only when a program reads it.
+
+    Asks the configured frontend, then those of `mount.prefer`. Raises MountError, with each one's reason.
+    """
+    configured = () if settings.frontend == "auto" else (settings.frontend,)
+    reasons = []
+    for frontend in dict.fromkeys((*configured, *settings.prefer)):
+        try:
+            return hooks.mount_tree(tree, mountpoint, MountOptions(frontend, separate_files=True))
+        except MountError as error:
+            reasons.append(str(error))
+    raise MountError("no frontend here can tell which files are read: " + "; ".join(reasons))

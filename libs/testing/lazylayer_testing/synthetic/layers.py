@@ -14,7 +14,7 @@ from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Digest, Reference, sha256_digest
 from lazylayer.api.sources import BlobSource
-from lazylayer.api.tree import Entry
+from lazylayer.api.tree import Entry, Landmarks
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.fetching.blob import Blob
@@ -157,7 +157,7 @@ class SyntheticLayer:
         self.data = bytes(blob)
         self.digest: Digest = sha256_digest(self.data)
         self.chunks = ChunkTable(len(self.data))
-        builder = TreeBuilder()
+        builder = TreeBuilder(Landmarks(b".prefetch.landmark", b".no.prefetch.landmark"))
         self.entries: dict[bytes, Entry] = {}
         for name, content in files.items():
             entry = Entry(
