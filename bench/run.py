@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures lazylayer beside references: an extracted tree, full pulls, other snapshotters, other libraries.
+"""Compare lazylayer with an extracted tree, full pulls, other snapshotters and other libraries.
 
     python bench/run.py [--runs N] [--only WORKLOAD,…] [--peer 'NAME=CMD {sock} {root}']… [--output DIR]
 
-Subjects alternate within one run. Shows medians and ratios in tables, and writes `results.json`,
-`table.txt` and a plot for each workload into the output directory. What cannot be measured on this machine
-is said, with the reason, and the rest goes on; the exit code is 1 if something failed that should have worked.
+Subjects alternate within one run. Prints medians and ratios as tables, and writes `results.json`,
+`table.txt` and plots for each workload to the output directory. Workloads that this machine cannot run are
+listed with the reason. The exit code is 1 if something failed that should have worked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from suite.bench import Bench, Options, Peer, Workload
-from suite.machine import describe_machine, why_not
+from suite.machine import MissingError, describe_machine, why_not
 from suite.nodes import DEFAULT_PULL
 from suite.plots import draw
 from suite.results import Report
@@ -40,16 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\nWorkloads:\n{names}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, help="how often each case is measured; default 5, with --quick 1")
+    parser.add_argument("--runs", type=int, help="runs of each case; default 5, with --quick 1")
     parser.add_argument("--only", default="", metavar="WORKLOAD,…", help="only these workloads")
-    parser.add_argument("--quick", action="store_true", help="small sizes: to see whether it works")
+    parser.add_argument("--quick", action="store_true", help="small sizes and one run, to check that the suite works")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=CMD", help="see docs/benchmarks.md")
     parser.add_argument("--peer-pull", default=DEFAULT_PULL, metavar="CMD", help="how peers pull; default: %(default)s")
-    parser.add_argument("--tree", type=Path, metavar="DIR", help="for `tree` and `kill`, instead of a Debian")
+    parser.add_argument("--tree", type=Path, metavar="DIR", help="tree for `tree` and `kill`, instead of a Debian")
     parser.add_argument("--kill-rounds", type=int, default=20, metavar="N", help="rounds of the workload `kill`")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/lazylayer-bench"), help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=_OUTPUT, help="default: build/bench")
-    parser.add_argument("--list", action="store_true", help="show the names of the workloads and end")
+    parser.add_argument("--list", action="store_true", help="list the workloads and exit")
     return parser
 
 
@@ -58,7 +58,7 @@ def _options(arguments: argparse.Namespace) -> Options:
     for text in arguments.peer:
         name, separator, command = text.partition("=")
         if not separator or "{sock}" not in command:
-            sys.exit(f"run.py: --peer {text!r}: wanted NAME=CMD, with {{sock}} and {{root}} in the command")
+            sys.exit(f"run.py: --peer {text!r}: expected NAME=CMD, with {{sock}} and {{root}} in the command")
         peers.append(Peer(name, command, arguments.peer_pull))
     return Options(
         runs=arguments.runs or (1 if arguments.quick else 5),
@@ -75,12 +75,12 @@ def _chosen(only: str) -> Sequence[Workload]:
         return WORKLOADS
     by_name = {workload.name: workload for workload in WORKLOADS}
     if unknown := [name for name in only.split(",") if name not in by_name]:
-        sys.exit(f"run.py: no workload is called {', '.join(unknown)}; there are {', '.join(by_name)}")
+        sys.exit(f"run.py: unknown workload: {', '.join(unknown)}; expected one of {', '.join(by_name)}")
     return [by_name[name] for name in only.split(",")]
 
 
 def _compile(directory: str) -> None:
-    """Lets what is measured start from compiled modules, as everything that was installed does."""
+    """Compile the modules first, as an installation does."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = directory
     subprocess.run([sys.executable, "-m", "compileall", "-q", _ROOT / "core", _ROOT / "plugins"], check=False)
@@ -96,6 +96,8 @@ def _measure(bench: Bench, workloads: Sequence[Workload]) -> None:
             continue
         try:
             workload.measure(bench)
+        except MissingError as error:
+            bench.skip("", str(error))
         except Exception as error:  # noqa: BLE001 - the other workloads go on, and the failure is shown
             bench.skip("", f"{type(error).__name__}: {error}", failed=True)
 
@@ -121,12 +123,12 @@ def _write(report: Report, directory: Path) -> None:
     try:
         draw(report, directory)
     except ImportError as error:
-        print(f"no plots: {error}; they need the packages of the extra `bench`", file=sys.stderr)
+        print(f"no plots: {error}; install the packages of the extra `bench`", file=sys.stderr)
     print(f"\nwritten to {directory}")
 
 
 def main() -> int:
-    """Runs the suite."""
+    """Run the suite; return the exit code."""
     arguments = _parser().parse_args()
     if arguments.list:
         print("\n".join(workload.name for workload in WORKLOADS))

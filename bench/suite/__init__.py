@@ -1,3 +1,3 @@
-"""What every workload of the benchmarks shares: subjects, trees, results, and how they are shown."""
+"""Shared parts of the workloads: subjects, trees, results and their tables."""
 
 from __future__ import annotations

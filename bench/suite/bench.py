@@ -1,4 +1,4 @@
-"""One run of the suite: what is asked for, where workloads leave what they measured, and how subjects alternate."""
+"""One run of the suite: its options, its results, and the order of subjects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 def subject_name(frontend: str) -> str:
-    """What lazylayer with this frontend is called in results."""
+    """Return the name of lazylayer with this frontend in results."""
     return _NAMES.get(frontend, f"lazylayer, {frontend}")
 
 
@@ -38,7 +38,7 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asks for. `work` keeps trees and images between runs; `tree` replaces the built one."""
+    """The options of the command line. `work` keeps trees and images between runs; `tree` replaces the built one."""
 
     runs: int
     quick: bool
@@ -49,7 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bench:
-    """What a workload is given. Not thread-safe: workloads record from one thread."""
+    """The interface of workloads to the suite. Not thread-safe: workloads record from one thread."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -60,7 +60,7 @@ class Bench:
     def record(
         self, case: str, subject: str, value: float, unit: str, *, at: int | None = None, at_unit: str = ""
     ) -> None:
-        """Adds one value to those of a subject's case."""
+        """Add one value to the results of a subject's case."""
         assert unit in UNITS, unit
         for result in self.results:
             if (result.workload, result.case, result.subject, result.unit, result.at) == (
@@ -75,26 +75,26 @@ class Bench:
         )
 
     def skip(self, what: str, why: str, *, failed: bool = False) -> None:
-        """Notes, once, that something cannot be measured; `what` is said below the workload's name."""
+        """Record, once, that `what` in this workload cannot be measured, and why."""
         skipped = Skipped(f"{self.workload}: {what}" if what else self.workload, why, failed)
         if skipped not in self.skipped:
             self.skipped.append(skipped)
-            self.say(f"  {'failed' if failed else 'not measured'}: {skipped.what}: {why}")
+            self.say(f"  {'failed' if failed else 'skipped'}: {skipped.what}: {why}")
 
     def alternate(self, subjects: Sequence[_T], number: int) -> list[_T]:
-        """The subjects in the order of run `number`: each is the first one equally often."""
+        """Return the subjects in the order of run `number`, so that each comes first equally often."""
         start = number % len(subjects) if subjects else 0
         return [*subjects[start:], *subjects[:start]]
 
     def runs(self) -> Iterator[int]:
-        """The numbers of the runs, each announced."""
+        """Yield the number of each run, and print it."""
         for number in range(self.options.runs):
             self.say(f"  run {number + 1} of {self.options.runs}")
             yield number
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A directory for one workload, on the file system of the work directory, with a short name for sockets."""
+        """Yield a temporary directory in the work directory, with a path short enough for sockets."""
         self.options.work.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="s", dir=self.options.work))
         try:
@@ -104,15 +104,15 @@ class Bench:
 
     @staticmethod
     def say(line: str) -> None:
-        """Shows progress."""
+        """Print a line of progress."""
         print(line, file=sys.stderr, flush=True)
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """A workload: its name on the command line, what it does in a few words, and how.
+    """A workload: its name on the command line, its summary, and its function.
 
-    `needs` names what must be there (`suite.machine`). `references` are the subjects that the others are
-    compared with; peers are always among them.
+    `needs` lists requirements (`suite.machine`). `references` are the subjects to compare with; peers are
+    always among them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The image of the cold starts: a least Debian below, Python with numpy on top; made once, in a work directory."""
+"""Build the image of the cold starts once: a minimal Debian, and a layer with Python and numpy."""
 
 from __future__ import annotations
 
@@ -10,26 +10,32 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from suite.machine import require
+
 __all__ = ["WORKLOAD", "build_layers", "debian_suite"]
 
 WORKLOAD = ("/usr/bin/python3", "-c", "import numpy; print(numpy.ones(3).sum())")
-"""What a container of the image runs."""
+"""The command of a container of the image."""
 
 _ADDED = "python3,python3-numpy"
 _EMPTIED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "dev", "proc", "sys", "run")
 
 
 def debian_suite() -> str:
-    """The name of the Debian that this machine runs."""
+    """Return the code name of this machine's Debian."""
     lines = Path("/etc/os-release").read_text().splitlines()
     return next(line.partition("=")[2] for line in lines if line.startswith("VERSION_CODENAME="))
 
 
 def build_layers(work: Path) -> list[Path]:
-    """The two tar archives, lowest first, below `work`; made with debootstrap if they are not there. Needs root."""
+    """Return the two tar archives below `work`, lowest first; build missing ones with debootstrap.
+
+    Raises MissingError if that needs more than this machine has.
+    """
     layers = [work / "debian.tar", work / "numpy.tar"]
     if all(layer.exists() for layer in layers):
         return layers
+    require("root", "debootstrap")
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work, prefix="building-") as scratch:
         lower, upper = Path(scratch, "lower"), Path(scratch, "upper")
@@ -49,7 +55,7 @@ def _empty(root: Path) -> None:
 
 
 def _changed(lower: bytes, upper: bytes) -> Iterator[bytes]:
-    """The names below `upper` that `lower` does not have, or has otherwise; directories without what is in them."""
+    """Yield the names below `upper` that are missing or different in `lower`."""
     for directory, names, files in os.walk(upper):
         for name in sorted(names + files):
             path = directory + b"/" + name

@@ -1,4 +1,4 @@
-"""Commands that the suite runs: lazylayer's own, and what they need of this user."""
+"""Run lazylayer's commands with the settings that this user needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["lazylayer"]
 
 
 def lazylayer(*arguments: str | Path, settings: Mapping[str, str] | None = None, seconds: float = 600.0) -> str:
-    """Runs `lazylayer` with these arguments, returns what it printed; ServerError, with that, when it fails."""
+    """Run `lazylayer` and return its output. Raises ServerError with the output if it fails."""
     values = {} if os.geteuid() == 0 else {"mount.allow_other": "false"}
     options = [f"--set={key}={value}" for key, value in (values | dict(settings or {})).items()]
     return run([sys.executable, "-m", "lazylayer", *options, *arguments], seconds=seconds)

@@ -1,4 +1,4 @@
-"""Trees as images: converted by lazylayer from a directory, and offered by a registry where there is one."""
+"""Convert trees to images, and serve them from a registry if one is installed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TAG = "estargz"
 
 
 def convert_directory(tree: Path, layout: Path, scratch: Path) -> None:
-    """Makes an eStargz image of one layer of the tree, tagged `TAG`, in a new OCI image layout."""
+    """Convert the tree to an eStargz image of one layer, tagged `TAG`, in a new OCI image layout."""
     settings = {"root": str(scratch / "convert-root"), "run": str(scratch / "convert-run")}
     lazylayer("convert", f"dir:{tree}", f"oci:{layout}:{TAG}", settings=settings)
 
 
 @contextmanager
 def served_image(tree: Path, scratch: Path) -> Iterator[tuple[str, str]]:
-    """The reference of an image of the tree, and the host of its registry; without a registry, one on disk, and ''."""
+    """Yield the reference of an image of the tree and its registry's host, "" for an image on disk."""
     layout = scratch / "layout"
     convert_directory(tree, layout, scratch)
     if why_not(["registry"]):

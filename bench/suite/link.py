@@ -1,10 +1,10 @@
-"""A link to a server that adds round-trip time and limits bandwidth: a TCP proxy on a free port of 127.0.0.1.
+"""A slow link: a TCP proxy on a free port of 127.0.0.1 that adds round-trip time and limits bandwidth.
 
     python bench/suite/link.py HOST:PORT --milliseconds 20 --megabits 200
 
 Prints its own port on the first line and serves until its standard input ends. All connections
-share the bandwidth, each direction by itself. A new connection costs one round trip before its first
-byte leaves, as a handshake would. Losses and slow starts are not imitated.
+share the bandwidth, separately for each direction. A new connection costs one round trip before its first
+byte is sent, like a handshake. Losses and slow starts are not simulated.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["Link"]
 
 _PIECE = 16 * 1024
 _IN_FLIGHT = 256
-"""Pieces that one direction of a connection holds at most."""
+"""Pieces in flight per direction of a connection, at most."""
 
 
 class Link:
-    """The proxy as a child process; a context manager. `host` is where to connect instead."""
+    """The proxy as a child process; a context manager. `host` is its own address."""
 
     def __init__(self, server: str, *, milliseconds: float, megabits: float) -> None:
         options = ["--milliseconds", str(milliseconds), "--megabits", str(megabits)]
@@ -44,7 +44,7 @@ class Link:
 
 
 class _Direction:
-    """One way through the link, for all connections: when a piece that enters now comes out."""
+    """One direction of the link, shared by all connections: computes when a piece arrives."""
 
     def __init__(self, seconds: float, bytes_per_second: float) -> None:
         self._seconds = seconds
@@ -88,7 +88,7 @@ async def _serve(server: str, seconds: float, bytes_per_second: float) -> None:
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handshaken = asyncio.get_running_loop().time() + seconds
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        # What is under way when the link ends is cut.
+        # Connections that are open when the link ends are cut.
         with suppress(asyncio.CancelledError):
             await asyncio.gather(
                 _carry(reader, far_writer, up, handshaken), _carry(far_reader, writer, down, handshaken)

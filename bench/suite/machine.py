@@ -1,4 +1,4 @@
-"""What this machine is, and what it lacks."""
+"""Describe this machine, and what it lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lazylayer.api.settings import PluginsSettings, Settings
 from lazylayer.plugin.registry import Plugins
 from suite.results import Machine
 
-__all__ = ["describe_machine", "frontends_here", "why_not"]
+__all__ = ["MissingError", "describe_machine", "frontends_here", "require", "why_not"]
 
 FRONTENDS = ("frontend_erofs", "frontend_fuse")
 
@@ -27,8 +27,18 @@ _PROGRAMS = {
 }
 
 
+class MissingError(Exception):
+    """This machine lacks something that a workload needs; the workload is skipped."""
+
+
+def require(*needs: str) -> None:
+    """Raise MissingError if one of these needs is missing here. See `why_not`."""
+    if why := why_not(needs):
+        raise MissingError(why)
+
+
 def why_not(needs: Sequence[str]) -> str:
-    """Why something with these needs cannot be measured here, empty where it can.
+    """Return why something with these needs cannot be measured here, or "".
 
     Needs are `root`, `fuse`, `drop_caches`, `frontend` (at least one) and the keys of `_PROGRAMS`.
     """
@@ -37,9 +47,9 @@ def why_not(needs: Sequence[str]) -> str:
 
 def _lacks(need: str) -> str:
     if need == "root":
-        return "" if os.geteuid() == 0 else "this needs root"
+        return "" if os.geteuid() == 0 else "requires root"
     if need == "fuse":
-        return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse is not there or not for this user"
+        return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse is missing or not accessible"
     if need == "drop_caches":
         return "" if os.access("/proc/sys/vm/drop_caches", os.W_OK) else "the kernel's caches cannot be dropped"
     if need == "frontend":
@@ -51,7 +61,7 @@ def _lacks(need: str) -> str:
 
 @functools.cache
 def frontends_here() -> tuple[tuple[str, ...], dict[str, str]]:
-    """The frontends that work here, and why the others do not."""
+    """Return the frontends that work here, and why the others do not."""
     plugins = Plugins.load(PluginsSettings(enabled=FRONTENDS))
     plugins.configure(Settings())
     hooks = plugins.hooks()
@@ -60,7 +70,7 @@ def frontends_here() -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def describe_machine(directory: Path) -> Machine:
-    """This machine, without its name; `directory` is where the trees are."""
+    """Describe this machine without its name; `directory` holds the trees."""
     memory = Path("/proc/meminfo").read_text().split(maxsplit=2)[1]
     command = ["findmnt", "--noheadings", "--output=FSTYPE", "--target", str(directory)]
     kind = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

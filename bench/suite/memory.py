@@ -1,4 +1,4 @@
-"""The memory of processes: their proportional set sizes (PSS), from the kernel's `smaps_rollup`."""
+"""Measure the memory of processes: their proportional set size (PSS), from the kernel's `smaps_rollup`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHANGE = 0.01
 
 
 def proportional_set_size(pids: Iterable[int]) -> int:
-    """The bytes of all these processes; those that have ended, or are not this user's, count for nothing."""
+    """Return the bytes of all these processes, without those that ended or belong to other users."""
     return sum(map(_size, pids))
 
 
@@ -28,7 +28,7 @@ def _size(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -37,7 +37,7 @@ def family(pid: int) -> list[int]:
 
 
 def processes_of(directory: Path) -> list[int]:
-    """The processes, other than this one, that were started with this directory on their command line."""
+    """Return the other processes with this directory on their command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -50,7 +50,7 @@ def processes_of(directory: Path) -> list[int]:
 
 
 def settled(look: Callable[[], int]) -> int:
-    """What `look` returns once it hardly changes any more from one second to the next, at the latest after 20."""
+    """Return the value of `look` once it changes by less than 1 % in a second, after 20 seconds at most."""
     before = look()
     for _ in range(_LOOKS):
         time.sleep(_LOOK_SECONDS)

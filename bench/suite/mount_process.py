@@ -1,4 +1,4 @@
-"""A process of its own that mounts a made-up tree twice; prints the seconds of both, and what it took of memory.
+"""Mount a generated tree twice in a process of its own; print both durations and the memory used.
 
 python bench/suite/mount_process.py FRONTEND ENTRIES DIRECTORY
 """
@@ -21,7 +21,7 @@ _FILES_PER_DIRECTORY = 50
 
 
 class MadeUpTree:
-    """A tree of about so many entries, whose files are zeros."""
+    """A generated tree of about `entries` entries, with files of zeros."""
 
     source = "bench"
     complete = False
@@ -38,7 +38,7 @@ class MadeUpTree:
         self.tree = build.finish()
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
-        """Zeros."""
+        """Return zeros."""
         return bytes(max(0, min(size, entry.size - offset)))
 
 
@@ -48,7 +48,7 @@ def _memory() -> int:
 
 
 def main(frontend: str, entries: int, work: Path) -> None:
-    """Mounts, unmounts, mounts again."""
+    """Mount, unmount, and mount again."""
     settings = Settings(root=str(work / "root"), run=str(work / "run"), plugins=PluginsSettings(enabled=(frontend,)))
     plugins = Plugins.load(settings.plugins)
     plugins.configure(settings)

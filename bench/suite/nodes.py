@@ -18,14 +18,14 @@ from suite.memory import family, proportional_set_size
 __all__ = ["DEFAULT_PULL", "Node"]
 
 DEFAULT_PULL = "ctr-remote --address {containerd} images rpull --snapshotter {name} --plain-http {reference}"
-"""How a peer pulls, unless the command line says otherwise."""
+"""The default command with which a peer pulls."""
 
 _LAZYLAYER = Peer("lazylayer", "", DEFAULT_PULL)
 _TRIES = 5
 
 
 class Node:
-    """Both daemons below `directory`, a short path; a context manager. Without `peer` it is `lazylayer serve`."""
+    """Both daemons, with their files below the short path `directory`; by default with `lazylayer serve`."""
 
     def __init__(
         self, directory: Path, host: str, peer: Peer | None = None, settings: Mapping[str, str] | None = None
@@ -59,18 +59,18 @@ class Node:
         self._stack.close()
 
     def pull(self, reference: str) -> None:
-        """Pulls an image lazily."""
+        """Pull an image lazily."""
         values = {"containerd": self.containerd.address, "name": self._peer.name, "reference": reference}
         run([word.format(**values) for word in shlex.split(self._peer.pull)])
 
     def run(self, reference: str, command: Sequence[str]) -> None:
-        """Runs a container of an image that was pulled, to its end."""
+        """Run a container of a pulled image until it exits."""
         self.containerd.ctr("run", "--rm", "--snapshotter", self._peer.name, reference, "once", *command)
 
     def mount(self, mountpoint: Path) -> None:
-        """Mounts the only image that was pulled, of one layer, for reading; `umount` ends it.
+        """Mount the only pulled image, of one layer, for reading; `umount` ends it.
 
-        The view may be collected as garbage before it is mounted: nothing refers to it.
+        Nothing refers to the view, so containerd may collect it before it is mounted; then try again.
         """
         mountpoint.mkdir(exist_ok=True)
         listing = self._snapshots("list").splitlines()[1:]
@@ -88,11 +88,11 @@ class Node:
             return
 
     def remove(self, reference: str) -> None:
-        """Removes an image and what it needed."""
+        """Remove an image and its snapshots."""
         self.containerd.ctr("images", "remove", "--sync", reference)
 
     def memory(self) -> int:
-        """The proportional set size of the snapshotter and its children, in bytes."""
+        """Return the proportional set size of the snapshotter and its children, in bytes."""
         return proportional_set_size(family(self._pid))
 
     def _snapshots(self, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Results as pictures: bars for each case, lines for cases that were measured at several sizes."""
+"""Draw results: bars for each case, lines for cases measured at several sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AXES = {"s": ("seconds", 1.0), "bytes": ("MB", 1e-6), "count": ("count", 1.0)}
 
 
 def draw(report: Report, directory: Path) -> list[Path]:
-    """Writes PNG files, at most two for each workload; raises ImportError where matplotlib is not installed."""
+    """Write PNG files, at most two for each workload. Raises ImportError without matplotlib."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -53,7 +53,7 @@ def _draw_figure(title: str, results: Sequence[Result], plot: Any, path: Path) -
 
 
 def _draw_bars(axis: Any, results: Sequence[Result], colours: dict[str, str]) -> None:
-    """The medians as bars, and every value as a dot."""
+    """Draw the medians as bars, and every value as a dot."""
     label, scale = _AXES[results[0].unit]
     if len(results) == 1 and len(results[0].values) >= _MANY:
         _draw_rounds(axis, results[0])
@@ -74,7 +74,7 @@ def _draw_bars(axis: Any, results: Sequence[Result], colours: dict[str, str]) ->
 
 
 def _draw_rounds(axis: Any, result: Result) -> None:
-    """The values of the only subject, one after the other."""
+    """Draw the values of the only subject in order."""
     label, scale = _AXES[result.unit]
     axis.bar(range(1, len(result.values) + 1), [value * scale for value in result.values])
     axis.axhline(result.median * scale, color="black", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""What was measured, as structs that are written as JSON and shown as tables and plots."""
+"""The results as structs, written as JSON and shown as tables and plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = ("s", "bytes", "count")
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Every value of one quantity of one subject. Less is better, whatever the unit.
+    """All values of one quantity of one subject. Less is better in every unit.
 
     `at` is the size that it was measured at, for those cases that are measured at several: entries, mostly.
     """
@@ -33,7 +33,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """What could not be measured, and why. `failed` is for what should have been possible."""
+    """Something that could not be measured, and why. `failed` means that it should have worked."""
 
     what: str
     why: str
@@ -41,7 +41,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured on. `memory` is in bytes; `file_system` is that of the trees and caches."""
+    """The machine measured on. `memory` is in bytes; `file_system` is that of the trees and caches."""
 
     architecture: str
     processors: int
@@ -54,7 +54,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of the suite. `references` has, by workload, the subjects that the others are compared with."""
+    """One run of the suite. `references` are the subjects to compare with, by workload."""
 
     machine: Machine
     started: str
@@ -65,12 +65,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     skipped: list[Skipped]
 
     def tables(self) -> Iterator[tuple[str, list[Result]]]:
-        """The results of each workload."""
+        """Yield each workload with its results."""
         for workload in dict.fromkeys(result.workload for result in self.results):
             yield workload, [result for result in self.results if result.workload == workload]
 
     def ratios(self, result: Result) -> dict[str, float]:
-        """How many times the value of each reference a result is, at the medians."""
+        """Return the median divided by that of each reference."""
         found = {}
         for reference in self.references[result.workload]:
             value = ratio(result, reference, self.results)
@@ -79,7 +79,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def to_json(self) -> bytes:
-        """All of it, with the median and the ratios of each result, for programs and people."""
+        """Encode the report as JSON, with the median and the ratios of each result."""
         found = msgspec.to_builtins(self)
         for result, described in zip(self.results, found["results"], strict=True):
             described |= {"median": result.median, "ratios": self.ratios(result)}
@@ -87,7 +87,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ratio(result: Result, reference: str, results: Iterable[Result]) -> float | None:
-    """The median divided by that of the same case of the subject `reference`; None if there is none, or it is 0."""
+    """Return the median divided by that of `reference` in the same case; None if it is missing or 0."""
     for other in results:
         if other.subject == reference and _case(other) == _case(result) and other.median:
             return result.median / other.median

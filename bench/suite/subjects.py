@@ -23,26 +23,26 @@ _IMAGE_SECONDS = 120.0
 
 
 class Subject(Protocol):
-    """Something that shows the tree, again and again; its caches on disk outlive a mount."""
+    """A way to show the tree. Its caches on disk outlive a mount."""
 
     name: str
     directory: Path
-    """Where the tree is seen while it is mounted."""
+    """The tree's root while it is mounted."""
 
     def mount(self) -> None:
-        """Returns when the tree can be read."""
+        """Mount the tree; return when it can be read."""
 
     def settle(self) -> None:
-        """Called once all of the tree was read: brings it into the state that it is in from then on."""
+        """Bring the subject to its steady state; called once the whole tree was read."""
 
     def unmount(self) -> None:
-        """Ends that."""
+        """Unmount the tree."""
 
     def memory(self) -> int:
-        """The proportional set size of what serves the mount, in bytes; 0 when nothing does."""
+        """Return the proportional set size of the mount's processes, in bytes; 0 without any."""
 
     def close(self) -> None:
-        """Ends everything, mounted or not."""
+        """Unmount if mounted, and end all processes."""
 
 
 class Extracted:
@@ -53,26 +53,26 @@ class Extracted:
         self.directory = directory
 
     def mount(self) -> None:
-        """It always is."""
+        """Do nothing: the tree needs no mount."""
 
     def settle(self) -> None:
-        """It is as it is."""
+        """Do nothing: the tree has only one state."""
 
     def unmount(self) -> None:
-        """It stays."""
+        """Do nothing."""
 
     def memory(self) -> int:
-        """Nothing serves it."""
+        """Return 0: no process serves the tree."""
         return 0
 
     def close(self) -> None:
-        """Leaves it as it is."""
+        """Do nothing: the tree stays for the next run."""
 
 
 class Mounted:
-    """`lazylayer mount` of an image with one frontend, its caches and state below `directory`.
+    """`lazylayer mount` of an image with one frontend, with caches and state below `directory`.
 
-    Once it is complete it is mounted again, as after a restart; EROFS needs no server then, unless `served`.
+    Once complete, the image is mounted again, as after a restart; then EROFS needs no server, unless `served`.
     """
 
     def __init__(self, directory: Path, reference: str, host: str, frontend: str, *, served: bool = False) -> None:
@@ -93,11 +93,11 @@ class Mounted:
             self._settings["plugin.frontend_erofs.local_images"] = "0"
 
     def mount(self) -> None:
-        """Runs `lazylayer mount`."""
+        """Run `lazylayer mount`."""
         lazylayer("mount", *self._options, self._reference, self.directory, settings=self._settings)
 
     def settle(self) -> None:
-        """Waits for the image of EROFS, and mounts again."""
+        """Wait for the local EROFS image, and mount again."""
         if self._makes_image:
             images = self._home / "root" / "frontend_erofs" / "images"
             wait_until(lambda: any(images.glob("*.json")), f"{self.name}: a local image is made", _IMAGE_SECONDS)
@@ -105,21 +105,21 @@ class Mounted:
         self.mount()
 
     def unmount(self) -> None:
-        """Runs `lazylayer umount`."""
+        """Run `lazylayer umount`."""
         lazylayer("umount", self.directory, settings=self._settings)
 
     def memory(self) -> int:
-        """That of the process behind the mount, and of the keeper."""
+        """Return the size of the process behind the mount and of the keeper."""
         return proportional_set_size(processes_of(self._home))
 
     def kill(self) -> None:
-        """Ends the process that serves the mount at once, as a crash would; the keeper stays."""
+        """Kill the process that serves the mount, as in a crash; the keeper stays."""
         for each in (self._home / "run" / "processes").iterdir():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(each.name), signal.SIGKILL)
 
     def close(self) -> None:
-        """Unmounts, by force, and ends the keeper too."""
+        """Unmount by force, and end the keeper."""
         if self.directory.is_mount():
             lazylayer("umount", "--force", self.directory, settings=self._settings)
         for pid in processes_of(self._home):
@@ -128,7 +128,7 @@ class Mounted:
 
 
 class _PeerMount:
-    """The snapshot of an image that a peer has pulled."""
+    """The snapshot of an image that a peer pulled."""
 
     def __init__(self, directory: Path, reference: str, host: str, peer: Peer) -> None:
         self.name = peer.name
@@ -143,7 +143,7 @@ class _PeerMount:
         self._node.mount(self.directory)
 
     def settle(self) -> None:
-        """It goes on."""
+        """Do nothing: the peer has only one state."""
 
     def unmount(self) -> None:
         subprocess.run(["umount", self.directory], check=True)
@@ -159,7 +159,7 @@ class _PeerMount:
 
 
 def open_subjects(bench: Bench, stack: ExitStack, tree: Path, scratch: Path, image: tuple[str, str]) -> list[Subject]:
-    """All that can show the tree here; the rest is noted. They are closed with the stack."""
+    """Return the subjects that work here, and skip the others; the stack closes them."""
     reference, host = image
     subjects: list[Subject] = [Extracted(tree)]
     here, missing = frontends_here()

@@ -1,4 +1,4 @@
-"""Results as a table for the terminal."""
+"""Render results as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = ((1e6, 1e-6, "MB"), (1e3, 1e-3, "kB"), (0.0, 1.0, "B"))
 
 
 def render(report: Report) -> Iterator[str]:
-    """The lines: the machine, a table for each workload, what was not measured."""
+    """Return the lines: the machine, a table for each workload, and what was skipped."""
     machine = report.machine
     yield (
         f"{machine.architecture}, {machine.processors} processors, {machine.memory / 2**30:.0f} GiB, "
@@ -27,7 +27,7 @@ def render(report: Report) -> Iterator[str]:
 
 
 def format_value(value: float, unit: str) -> str:
-    """A value with its unit, three digits of it."""
+    """Format a value to three digits, with its unit."""
     if unit == "count":
         return f"{value:.0f}"
     for least, factor, name in _SECONDS if unit == "s" else _BYTES:
@@ -68,7 +68,7 @@ def _render_workload(report: Report, workload: str, results: Sequence[Result]) -
 
 
 def _by_case(results: Sequence[Result]) -> Iterator[Result]:
-    """Cases as they were first measured, their sizes in order, and in each the subjects as they were."""
+    """Sort by case and subject in the order of their first measurement, and by size."""
     cases = {(each.case, each.at): None for each in results}
     names = list(dict.fromkeys(case for case, _ in cases))
     for case, at in sorted(cases, key=lambda each: (names.index(each[0]), each[1] or 0)):

@@ -1,4 +1,4 @@
-"""Measures commands in one tree, shown by every subject: warm, and with the kernel's caches dropped."""
+"""Measure commands in the tree of each subject: warm, and with the kernel's caches dropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DROPPED = {"entries dropped": "2\n", "all dropped": "3\n", "mounted afresh": "3
 
 
 _FAILURES = (ServerError, OSError, subprocess.CalledProcessError)
-"""What a subject may fail with; the others go on."""
+"""Failures of one subject, after which the others continue."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -47,12 +47,12 @@ class Case(msgspec.Struct, frozen=True):
 
 
 def shell(line: str) -> tuple[str, ...]:
-    """The command that runs a line of shell."""
+    """Return the command that runs a line of shell."""
     return ("sh", "-c", line)
 
 
 def measure_tree(bench: Bench, tree: Path, cases: Sequence[Case]) -> None:
-    """Runs the cases on every subject, alternating, after the whole tree went through each subject once."""
+    """Run the cases on every subject, alternating, after each subject has served the whole tree once."""
     with bench.scratch() as scratch, ExitStack() as stack:
         bench.say("  making an image of the tree")
         image = stack.enter_context(served_image(tree, scratch))
@@ -72,7 +72,7 @@ def measure_tree(bench: Bench, tree: Path, cases: Sequence[Case]) -> None:
 
 
 def _with_the_right_bytes(bench: Bench, subjects: Sequence[Subject]) -> list[Subject]:
-    """Those that show the tree as it is; they are mounted, and have read all of it from the registry."""
+    """Return the subjects that show the tree correctly, mounted and with all of it fetched."""
     expected = ""
     right = []
     for subject in subjects:

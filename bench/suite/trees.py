@@ -1,4 +1,4 @@
-"""The trees that are measured, made once in the work directory: a Debian with Python and numpy, and node_modules."""
+"""Build the measured trees once in the work directory: a Debian with Python and numpy, and node_modules."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NODE_PACKAGES = {
     "validator": "13.12.0",
     "webpack": "5.91.0",
 }
-"""What `node_modules` is installed from; with what these need, about 24,000 files."""
+"""The packages in `node_modules`; with their dependencies, about 24,000 files."""
 
 
 def debian_tree(work: Path) -> Path:
-    """A least Debian with python3-numpy, as its layers lie on top of each other. Needs root and debootstrap."""
+    """Return a minimal Debian with python3-numpy, its layers merged. Raises MissingError."""
 
     def build(directory: Path) -> None:
         for layer in build_layers(work):
@@ -43,7 +43,7 @@ def debian_tree(work: Path) -> Path:
 
 
 def node_modules_tree(work: Path) -> Path:
-    """A directory with `node_modules` of `NODE_PACKAGES`, by npm from the registry that it is set up for."""
+    """Return a directory with `node_modules` of `NODE_PACKAGES`, installed from npm's configured registry."""
 
     def build(directory: Path) -> None:
         (directory / "package.json").write_text(json.dumps({"private": True, "dependencies": NODE_PACKAGES}))

@@ -1,4 +1,4 @@
-"""What a cache costs a read: the shipped caches, beside what the operating system takes.
+"""Measure the cost of a cache per read: the shipped caches, compared with plain files.
 
 `plain files` writes a file and renames it, and reads it whole, without name, checksum, limit or order
 of use: what no cache on this file system can do better. The chunk store is what a warm read of 128 KiB
@@ -78,7 +78,7 @@ def _measure(bench: Bench) -> None:
 
 
 def _fill(cache: Cache, keys: list[str]) -> float:
-    """Seconds that one put takes."""
+    """Return the seconds of one put."""
     data = random.Random(0).randbytes(_CHUNK)
     return _seconds(lambda key: cache.put(key, data), keys)
 

@@ -46,7 +46,7 @@ class _Subject(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """One image at one registry: how it is called, where it is, and as a plain image."""
+    """One image at one registry: its name, its reference, and that of its plain version."""
 
     name: str
     host: str
@@ -81,7 +81,7 @@ def _subjects(bench: Bench) -> list[_Subject]:
 
 
 def _push_images(work: Path, registry: DockerRegistry) -> None:
-    """Puts the images into the registry; they are converted once, and kept in the work directory."""
+    """Push the images to the registry; convert them once, and keep them in the work directory."""
     layout = work / "cold-layout"
     if not (layout / "complete").exists():
         shutil.rmtree(layout, ignore_errors=True)
@@ -145,7 +145,7 @@ def _node(place: Path, cell: _Cell, subject: _Subject) -> Iterator[Node | _FullP
 
 
 class _FullPull:
-    """A node whose containerd fetches and unpacks images, with no snapshotter beside it; a context manager."""
+    """A node whose containerd fetches and unpacks images, without a snapshotter; a context manager."""
 
     def __init__(self, directory: Path) -> None:
         self._containerd = Containerd(directory / "c")
@@ -177,7 +177,7 @@ WORKLOADS = (
         name="cold-start",
         summary="pull and run through containerd, on loopback and over a link: seconds, requests, bytes, memory",
         measure=_measure,
-        needs=("root", "fuse", "containerd", "registry", "debootstrap", "frontend"),
+        needs=("root", "fuse", "containerd", "registry", "frontend"),
         references=(FUSE, _OVERLAYFS),
     ),
 )

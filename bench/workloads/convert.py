@@ -1,4 +1,4 @@
-"""Conversion to eStargz, beside the Go tool, on the same image in one run.
+"""Measure conversion to eStargz, compared with the Go tool on the same image.
 
 The image of the cold starts, in layers of plain gzip, is converted with `lazylayer convert` at several levels,
 and with `ctr-remote image optimize --no-optimize` (stargz-snapshotter's tool, through a containerd that has
@@ -24,7 +24,7 @@ from suite.cold_image import build_layers
 
 __all__ = ["WORKLOADS"]
 
-# What a process inherits spoils ru_maxrss; the high-water mark of /proc is its own.
+# ru_maxrss includes memory inherited from the parent; the high-water mark in /proc does not.
 _RUN = """
 import re, runpy, sys
 sys.argv[0] = "lazylayer"
@@ -39,7 +39,7 @@ _GO = "ctr-remote image optimize"
 
 
 class _Converted(NamedTuple):
-    """What a conversion cost: seconds of wall and of processors, bytes of layers and, where known, of memory."""
+    """The cost of a conversion: wall and processor seconds, bytes of layers, and bytes of memory if known."""
 
     wall: float
     processors: float
@@ -109,7 +109,7 @@ WORKLOADS = (
         name="convert",
         summary="`lazylayer convert` at several levels beside `ctr-remote image optimize`",
         measure=_measure,
-        needs=("root", "containerd", "registry", "debootstrap"),
+        needs=("root", "containerd", "registry"),
         references=(_GO,),
     ),
 )

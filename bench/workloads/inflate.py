@@ -1,4 +1,4 @@
-"""How fast chunks are inflated: what lazylayer uses, zlib, and libdeflate where it could be used at all.
+"""Measure how fast chunks are inflated: lazylayer's choice, zlib, and libdeflate where usable.
 
 `exact` members hold a chunk and nothing else; `tail` members end with tar headers, as most members of
 a layer do. libdeflate (the package `deflate`, measured when installed) cannot inflate those without
@@ -63,7 +63,7 @@ def _member(data: bytes) -> bytes:
 def _can(inflate: _Inflate, data: bytes, chunk: bytes) -> bool:
     try:
         return inflate(data, len(chunk)) == chunk
-    except Exception:  # noqa: BLE001 - a library that cannot do it says so in its own way
+    except Exception:  # noqa: BLE001 - each library raises its own errors
         return False
 
 

@@ -1,4 +1,4 @@
-"""Kills the process behind a mount again and again, under readers, and measures what they notice.
+"""Kill the process behind a mount again and again under readers, and measure their waits.
 
 An image is mounted with frontend_erofs, and overlayfs on top, as in a container. Eight readers hash
 its files, past the page cache, and compare. In each round `lazylayer mount`'s process is killed with
@@ -31,7 +31,7 @@ _AFTERWARDS_SECONDS = 0.1
 
 
 class _Readers:
-    """Threads that hash files, and what they noticed. What they share is under a lock."""
+    """Threads that hash files and time their reads. A lock guards what they share."""
 
     def __init__(self, directory: Path, expected: dict[str, str], count: int) -> None:
         self.files = 0
@@ -46,7 +46,7 @@ class _Readers:
             thread.start()
 
     def longest_wait(self) -> float:
-        """The longest wait of a read since it was asked for the last time, in seconds."""
+        """Return the longest wait of a read since the last call, in seconds."""
         with self._lock:
             longest, self._longest = self._longest, 0.0
         return longest

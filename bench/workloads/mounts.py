@@ -1,4 +1,4 @@
-"""What mounts cost as they grow and become many: seconds and memory against entries."""
+"""Measure the cost of large and of many mounts: seconds and memory by entries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FILES_PER_DIRECTORY = 50
 
 
 def _measure_mount_time(bench: Bench) -> None:
-    """Each mount in a process of its own, of a tree without data."""
+    """Mount trees without data, each in a process of its own."""
     here, missing = frontends_here()
     for frontend, why in missing.items():
         bench.skip(subject_name(frontend), why)
@@ -54,7 +54,7 @@ def _mount_made_up_tree(bench: Bench, frontend: str, size: int) -> None:
 
 
 def _measure_memory(bench: Bench) -> None:
-    """A daemon under containerd, idle, with ever more images of 10,000 entries each."""
+    """Measure an idle daemon under containerd with more and more images of 10,000 entries each."""
     entries, mounts = (1_000, 3) if bench.options.quick else (_ENTRIES, 20)
     subjects: list[tuple[str, Peer | None, Mapping[str, str]]] = [
         (subject_name(frontend), None, {"mount.frontend": f'"{frontend}"'}) for frontend in frontends_here()[0]
@@ -87,7 +87,7 @@ def _fill(bench: Bench, node: Node, name: str, references: list[str], entries: i
 
 
 def _push_image(directory: Path, registry: DockerRegistry, number: int, entries: int) -> str:
-    """An image like no other, in the registry; its reference."""
+    """Push an image that shares nothing with others; return its reference."""
     layout = directory / str(number)
     layout.mkdir(parents=True)
     archive = directory / f"{number}.tar"

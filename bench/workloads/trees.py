@@ -1,4 +1,4 @@
-"""Reading a tree in every way: walks, stat, extended attributes, whole files, random pages; applications in it."""
+"""Measure reading a tree: walks, stat, extended attributes, whole files, random pages, applications."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ WORKLOADS = (
         name="python",
         summary="`import numpy` inside that Debian",
         measure=_measure_python,
-        needs=("root", "debootstrap"),
+        needs=("root",),
         references=(EXTRACTED, FUSE),
     ),
     Workload(

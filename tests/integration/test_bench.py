@@ -1,4 +1,4 @@
-"""The benchmark suite: that it measures, compares, shows and writes what it says; never how fast anything is."""
+"""The benchmark suite measures, compares, prints and writes results; no test depends on their values."""
 
 from __future__ import annotations
 
@@ -151,13 +151,16 @@ class TestSuite:
             found = next(each / name for each in directories if (each / name).exists())
             (programs / name).symlink_to(found)
         command: list[str | Path] = [sys.executable, ROOT / "bench" / "run.py", "--quick"]
-        command += ["--only", "convert,node-modules,caches"]
+        command += ["--only", "convert,node-modules,tree,kill,caches"]
         command += ["--work", tmp_path / "work", "--output", tmp_path / "output"]
         environment = {**os.environ, "PATH": str(programs)}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         assert "node-modules: not installed: npm, node\n" in done.stdout
         assert "not installed: containerd, ctr, ctr-remote, runc" in done.stdout
+        assert "tree: not installed: debootstrap\n" in done.stdout
+        assert "kill: " in done.stdout
+        assert "FAILED" not in done.stdout
         assert "== caches ==" in done.stdout
 
     def test_a_failure_is_said_the_rest_goes_on_and_the_exit_code_tells(self, tmp_path: Path) -> None:
@@ -198,8 +201,8 @@ class TestSuite:
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            (["--only", "nonsense"], "no workload is called nonsense; there are cold-start, "),
-            (["--peer", "nonsense"], "wanted NAME=CMD"),
+            (["--only", "nonsense"], "unknown workload: nonsense; expected one of cold-start, "),
+            (["--peer", "nonsense"], "expected NAME=CMD"),
         ],
     )
     def test_wrong_options_are_explained(self, options: list[str], complaint: str, tmp_path: Path) -> None:
