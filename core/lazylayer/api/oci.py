@@ -16,6 +16,7 @@ from typing import Any, NewType
 
 import msgspec
 
+from lazylayer.api.decoding import decode_json
 from lazylayer.errors import FormatError, InvalidReferenceError, NotFoundError
 
 __all__ = [
@@ -286,12 +287,12 @@ def decode_manifest_or_index(data: bytes, what: str) -> Manifest | Index:
     if len(data) > MAX_MANIFEST_SIZE:
         raise FormatError(f"{what}: a manifest of {len(data)} bytes is larger than {MAX_MANIFEST_SIZE}")
     try:
-        fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        fields = decode_json(data, dict[str, msgspec.Raw])
         if "manifests" in fields:
-            return msgspec.json.decode(data, type=Index)
+            return decode_json(data, Index)
         if "layers" in fields and "config" in fields:
-            return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, FormatError) as error:
+            return decode_json(data, Manifest)
+    except FormatError as error:
         raise FormatError(f"{what}: not a manifest: {error}") from error
     if "fsLayers" in fields:
         raise FormatError(f"{what}: a Docker schema 1 manifest, which has no layer digests to trust; push it again")
@@ -303,12 +304,12 @@ def decode_config(data: bytes, what: str) -> ImageConfig:
     if len(data) > MAX_MANIFEST_SIZE:
         raise FormatError(f"{what}: an image config of {len(data)} bytes is larger than {MAX_MANIFEST_SIZE}")
     try:
-        fields = msgspec.json.decode(data, type=dict[str, Any])
+        fields = decode_json(data, dict[str, Any])
         rootfs = fields.get("rootfs")
         if isinstance(rootfs, dict):
             fields["rootfs"] = _without_nulls(rootfs)
         return msgspec.convert(_without_nulls(fields), ImageConfig)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (FormatError, msgspec.ValidationError, RecursionError) as error:
         raise FormatError(f"{what}: not an image config: {error}") from error
 
 

@@ -11,6 +11,7 @@ import os
 
 import msgspec
 
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
@@ -81,8 +82,8 @@ def layer_files(files: LayoutFiles, reference: Reference) -> dict[Digest, str]:
 
 def _choose(files: LayoutFiles, reference: Reference) -> tuple[_Saved, bytes]:
     try:
-        images = msgspec.json.decode(files.read("manifest.json", MAX_MANIFEST_SIZE), type=list[_Saved])
-    except msgspec.DecodeError as error:
+        images = decode_json(files.read("manifest.json", MAX_MANIFEST_SIZE), list[_Saved])
+    except FormatError as error:
         raise FormatError(f"{files.path}: manifest.json is not from `docker save`: {error}") from error
     tags = [tag for image in images for tag in image.repo_tags or ()]
     if reference.tag:

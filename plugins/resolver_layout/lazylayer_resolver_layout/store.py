@@ -19,6 +19,7 @@ from typing import IO, Any
 import msgspec
 
 from lazylayer.api.building import ImageStore
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
     Descriptor,
@@ -128,7 +129,7 @@ class DirectoryStore(ImageStore):
         except FormatError as error:
             raise BuildError(f"{path}: not an image index, not overwritten: {error}") from error
         # A plain dict, to keep unknown fields.
-        index: dict[str, Any] = msgspec.json.decode(data)
+        index: dict[str, Any] = decode_json(data, dict[str, Any])
         return index
 
     def _replace(self, name: str, fill: Callable[[Callable[[bytes], object]], object]) -> None:

@@ -73,7 +73,18 @@ def test_docker_archive_is_read(tmp_path: Path, links: bool) -> None:
         resolve(f"docker-archive:{tmp_path}/a.tar:v2")
 
 
-@pytest.mark.parametrize("manifest", [b"", b"{}", b"[]", b'[{"Config": "x"}]', b'[{"Config": "../x", "Layers": []}]'])
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'[{"Config": "x"}]',
+        b'[{"Config": "../x", "Layers": []}]',
+        b'[{"Config": "\xff"}]',
+        b"[" * 2000,
+    ],
+)
 def test_bad_docker_archive_is_refused(tmp_path: Path, manifest: bytes) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         member = tarfile.TarInfo("manifest.json")

@@ -17,7 +17,8 @@ import httpx
 import msgspec
 
 from lazylayer.api.credentials import Credentials, Keychain
-from lazylayer.errors import AuthenticationError, UnavailableError
+from lazylayer.api.decoding import decode_json
+from lazylayer.errors import AuthenticationError, FormatError, UnavailableError
 from lazylayer_resolver_registry.challenges import Challenge, parse_challenges
 from lazylayer_resolver_registry.client import EndpointClient
 from lazylayer_resolver_registry.steps import step
@@ -172,8 +173,8 @@ class Authorizer:
                 raise UnavailableError(f"{self._host}: its token server {url.host} answered {response.status_code}")
             body = read_bounded(response, _MAX_TOKEN_ANSWER, f"token for {self._host}")
         try:
-            answer = msgspec.json.decode(body, type=_TokenAnswer)
-        except msgspec.DecodeError:
+            answer = decode_json(body, _TokenAnswer)
+        except FormatError:
             raise UnavailableError(f"{self._host}: its token server {url.host} sent an invalid answer") from None
         step(
             "the token server {url} gave a token for {scope}, asked {how}",

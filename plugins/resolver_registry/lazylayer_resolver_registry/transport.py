@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import msgspec
 from loguru import logger
 
-from lazylayer.errors import ConfigurationError, NotFoundError, UnavailableError
+from lazylayer.api.decoding import decode_json
+from lazylayer.errors import ConfigurationError, FormatError, NotFoundError, UnavailableError
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
@@ -269,9 +271,9 @@ def _error_text(response: httpx.Response) -> str:
             body += piece
             if len(body) > _MAX_ERROR_BODY:
                 return ""
-        errors = msgspec.json.decode(body)["errors"]
+        errors = decode_json(body, dict[str, Any])["errors"]
         return f": {errors[0]['code']} {errors[0].get('message', '')}"[:300].replace("\n", " ").rstrip()
-    except (httpx.HTTPError, msgspec.DecodeError, LookupError, TypeError, AttributeError):
+    except (httpx.HTTPError, FormatError, LookupError, TypeError, AttributeError):
         return ""
 
 
