@@ -1,10 +1,10 @@
 """Read ranges of a blob in a registry over HTTP.
 
-A registry often redirects to a blob storage, by a URL that expires. `RegistryBlob` remembers that URL, so
-that each read saves the registry's hop, and asks the registry again if the storage refuses it.
-Credentials are never sent to the storage.
+A registry often redirects to a blob storage, by a URL that expires. `RegistryBlob` remembers the URL while
+it serves, so that each read saves the registry's hop. After any failure there, it forgets the URL and
+asks the registry again. Credentials are never sent to the storage.
 
-`RegistryBlob._lock` guards the remembered URL. Never hold it during a request.
+`RegistryBlob._lock` guards the tail that was fetched with the size. Never hold it during a request.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from loguru import logger
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Descriptor
 from lazylayer.api.sources import BlobSource
-from lazylayer.errors import UnavailableError
+from lazylayer.errors import ResolveError, UnavailableError
 from lazylayer_resolver_registry.ranges import MisplacedBytesError, after, parts, range_header, total_size, wanted
 from lazylayer_resolver_registry.repository import Repository, redirect_target
 from lazylayer_resolver_registry.steps import step
+from lazylayer_resolver_registry.targets import RedirectTarget
 from lazylayer_resolver_registry.transport import Retries, RetryableError, check_status, finish
 from lazylayer_resolver_registry.urls import display_url
 
@@ -31,8 +32,7 @@ _MAX_RANGES = 64
 """Ranges per request: many servers reject headers of more than 4 KiB."""
 _MAX_HOPS = 5
 _FIRST_BYTE = "bytes=0-0"
-_STALE = frozenset({400, 401, 403, 404, 410})
-"""The statuses with which storages answer expired URLs."""
+
 _NO_MULTI_RANGE = frozenset({400, 416, 501})
 _TAIL = 320 * 1024
 """Bytes from the end of a blob of unknown size, requested together with its size: they hold the table of
@@ -47,7 +47,7 @@ class RegistryBlob(BlobSource):
         self._client = repository.client
         self._digest = descriptor.digest
         self._lock = threading.Lock()
-        self._location: httpx.URL | None = None
+        self._target = RedirectTarget()
         self._warned_whole_blob = False
         self._tail = b""
         self.size = descriptor.size or self._find_size()
@@ -67,10 +67,14 @@ class RegistryBlob(BlobSource):
         for _ in self._fetch([ByteRange(0, min(1, self.size))], self._client.retries(attempts=1)):
             pass
 
+    def doubt(self, error: Exception) -> bool:
+        """Forget the storage that served wrong bytes, and return False. See `BlobSource.doubt`."""
+        self._target.forget()
+        return super().doubt(error)
+
     def describe(self) -> str:
         """Return the registry, and the storage it redirects to, for messages."""
-        with self._lock:
-            location = self._location
+        location = self._target.url
         here = str(self._repository)
         if self._client.endpoint.namespace:
             here += f" for {self._client.endpoint.namespace}"
@@ -85,10 +89,6 @@ class RegistryBlob(BlobSource):
                     done = offset + len(piece)
                     retries.progress(len(piece))
                     yield offset, piece
-                if done != asked[-1].end and any(done == byte_range.end for byte_range in asked):
-                    raise MisplacedBytesError(f"{self._what()}: only some of the requested ranges were sent")
-                if done != asked[-1].end:
-                    raise RetryableError(f"{self._what()}: the body ended at byte {done}, before {asked[-1].end}")
             except MisplacedBytesError as error:
                 self._disable_multi_range(str(error), len(asked))
                 retries.wait(error)
@@ -97,27 +97,48 @@ class RegistryBlob(BlobSource):
             remaining = after(remaining, done)
 
     def _request(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """Send one request and follow its redirects. Raises RetryableError for temporary failures."""
+        """Request ranges of the remembered target, or of the registry if there is none or it fails.
+
+        Raises RetryableError for temporary failures.
+        """
+        remembered, served = self._target.url, False
+        if remembered is not None:
+            try:
+                for piece in self._follow(remembered, ranges):
+                    served = True
+                    yield piece
+                return
+            except ResolveError as error:
+                if served:
+                    raise
+                step("{what}: {error}; asking the registry again", what=self._what(), error=str(error))
+        yield from self._follow(self._blob_url(), ranges)
+
+    def _follow(self, url: httpx.URL, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """Send a request and follow its redirects; remember the target while it serves."""
         headers = {"Range": range_header(ranges)}
-        with self._lock:
-            remembered = self._location
-        url = remembered or self._blob_url()
         for _ in range(_MAX_HOPS):
-            with self._repository.send("GET", url, headers) as response:
-                if url is remembered and response.status_code in _STALE:
-                    self._forget_location(remembered)
-                    url = self._blob_url()
-                    continue
-                target = redirect_target(response, self._repository.root)
-                if target is None:
-                    yield from self._body(response, ranges)
-                    return
-                with self._lock:
-                    self._location = url = target
-                step("{what} is at {url}", what=self._what(), url=display_url(url))
+            try:
+                with self._repository.send("GET", url, headers) as response:
+                    target = redirect_target(response, self._repository.root)
+                    if target is None:
+                        self._check(response, ranges)
+                        self._remember(url)
+                        yield from self._body(response, ranges)
+                        return
+            except ResolveError:
+                self._target.forget(url)
+                raise
+            url = target
         raise UnavailableError(f"{self._what()}: redirect loop: more than {_MAX_HOPS} hops")
 
-    def _body(self, response: httpx.Response, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+    def _remember(self, url: httpx.URL) -> None:
+        if url not in (self._blob_url(), self._target.url):
+            self._target.keep(url)
+            step("{what} is at {url}", what=self._what(), url=display_url(url))
+
+    def _check(self, response: httpx.Response, ranges: Sequence[ByteRange]) -> None:
+        """Raise unless the response has the requested ranges of a blob of the expected size."""
         status = response.status_code
         if status in _NO_MULTI_RANGE and len(ranges) > 1:
             raise MisplacedBytesError(f"{self._what()}: status {status} for several ranges")
@@ -131,8 +152,17 @@ class RegistryBlob(BlobSource):
         size = total_size(response)
         if size is not None and size != self.size:
             raise UnavailableError(f"{self._what()}: has {size} bytes there, expected {self.size}")
-        pieces = response.iter_raw()
-        yield from wanted(parts(response, pieces), ranges)
+
+    def _body(self, response: httpx.Response, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
+        """Yield the pieces of `ranges`. Raises RetryableError if some are missing."""
+        pieces, done = response.iter_raw(), ranges[0].start
+        for offset, piece in wanted(parts(response, pieces), ranges):
+            done = offset + len(piece)
+            yield offset, piece
+        if done != ranges[-1].end and any(done == each.end for each in ranges):
+            raise MisplacedBytesError(f"{self._what()}: only some of the requested ranges were sent")
+        if done != ranges[-1].end:
+            raise RetryableError(f"{self._what()}: the body ended at byte {done}, before {ranges[-1].end}")
         finish(response, pieces)
 
     def _take_tail(self, ranges: Sequence[ByteRange]) -> bytes:
@@ -169,9 +199,9 @@ class RegistryBlob(BlobSource):
                     size = total_size(response)
                     if size is not None and response.status_code == 206 and asked != _FIRST_BYTE:
                         self._tail = self._read_tail(response, size)
+                    self._remember(url)
                     return size
-                with self._lock:
-                    self._location = url = target
+                url = target
         raise UnavailableError(f"{self._what()}: redirect loop: more than {_MAX_HOPS} hops")
 
     def _read_tail(self, response: httpx.Response, size: int) -> bytes:
@@ -188,11 +218,6 @@ class RegistryBlob(BlobSource):
 
     def _blob_url(self) -> httpx.URL:
         return self._repository.url(f"blobs/{self._digest}")
-
-    def _forget_location(self, stale: httpx.URL) -> None:
-        with self._lock:
-            if self._location is stale:  # otherwise another reader has replaced it
-                self._location = None
 
     def _single_range(self) -> bool:
         transport = self._client.transport
