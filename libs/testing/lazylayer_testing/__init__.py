@@ -1,6 +1,8 @@
-"""What authors of plugins test their plugins with: conformance kits and scripted servers.
+"""Test kits for authors of plugins: `pip install lazylayer-testing`, or the extra `lazylayer[testing]`.
 
-Needs the extra `lazylayer[testing]`. Import the modules by name: `lazylayer_testing.cache`, …
+A package for each kind of plugin holds the checks that every plugin of the kind must pass: `cache`, `frontend`,
+`keychain`, `prefetch`, `resolver`. `registry` is a scripted registry that fails as it is told, `servers` runs real
+ones, `synthetic` makes layers and images in memory, `facts` compares trees, `needs` skips tests. Import them by name.
 """
 
 from __future__ import annotations
@@ -15,5 +17,9 @@ pytest.register_assert_rewrite(
     "lazylayer_testing.frontend.serving",
     "lazylayer_testing.frontend.showing",
     "lazylayer_testing.keychain",
+    "lazylayer_testing.prefetch.asking",
+    "lazylayer_testing.prefetch.fetching",
+    "lazylayer_testing.prefetch.planning",
     "lazylayer_testing.resolver",
+    "lazylayer_testing.synthetic.images",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,23 @@ class MemoryImage:
         """Return the number of requests for bytes of its layers."""
         return sum(len(source.asked) for source in self.plugin.sources.values())
 
+    def forget_requests(self) -> None:
+        """Count requests from here on."""
+        for source in self.plugin.sources.values():
+            source.asked.clear()
+
+    def fail(self, error: Exception | None) -> None:
+        """Make every request fail with this error from now on, or none."""
+        for source in self.plugin.sources.values():
+            source.fail = lambda _: error
+
+    def check_files(self) -> None:
+        """Read every file of every layer, and raise AssertionError if one is not as it was made."""
+        for layer in self.image.layers:
+            made = self.plugin.layers[layer.digest]
+            for name, entry in made.entries.items():
+                assert layer.read(entry, 0, entry.size) == made.files[name], name
+
     def read(self, path: bytes, offset: int = 0, size: int = 1 << 30) -> bytes:
         """Read a file as a container would."""
         found = self.image.find(path)
@@ -46,11 +63,17 @@ class MemoryImage:
 
 
 @contextmanager
-def memory_image(*layers: SyntheticLayer, config: Mapping[str, Any] | None = None) -> Iterator[MemoryImage]:
-    """Open an image of these layers, lowest first, with read-ahead and background fetching switched off."""
+def memory_image(
+    *layers: SyntheticLayer, config: Mapping[str, Any] | None = None, plugins: Sequence[object] = ()
+) -> Iterator[MemoryImage]:
+    """Open an image of these layers, lowest first, with read-ahead and background fetching switched off.
+
+    :param config: the `config` object of the image config.
+    :param plugins: more plugins, which are asked before the one that keeps the image.
+    """
     plugin = MemoryPlugin(list(layers))
     plugin.config = dict(config or {})
-    program = SyntheticProgram(plugin, _SETTINGS)
+    program = SyntheticProgram(plugin, _SETTINGS, plugins)
     store = LayerStore(program.settings, program.hooks)
     resolved = program.hooks.resolve_image(REFERENCE, Platform("amd64", "linux"))
     image = open_image(store, resolved, program.settings)

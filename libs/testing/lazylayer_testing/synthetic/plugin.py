@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -173,11 +173,13 @@ class MemoryPlugin:
 
 
 class SyntheticProgram:
-    """The part of a `Program` that `Filesystem` uses, with one plugin."""
+    """The part of a `Program` that `Filesystem` uses, with this plugin and `others`, which are asked before it."""
 
-    def __init__(self, plugin: MemoryPlugin, settings: Settings | None = None) -> None:
+    def __init__(self, plugin: MemoryPlugin, settings: Settings | None = None, others: Sequence[object] = ()) -> None:
         manager = make_manager()
         manager.register(plugin, "memory")
+        for each in others:
+            manager.register(each, type(each).__name__)
         self.hooks = Hooks(manager)
         self.settings = msgspec.structs.replace(
             settings or Settings(),
