@@ -299,6 +299,12 @@ def test_whiteouts_become_devices_unless_the_name_is_there() -> None:
 
 
 @pytest.mark.seed(11)
+@pytest.mark.parametrize("name", [b".wh..", b".wh...", b"d/.wh...", b"d/.wh../"])
+def test_whiteouts_of_what_is_not_a_name_are_refused(name: bytes) -> None:
+    with pytest.raises(FormatError, match="whiteout"):
+        build(name)
+
+
 def test_landmarks_are_hidden_in_the_root_only() -> None:
     tree = build(b".prefetch.landmark", b".no.prefetch.landmark", b"d/.prefetch.landmark")
     assert set(show(tree)) == {b"", b"d", b"d/.prefetch.landmark"}

@@ -193,6 +193,8 @@ def _apply_whiteouts(root: Entry) -> None:
         assert children is not None
         for name in [name for name in children if name.startswith(WHITEOUT_PREFIX)]:
             mark = children.pop(name)
+            if name[len(WHITEOUT_PREFIX) :] in (b".", b".."):
+                raise FormatError(f"a whiteout of {name[len(WHITEOUT_PREFIX) :]!r}, which is not a name")
             if name == OPAQUE_MARKER:
                 directory.opaque = True
             elif not name.startswith(WHITEOUT_PREFIX + WHITEOUT_PREFIX) and len(name) > len(WHITEOUT_PREFIX):
