@@ -22,7 +22,8 @@ from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError
 from lazylayer_tarlayers.landmarks import LANDMARK_CONTENT, LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
-from lazylayer_tarlayers.tarreader import BLOCK, Readable, TarMember, TarReader, padding
+from lazylayer_tarlayers.tarmember import BLOCK, Readable, TarMember, padding
+from lazylayer_tarlayers.tarreader import TarReader
 from lazylayer_tarlayers.tarwriter import make_header
 from lazylayer_tarlayers.toc import TOC_NAME, TocEntry
 from lazylayer_tarlayers.tocbuilder import TocBuilder

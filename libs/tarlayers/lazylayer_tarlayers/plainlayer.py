@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from lazylayer.api.oci import Digest
 from lazylayer.errors import BuildError, FormatError, VerificationError
-from lazylayer_tarlayers.tarreader import Readable
+from lazylayer_tarlayers.tarmember import Readable
 
 __all__ = ["PlainLayer"]
 

@@ -12,10 +12,14 @@ from types import TracebackType
 from typing import IO, NamedTuple, Self
 
 from lazylayer.api.tree import clean_path
-from lazylayer_tarlayers.tarreader import Readable, TarMember, TarReader
+from lazylayer.errors import FormatError
+from lazylayer_tarlayers.tarmember import Readable, TarMember
+from lazylayer_tarlayers.tarreader import TarReader
 
 __all__ = ["Reordered"]
 
+_MAX_PARENTS = 128 * 1024 * 1024
+"""Bytes of directory names. A deep path of few bytes, compressed, has thousands of directories."""
 _MAX_LINKS = 40
 """How many links are followed on the way to a file, as in the kernel."""
 
@@ -81,15 +85,15 @@ class Reordered:
         where: dict[bytes, int] = {}
         replacing: set[bytes] = set()
         repeated: set[bytes] = set()
-        parents: set[bytes] = set()
+        parents = _Parents()
         for number, place in enumerate(self._places):
             if place.path in where:
                 same = place.kind == self._places[where[place.path]].kind == "dir"
                 (repeated if same else replacing).add(place.path)
             where[place.path] = number
-            parents.update(_ancestors(place.path))
-        # A file that is also somebody's parent takes the place of a directory.
-        replacing.update(path for path in parents & where.keys() if self._places[where[path]].kind != "dir")
+            parents.add(place.path)
+        # A file that is also a parent takes the place of a directory.
+        replacing.update(path for path in parents.paths & where.keys() if self._places[where[path]].kind != "dir")
         chosen: dict[int, None] = {}
         for path in paths:
             chosen.update(dict.fromkeys(self._way_to(clean_path(path), where)))
@@ -127,6 +131,24 @@ class Reordered:
                 way.append(number)
         links = [number for number in way if self._places[number].kind == "hardlink"]
         return [number for number in way if number not in links] + links[::-1]
+
+
+class _Parents:
+    """The directories that paths lie in."""
+
+    def __init__(self) -> None:
+        self.paths: set[bytes] = set()
+        self._size = 0
+
+    def add(self, path: bytes) -> None:
+        """Add the directories of a path. Raises FormatError if their names are too much to keep."""
+        for parent in _ancestors(path):
+            if parent in self.paths:
+                return
+            self.paths.add(parent)
+            self._size += len(parent)
+            if self._size > _MAX_PARENTS:
+                raise FormatError(f"the names of the archive's directories have more than {_MAX_PARENTS} bytes")
 
 
 def _ancestors(path: bytes) -> Iterator[bytes]:

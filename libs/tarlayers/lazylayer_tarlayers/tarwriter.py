@@ -7,7 +7,7 @@ keywords of star. Thread-safe.
 from __future__ import annotations
 
 from lazylayer.errors import BuildError
-from lazylayer_tarlayers.tarreader import BLOCK, XATTR, MemberKind, TarMember, padding
+from lazylayer_tarlayers.tarmember import BLOCK, XATTR, MemberKind, TarMember, padding
 
 __all__ = ["make_header"]
 

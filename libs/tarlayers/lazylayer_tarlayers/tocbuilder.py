@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError
-from lazylayer_tarlayers.tarreader import TarMember
+from lazylayer_tarlayers.tarmember import TarMember
 from lazylayer_tarlayers.toc import TocEntry, format_modtime
 
 __all__ = ["TocBuilder"]

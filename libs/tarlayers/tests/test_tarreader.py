@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazylayer.errors import BuildError, FormatError, LazylayerError
-from lazylayer_tarlayers.tarreader import MemberKind, TarMember, TarReader, padding
+from lazylayer_tarlayers.tarmember import MemberKind, TarMember, padding
+from lazylayer_tarlayers.tarreader import TarReader
 from lazylayer_tarlayers.tarwriter import make_header
 
 

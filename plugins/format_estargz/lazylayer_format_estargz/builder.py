@@ -14,7 +14,7 @@ from lazylayer_format_estargz.reader import TOC_IMAGE_SUFFIX
 from lazylayer_tarlayers.annotations import LAYER_DIGEST, UNCOMPRESSED_SIZE
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
-from lazylayer_tarlayers.tarreader import TarMember, padding
+from lazylayer_tarlayers.tarmember import TarMember, padding
 from lazylayer_tarlayers.tarwriter import make_header
 from lazylayer_tarlayers.toc import TOC_NAME, encode_toc, read_toc
 

@@ -24,7 +24,7 @@ from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError, FormatError, LazylayerError
 from lazylayer_format_estargz.compression import gzip_compressor
 from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
-from lazylayer_tarlayers.tarreader import MemberKind, TarMember, padding
+from lazylayer_tarlayers.tarmember import MemberKind, TarMember, padding
 from lazylayer_tarlayers.tarwriter import make_header
 from lazylayer_testing.facts.layers import read_file
 from lazylayer_testing.synthetic import companions_of, make_blob

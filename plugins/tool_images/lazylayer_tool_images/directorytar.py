@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lazylayer.errors import BuildError
-from lazylayer_tarlayers.tarreader import BLOCK, MemberKind, TarMember, padding
+from lazylayer_tarlayers.tarmember import BLOCK, MemberKind, TarMember, padding
 from lazylayer_tarlayers.tarwriter import make_header
 
 __all__ = ["DirectoryArchive"]

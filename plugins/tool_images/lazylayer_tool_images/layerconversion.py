@@ -21,7 +21,7 @@ from lazylayer.errors import BuildError, LayerError, PluginError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.wholeblob import BlobStream
 from lazylayer_tarlayers.plainlayer import PlainLayer
-from lazylayer_tarlayers.tarreader import Readable
+from lazylayer_tarlayers.tarmember import Readable
 from lazylayer_tool_images.companionimages import RecordedCompanions
 from lazylayer_tool_images.prefetchchoice import Name, names_in_archive, names_in_tree
 
