@@ -1,4 +1,4 @@
-"""Calls made at the same time, for whose threads no process waits when it ends.
+"""Run calls concurrently in daemon threads, so that a stuck call never delays process exit.
 
 `concurrent.futures` joins its threads at the end of a process, however long they wait for a network.
 """
@@ -11,16 +11,15 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["run_together"]
+__all__ = ["run_concurrently"]
 
 _Result = TypeVar("_Result")
 
 
-def run_together(calls: Sequence[Callable[[], _Result]], name: str, at_once: int) -> list[Future[_Result]]:
-    """Makes `calls` at the same time, `at_once` of them at most; returns when all have ended.
+def run_concurrently(calls: Sequence[Callable[[], _Result]], name: str, at_once: int) -> list[Future[_Result]]:
+    """Run `calls`, at most `at_once` of them at a time, and return their futures in order when all have ended.
 
-    The caller's own thread is one of those that work; `name` is what the others are called. Returns
-    what came of each call, in the order of the calls.
+    The calling thread is one of those that work; `name` is the name of the others.
     """
     futures: list[Future[_Result]] = [Future() for _ in calls]
     waiting = iter(list(zip(calls, futures, strict=True)))
@@ -34,10 +33,10 @@ def run_together(calls: Sequence[Callable[[], _Result]], name: str, at_once: int
                 return
             try:
                 future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - whoever asks for the result is told
+            except BaseException as error:  # noqa: BLE001 - the caller finds it in the future
                 future.set_exception(error)
 
-    with suppress(RuntimeError):  # no thread can be had: then there are fewer
+    with suppress(RuntimeError):  # no more threads can be had: then there are fewer
         for _ in range(min(len(futures), at_once) - 1):
             threading.Thread(target=work, name=name, daemon=True).start()
     work()

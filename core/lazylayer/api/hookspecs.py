@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
-    from lazylayer.api.layers import FormatInfo, LayerContents, PrefetchPlan
+    from lazylayer.api.layers import FormatInfo, LayerContents, Locality, PrefetchPlan
     from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions, VirtualDirectory
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
@@ -235,6 +235,28 @@ def lazylayer_open_layer(
     """
 
 
+@hookspec
+def lazylayer_layer_opened(layer: OpenedLayer) -> Locality | None:
+    """Hear of a layer that was opened, and say what is read together in it.
+
+    All plugins are called, each by itself, once for each opened layer, before it is first read.
+
+    :param layer: the layer (`lazylayer.api.opened.OpenedLayer`). Keep a weak reference to it, if any: layers are
+        closed and opened again.
+    :returns: what your policy knows of the layer (`lazylayer.api.layers.Locality`), or None. Misses call it; a
+        file is followed by the first policy that follows it. The layer forgets it when it is closed.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_layer_opened(layer):
+            return Fonts(layer)
+
+    Threading and errors: called from the thread that opened the layer, for which a mount waits: return at once, and
+    find out what you need when a miss asks. An error is logged.
+    """
+
+
 @hookspec(firstresult=True)
 def lazylayer_plan_prefetch(layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan | None:
     """Say which bytes of a layer to fetch before its first use.
@@ -264,8 +286,8 @@ def lazylayer_prefetch_image(image: OpenedImage, labels: Mapping[str, str]) -> N
     what belongs to one layer is the matter of `lazylayer_plan_prefetch`.
 
     :param image: the image, all its layers open: `image.resolved.config`, `image.find(path)`,
-        `image.names(path)`, `image.fetch(files)`, `layer.watch_programs`. It is closed when you return:
-        files can be found from then on too, and fetched as long as their layers stay open.
+        `image.names(path)`, `image.fetch(files)` (`lazylayer.api.opened.OpenedImage`). It is closed when you
+        return: files can be found from then on too, and fetched as long as their layers stay open.
     :param labels: the labels of the first mount; empty for a mount by hand.
 
     Example::

@@ -1,17 +1,18 @@
-"""What a format plugin says: what its layers are (`FormatInfo`), and what is in one (`LayerContents`)."""
+"""What plugins say of a layer: its format and contents, what to fetch ahead, and what is read together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import msgspec
 
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.oci import Digest
-from lazylayer.api.tree import Tree
+from lazylayer.api.tree import Entry, Tree
 
-__all__ = ["FormatInfo", "LayerContents", "PrefetchPlan"]
+__all__ = ["FormatInfo", "LayerContents", "Locality", "PrefetchPlan"]
 
 
 class FormatInfo(msgspec.Struct, frozen=True):
@@ -68,3 +69,28 @@ class PrefetchPlan(msgspec.Struct, frozen=True):
 
     ranges: tuple[ByteRange, ...] = ()
     reason: str = ""
+
+
+class Locality(Protocol):
+    """A policy's knowledge of one layer, returned by `lazylayer_layer_opened` and called by misses.
+
+    What is said here decides what comes along with a miss. Without any, a miss of one of several small files of
+    one kind brings those beside it in their directory.
+    """
+
+    def follows(self, name: bytes, entry: Entry) -> bool:
+        """Return True for a file to follow: one that is read all over, and that leads to others.
+
+        What follows in such a file comes along with a miss of it, and `missed` hears of its first one. Asked once
+        for every file with data, behind the back of the layer's first reader. Be quick: layers have a million
+        files. Look at no data.
+        """
+
+    def missed(self, path: bytes, entry: Entry) -> None:
+        """Hear that a reader had the start of a followed file fetched. The file is here, or most of it.
+
+        Called from a thread of its own, and at the same time for other files. Read it, and fetch what such a file
+        will ask for. Not called for files found in a cache. An error is logged.
+
+        :param path: the file's absolute path in the layer, without symlinks.
+        """

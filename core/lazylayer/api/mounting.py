@@ -52,8 +52,14 @@ class MountableTree(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether all data are here, so that reading them asks nothing of the network. Once true, it stays so;
-        `lazylayer_report_state` hears of it as `completed`."""
+        """Whether all data are here, so that reading them asks nothing of the network. See `when_complete`."""
+
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once, when all data are here; at once if they are. Return a function that withdraws it.
+
+        Withdraw it when the mount ends: layers outlive mounts. Called from a thread that a reader may need:
+        return soon. An error is logged.
+        """
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.

@@ -84,6 +84,10 @@ class OpenedLayer(Protocol):
     def complete(self) -> bool:
         """True if every chunk was seen here, or is elsewhere on this machine."""
 
+    @property
+    def closed(self) -> bool:
+        """True once the layer was closed; nothing more is fetched then."""
+
     def state(self) -> LayerState:
         """Return how much of the layer is here, and its last error."""
 

@@ -1,9 +1,9 @@
-"""Verified chunks, shared by all layers: the cache plugin behind one door that lets nothing bad out.
+"""Keep verified chunks, shared by all layers: the cache plugin behind one door that lets nothing bad out.
 
-Chunks lie in the cache under their digest. What comes back from the cache is verified again, once
-per opening, unless this process put it there. Opened chunks are kept in a small set, so that the
-reads of one large chunk neither open nor verify it again. A chunk without a digest cannot be
-verified: only what this process put there is believed, whatever others left in the cache.
+Chunks lie in the cache under their digest. A chunk from the cache is verified again, once per opening,
+unless this process put it there. Opened chunks are kept in a small set, so that the reads of one large
+chunk neither open nor verify it again. A chunk without a digest cannot be verified: it is believed only if
+this process put it there, whatever others left in the cache.
 
 Its lock is `ChunkStore._lock`; nothing is read, written or hashed while it is held.
 """
@@ -17,14 +17,14 @@ from collections import OrderedDict
 from loguru import logger
 
 from lazylayer.api.cache import Cache, CachedValue, ValueInMemory
+from lazylayer.fetching.rangestore import ask_cache
 
 __all__ = ["ChunkStore"]
 
-OPEN_CHUNKS = 128
-HOMELESS_BYTES = 64 * 1024 * 1024
-"""Bytes of chunks that are kept open although the cache did not take them."""
-WRITTEN_CHUNKS = 65_536
-"""How many chunks are remembered as put by this process, 80 bytes of memory each; others are verified."""
+_OPEN_CHUNKS = 128
+_HOMELESS_BYTES = 64 * 1024 * 1024
+_WRITTEN_CHUNKS = 65_536
+"""80 bytes of memory each."""
 
 
 class _OpenChunk:
@@ -38,21 +38,33 @@ class _OpenChunk:
 
 
 class ChunkStore:
-    """The chunks of all layers. Safe to use from any thread.
+    """The chunks of all layers. Safe to use from any thread. An error of the cache is logged, and is a miss.
 
-    A chunk is named by `key`; `digest` is its raw sha256, or empty where its layer has none (then
-    only what this process fetched itself is believed).
+    A chunk is named by `key`; `digest` is its raw sha256, or empty where its layer has none.
+
+    :param open_chunks: chunks to keep open.
+    :param homeless_bytes: bytes of chunks to keep in memory that the cache did not take.
+    :param written_chunks: chunks to remember as put by this process; others are verified when opened.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        open_chunks: int = _OPEN_CHUNKS,
+        homeless_bytes: int = _HOMELESS_BYTES,
+        written_chunks: int = _WRITTEN_CHUNKS,
+    ) -> None:
         self._cache = cache
+        self._open_chunks = open_chunks
+        self._homeless_bytes = homeless_bytes
+        self._written_chunks = written_chunks
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _OpenChunk] = OrderedDict()
         self._homeless = 0
         self._written: set[int] = set()  # of the hashes of keys
 
     def read(self, key: str, digest: bytes, offset: int, size: int) -> bytes | None:
-        """The bytes of a chunk from `offset`, at most `size`, verified; None if it is not here."""
+        """Return the verified bytes of a chunk from `offset`, at most `size`; None if it is not here."""
         with self._lock:
             chunk = self._open.get(key)
             if chunk is not None:
@@ -72,27 +84,24 @@ class ChunkStore:
             self._release(chunk)
 
     def has(self, key: str, digest: bytes) -> bool:
-        """Whether the chunk is here, as far as can be told without reading it."""
+        """Return True if the chunk is here, as far as can be told without reading it."""
         return key in self._open or (self._can_believe(key, digest) and self._in_cache(key))
 
     def keep(self, key: str, data: bytes) -> None:
-        """Keeps a chunk that was just fetched and verified by the caller."""
+        """Keep a chunk that the caller just fetched and verified."""
         if self._in_cache(key):
-            self._remove(key)  # who knows what it is; a cache may leave it as it is when asked to put again
-        try:
-            self._cache.put(key, data)
-        except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
-            logger.warning("the cache did not take chunk {key}: {error!r}", key=key, error=error)
+            self._remove(key)  # it is unverified, and a cache may ignore a second put
+        ask_cache(lambda: self._cache.put(key, data), None, f"put chunk {key}")
         if not self._in_cache(key):
             self._insert(key, _OpenChunk(ValueInMemory(data), len(data)))
             return
         with self._lock:
-            if len(self._written) >= WRITTEN_CHUNKS:
+            if len(self._written) >= self._written_chunks:
                 self._written.pop()
             self._written.add(hash(key))
 
     def forget(self, key: str) -> None:
-        """Drops a chunk that proved bad, here and in the cache."""
+        """Drop a chunk that proved bad, here and in the cache."""
         self._remove(key)
         with self._lock:
             self._written.discard(hash(key))
@@ -103,12 +112,12 @@ class ChunkStore:
             self._close_if_idle(chunk)
 
     def room_for(self, size: int) -> bool:
-        """Whether the cache could hold `size` bytes at all, were it empty."""
-        statistics = self._cache.statistics()
+        """Return True if the cache could hold `size` bytes, were it empty."""
+        statistics = ask_cache(self._cache.statistics, None, "tell how full it is")
         return statistics is None or not statistics.limit or size <= statistics.limit
 
     def close(self) -> None:
-        """Closes every open chunk, those that are being read when that is done, and the cache."""
+        """Close every open chunk, those that are being read when that is done, and the cache."""
         with self._lock:
             chunks = list(self._open.values())
             self._open.clear()
@@ -116,7 +125,7 @@ class ChunkStore:
                 self._retire(chunk)
         for chunk in chunks:
             self._close_if_idle(chunk)
-        self._cache.close()
+        ask_cache(self._cache.close, None, "close")
 
     def _can_believe(self, key: str, digest: bytes) -> bool:
         return bool(digest) or hash(key) in self._written
@@ -124,11 +133,7 @@ class ChunkStore:
     def _open_verified(self, key: str, digest: bytes) -> _OpenChunk | None:
         if not self._can_believe(key, digest):
             return None
-        try:
-            value = self._cache.open(key)
-        except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
-            logger.warning("the cache could not open chunk {key}: {error!r}", key=key, error=error)
-            return None
+        value = ask_cache(lambda: self._cache.open(key), None, f"open chunk {key}")
         if value is None:
             return None
         if hash(key) not in self._written and not self._verify(value, digest):
@@ -139,17 +144,10 @@ class ChunkStore:
         return self._insert(key, _OpenChunk(value, 0), users=1)
 
     def _in_cache(self, key: str) -> bool:
-        try:
-            return self._cache.has(key)
-        except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
-            logger.warning("the cache could not look for chunk {key}: {error!r}", key=key, error=error)
-            return False
+        return ask_cache(lambda: self._cache.has(key), False, f"look for chunk {key}")
 
     def _remove(self, key: str) -> None:
-        try:
-            self._cache.remove(key)
-        except Exception as error:  # noqa: BLE001 - a cache is never the reason for a failed read
-            logger.warning("the cache could not remove chunk {key}: {error!r}", key=key, error=error)
+        ask_cache(lambda: self._cache.remove(key), None, f"remove chunk {key}")
 
     @staticmethod
     def _verify(value: CachedValue, digest: bytes) -> bool:
@@ -170,7 +168,7 @@ class ChunkStore:
                 self._open[key] = chunk
                 self._homeless += chunk.homeless
             chunk.users += users
-            while len(self._open) > OPEN_CHUNKS or (self._homeless > HOMELESS_BYTES and len(self._open) > 1):
+            while len(self._open) > self._open_chunks or (self._homeless > self._homeless_bytes and len(self._open) > 1):
                 _, oldest = self._open.popitem(last=False)
                 self._retire(oldest)
                 closing.append(oldest)

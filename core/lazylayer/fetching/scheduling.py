@@ -1,9 +1,9 @@
-"""Foreground reads before background fetching.
+"""Put foreground reads before background fetching.
 
-Work that somebody waits for (a read, a mount, a check, a prefetch) runs inside `foreground()`.
-Background work asks for its turn and, while it runs, asks between pieces whether to make way. A
-turn comes when no foreground work is under way and none has been for `silence` seconds; on a node
-that is never silent, one turn is given every `starvation` seconds all the same.
+Work that a program waits for (a read, a mount, a check, a prefetch) runs inside `foreground()`. Background work
+asks for its turn and, while it runs, asks between pieces whether to make way. A turn comes when no
+foreground work has been under way for `silence` seconds. On a node that is never silent, one turn is given
+every `starvation` seconds all the same.
 
 The lock of this module is `Scheduler._changed` (a condition); nothing is done while holding it.
 """
@@ -20,8 +20,8 @@ from loguru import logger
 
 __all__ = ["BackgroundWorkers", "Scheduler", "Turn"]
 
-FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 120.0
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 120.0
 
 
 class Turn:
@@ -32,15 +32,15 @@ class Turn:
     def __init__(self, scheduler: Scheduler, insistent: bool) -> None:
         self._scheduler = scheduler
         self.insistent = insistent
-        """Given because of starvation: the task may finish its piece of work in spite of readers."""
+        """True for a turn given because of starvation: the task may finish its piece of work in spite of readers."""
 
     def should_yield(self) -> bool:
-        """Whether the task should stop now, keep what it has, and ask for another turn."""
+        """Return True if the task should stop now, keep what it has, and ask for another turn."""
         return self._scheduler.closed or (not self.insistent and self._scheduler.busy)
 
 
 class Scheduler:
-    """Knows whether foreground work is under way. Safe to use from any thread."""
+    """Keeps count of the foreground work under way. Safe to use from any thread."""
 
     def __init__(self, silence: float, starvation: float) -> None:
         self._silence = silence
@@ -53,12 +53,12 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether foreground work is under way at this moment."""
+        """True while foreground work is under way."""
         return self._foreground > 0
 
     @contextmanager
     def foreground(self) -> Iterator[None]:
-        """Marks the work inside as foreground: background tasks make way."""
+        """Mark the work inside as foreground: background tasks make way."""
         with self._changed:
             self._foreground += 1
         try:
@@ -71,7 +71,7 @@ class Scheduler:
                     self._changed.notify_all()
 
     def wait_turn(self) -> Turn | None:
-        """Waits until a background task may run; None when the scheduler was closed meanwhile."""
+        """Wait until a background task may run; return None if the scheduler was closed meanwhile."""
         with self._changed:
             while not self.closed:
                 now = time.monotonic()
@@ -86,7 +86,7 @@ class Scheduler:
             return None
 
     def close(self) -> None:
-        """Ends all waiting; running tasks are told to yield."""
+        """End all waiting, and have running tasks yield."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
@@ -95,25 +95,28 @@ class Scheduler:
 class BackgroundWorkers:
     """A few threads that take background tasks in turn, one piece of work at a time.
 
-    A task is a callable that does one piece of work within the turn it is given and returns whether
-    there is more to do. One that raises is tried again after a pause that doubles each time, up to
-    two minutes; the caller has reported the error. Threads start with the first task.
+    A task is a callable that does one piece of work within the turn it is given and returns True if there is
+    more to do. One that raises is tried again after `first_pause` seconds, then after twice as long, and so on
+    up to two minutes; the task has reported the error. Threads start with the first task.
     """
 
-    def __init__(self, scheduler: Scheduler, workers: int) -> None:
+    def __init__(self, scheduler: Scheduler, workers: int, first_pause: float = _FIRST_PAUSE) -> None:
         self._scheduler = scheduler
         self._workers = workers
+        self._first_pause = first_pause
         self._changed = threading.Condition()
         self._tasks: deque[_Task] = deque()
+        self._known: dict[Callable[[Turn], bool], _Task] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
 
     def add(self, work: Callable[[Turn], bool]) -> None:
-        """Puts a task at the end of the queue."""
+        """Put a task at the end of the queue."""
         with self._changed:
             if self._closed:
                 return
-            self._tasks.append(_Task(work))
+            self._known[work] = task = _Task(work)
+            self._tasks.append(task)
             if len(self._threads) < min(self._workers, len(self._tasks)):
                 thread = threading.Thread(target=self._run, name="lazylayer-background", daemon=True)
                 self._threads.append(thread)
@@ -121,12 +124,15 @@ class BackgroundWorkers:
             self._changed.notify()
 
     def remove(self, work: Callable[[Turn], bool]) -> None:
-        """Forgets a task; a piece of work of it that runs now ends by itself."""
+        """Forget a task; a piece of its work that runs now ends by itself, and is its last."""
         with self._changed:
-            self._tasks = deque(task for task in self._tasks if task.work != work)
+            task = self._known.pop(work, None)
+            if task is not None:
+                task.work = None
+                self._tasks = deque(each for each in self._tasks if each is not task)
 
     def close(self) -> None:
-        """Stops after the pieces of work that run now and waits for the threads."""
+        """Stop after the pieces of work that run now, and wait for the threads."""
         with self._changed:
             self._closed = True
             self._tasks.clear()
@@ -139,11 +145,14 @@ class BackgroundWorkers:
             turn = self._scheduler.wait_turn()
             if turn is None:
                 return
-            if self._work(task, turn):
-                with self._changed:
-                    if not self._closed:
-                        self._tasks.append(task)
-                        self._changed.notify()
+            more = self._work(task, turn)
+            with self._changed:
+                if more and task.work is not None and not self._closed:
+                    self._tasks.append(task)
+                    self._changed.notify()
+                elif task.work is not None:
+                    self._known.pop(task.work, None)
+                    task.work = None
 
     def _next(self) -> _Task | None:
         with self._changed:
@@ -158,10 +167,13 @@ class BackgroundWorkers:
             return None
 
     def _work(self, task: _Task, turn: Turn) -> bool:
+        work = task.work
+        if work is None:
+            return False
         try:
-            more = task.work(turn)
+            more = work(turn)
         except Exception as error:  # noqa: BLE001 - one task must not end the worker
-            task.pause = min(max(task.pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+            task.pause = min(max(task.pause * 2, self._first_pause), _LONGEST_PAUSE)
             task.not_before = time.monotonic() + task.pause
             logger.debug("background task failed, next try in {pause:.0f} s: {error}", pause=task.pause, error=error)
             return True
@@ -173,6 +185,6 @@ class _Task:
     __slots__ = ("not_before", "pause", "work")
 
     def __init__(self, work: Callable[[Turn], bool]) -> None:
-        self.work = work
+        self.work: Callable[[Turn], bool] | None = work  # None once it was removed: nothing keeps it then
         self.not_before = 0.0
         self.pause = 0.0

@@ -1,7 +1,7 @@
-"""What is done for a whole image when its layers are mounted one by one, as containerd has it.
+"""Work for a whole image when its layers are mounted one by one, as containerd mounts them.
 
-The first mount has all other layers of its image opened, so that their own mounts find them ready,
-and then lets policies prefetch the image. All this goes on behind the mount's back.
+The first mount has all other layers of its image opened, so that their own mounts find them ready, and then
+lets policies prefetch the image. All this goes on behind the mount's back.
 
 The lock is `Neighbours._lock`; nothing is opened while it is held.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from weakref import WeakValueDictionary
+from contextlib import closing
 
 from loguru import logger
 
@@ -18,13 +18,12 @@ from lazylayer.api.labels import LayerSource
 from lazylayer.api.oci import Digest, Reference, ResolvedImage
 from lazylayer.api.settings import Settings
 from lazylayer.layers.image import open_image, resolve_image
-from lazylayer.layers.layer import Layer
 from lazylayer.layers.store import LayerStore
 from lazylayer.plugin.hooks import Hooks
 
 __all__ = ["Neighbours"]
 
-AT_ONCE = 8
+_AT_ONCE = 8
 _WHOLE_CHAIN = 50
 """A chain of more layers than this may be cut: labels hold at most 4096 bytes."""
 
@@ -37,22 +36,18 @@ class Neighbours:
         self._hooks = hooks
         self._layers = layers
         self._lock = threading.Lock()
-        self._at_once = threading.BoundedSemaphore(AT_ONCE)
+        self._at_once = threading.BoundedSemaphore(_AT_ONCE)
         self._busy_with: set[Reference] = set()
-        self._prefetched: WeakValueDictionary[tuple[Reference, Digest], Layer] = WeakValueDictionary()
-        """The layers of images that were prefetched, as long as they stay open."""
 
     def open(self, source: LayerSource, labels: Mapping[str, str], *, prefetch: bool) -> None:
-        """Begins to open the neighbours that a layer's labels name; returns at once.
+        """Begin to open the neighbours that a layer's labels name, and return at once.
 
-        With `prefetch`, the image is prefetched too, if it was not since its uppermost layer was opened.
+        With `prefetch`, the image is prefetched too, unless it was since its uppermost layer was opened.
         """
         missing = [each for each in source.neighbours if not self._layers.knows(source.reference, each)]
         uppermost = (source.neighbours or (source.digest,))[-1]
+        prefetch = prefetch and self._layers.prefetcher.wants(source.reference, uppermost)
         with self._lock:
-            prefetch = prefetch and self._settings.prefetch.enabled
-            done = (source.reference, uppermost) in self._prefetched and self._layers.knows(source.reference, uppermost)
-            prefetch = prefetch and not done
             if source.reference in self._busy_with or not (missing or prefetch):
                 return
             self._busy_with.add(source.reference)
@@ -66,7 +61,8 @@ class Neighbours:
                 resolved = resolve_image(self._hooks, self._settings, reference)
                 self._open(resolved, missing, labels)
                 if prefetch and _names(source, resolved):
-                    self._prefetch(resolved, labels)
+                    with closing(open_image(self._layers, resolved)) as image:
+                        self._layers.prefetcher.image(image, labels)
         except Exception as error:  # noqa: BLE001 - mounts do without
             logger.debug("{reference}: layers were not opened ahead: {error!r}", reference=str(reference), error=error)
         finally:
@@ -74,29 +70,19 @@ class Neighbours:
                 self._busy_with.discard(reference)
 
     def _open(self, resolved: ResolvedImage, digests: list[Digest], labels: Mapping[str, str]) -> None:
-        """Opens layers, so that their own mounts find them ready.
+        """Open layers, so that their own mounts find them ready.
 
-        Their table of contents is promised by the manifest here, and again by the labels of their
-        own mount, which are compared then.
+        The manifest promises their table of contents here; the labels of their own mount do so again, and are
+        compared then.
         """
         wanted = [each for each in resolved.manifest.layers if each.digest in digests]
-        image = open_image(self._layers, resolved, self._settings, wanted)
-        for layer in image.layers:
-            self._layers.start_fetching(layer, labels)
-        image.close()
-
-    def _prefetch(self, resolved: ResolvedImage, labels: Mapping[str, str]) -> None:
-        image = open_image(self._layers, resolved, self._settings)
-        with self._lock:
-            self._prefetched.update({(image.resolved.reference, each.digest): each for each in image.layers})
-        try:
-            self._hooks.prefetch_image(image, labels)
-        finally:
-            image.close()
+        with closing(open_image(self._layers, resolved, wanted)) as image:
+            for layer in image.layers:
+                self._layers.prefetcher.layer(layer, labels)
 
 
 def _names(source: LayerSource, resolved: ResolvedImage) -> bool:
-    """Whether labels are those of this image, rather than of one that its tag named before."""
+    """Return True if labels are those of this image, rather than of one that its tag named before."""
     layers = [layer.digest for layer in resolved.manifest.layers]
     chain = [source.digest, *source.neighbours]
     return set(chain) <= set(layers) and (chain[-1] == layers[-1] or len(chain) > _WHOLE_CHAIN)

@@ -1,28 +1,26 @@
 """One layer of an image: its tree, and verified reads of its files.
 
-A layer is opened once and shared by all mounts that show it. It fetches what is read, what its
-prefetch plan asks for, and the rest when the machine is idle.
+A layer is opened once and shared by all mounts that show it. It fetches what is read; what is fetched ahead,
+and in the background, the `Prefetcher` decides.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from loguru import logger
 
+from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.events import EventKind, LayerState, StateEvent
-from lazylayer.api.layers import LayerContents, PrefetchPlan
+from lazylayer.api.layers import LayerContents, Locality
 from lazylayer.api.mounting import VirtualDirectory
 from lazylayer.api.oci import Descriptor, Digest, Reference
-from lazylayer.api.settings import FetchSettings
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.errors import LayerError, LazylayerError
 from lazylayer.fetching.blob import Blob
-from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.fetching.fetcher import Fetcher
-from lazylayer.fetching.locality import Siblings
-from lazylayer.fetching.scheduling import Scheduler, Turn
+from lazylayer.fetching.scheduling import Turn
 
 __all__ = ["Layer"]
 
@@ -30,44 +28,42 @@ __all__ = ["Layer"]
 class Layer:
     """An opened layer. Safe to use from any thread.
 
-    Satisfies `lazylayer.api.mounting.MountableTree`: the layer by itself, as overlayfs wants a lower
-    directory. `report` is told what changes; see `lazylayer.api.events`.
+    A `lazylayer.api.opened.OpenedLayer`, and a `lazylayer.api.mounting.MountableTree`: the layer by itself, as
+    overlayfs wants a lower directory. `report` is told what changes; see `lazylayer.api.events`.
     """
 
     def __init__(
         self,
         reference: Reference,
         descriptor: Descriptor,
-        blob: Blob,
         contents: LayerContents,
-        store: ChunkStore,
-        scheduler: Scheduler,
-        settings: FetchSettings,
+        fetcher: Fetcher,
         report: Callable[[StateEvent], None],
     ) -> None:
         self.reference = reference
         self.descriptor = descriptor
-        self.blob = blob
         self.contents = contents
         self.virtual: Mapping[bytes, VirtualDirectory] = {}
+        self.closed = False
         self._table = contents.chunks
-        self._store = store
+        self._fetcher = fetcher
+        self._read_chunk = fetcher.read
+        self._inventory = fetcher.inventory
         self._report = report
-        self._fetcher = Fetcher(
-            blob, contents, store, scheduler, settings, self._completed, self._program_read, self._seek_siblings
-        )
-        self._program_watchers: dict[str, Callable[[bytes, Entry], None]] = {}
         self._lock = threading.Lock()
         self._error = ""
-        self._told_complete = False
-        self._elsewhere = False
-        self._prefetch_started = False
-        self._prefetched = threading.Event()
+        if not self.complete:  # a layer without data has nothing to tell
+            self._inventory.when_complete(lambda: self.tell("completed"))
 
     @property
     def digest(self) -> Digest:
         """The digest of the layer's blob."""
         return self.descriptor.digest
+
+    @property
+    def blob(self) -> Blob:
+        """The layer's blob: its size, its source, and what was asked of it."""
+        return self._fetcher.blob
 
     @property
     def tree(self) -> Tree:
@@ -76,21 +72,23 @@ class Layer:
 
     @property
     def source(self) -> str:
-        """What a mount of the layer is called in /proc/self/mounts."""
+        """The name of a mount of the layer in /proc/self/mounts."""
         return f"{self.reference.host or self.reference.scheme}/{self.digest[7:19]}"
 
     @property
     def identity(self) -> str:
-        """Names the layer's tree: it is what its format makes of its table of contents."""
+        """The name of the layer's tree: its format, and the digest of its table of contents."""
         return f"{self.contents.format} {self.contents.toc_digest}"
 
     @property
     def complete(self) -> bool:
-        """Whether every chunk was seen here, or is elsewhere on this machine."""
-        return self._elsewhere or self._fetcher.complete
+        """True if every chunk was seen here, or is elsewhere on this machine."""
+        return self._inventory.complete
+
+    # --- reading -----------------------------------------------------------------------------------
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
-        """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.
+        """Return the verified bytes of a file from `offset`, at most `size`; fewer only at its end.
 
         Raises LayerError or ResolveError, which has been reported by then.
         """
@@ -100,10 +98,10 @@ class Layer:
         try:
             return self._read(entry, offset, end)
         except LazylayerError as error:
-            self._failed(str(error))
+            self.fail(str(error))
             raise
         except Exception as error:
-            self._failed(f"{type(error).__name__}: {error}")
+            self.fail(f"{type(error).__name__}: {error}")
             raise LayerError(f"layer {self.digest}: {type(error).__name__}: {error}") from error
 
     def _read(self, entry: Entry, offset: int, end: int) -> bytes:
@@ -115,7 +113,7 @@ class Layer:
         while offset < end:
             start, length = self._table.place(chunk)
             wanted = min(end, start + length) - offset
-            part = self._fetcher.read(chunk, offset - start, wanted, last if start else None)
+            part = self._read_chunk(chunk, offset - start, wanted, last if start else None)
             if len(part) != wanted or wanted <= 0:
                 raise LayerError(f"layer {self.digest}: {len(part)} bytes came where {wanted} should be")
             parts.append(part)
@@ -123,121 +121,81 @@ class Layer:
             chunk += 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def state(self) -> LayerState:
-        """How much of the layer is here, and its last error."""
-        blob = self.blob
-        return LayerState(
-            self.digest, blob.size, blob.fetched, self._error, blob.requests, blob.network_bytes, blob.describe()
-        )
-
-    def held_bytes(self) -> int:
-        """Bytes of chunks, inflated, that were seen in the cache or fetched into it."""
-        return self._fetcher.held_bytes
-
-    # --- before it is read -----------------------------------------------------------------------
-
-    def prefetch(self, plan: Callable[[], PrefetchPlan | None]) -> None:
-        """Carries out the prefetch plan that `plan` returns, once in the life of the layer.
-
-        Returns when it is done; a second call returns at once. Errors are reported, not raised.
-        """
-        with self._lock:
-            if self._prefetch_started:
-                return
-            self._prefetch_started = True
-        try:
-            wanted = plan()
-            for byte_range in wanted.ranges if wanted is not None else ():
-                self._fetcher.prefetch(byte_range)
-            if wanted is not None and wanted.ranges:
-                logger.debug("prefetched {digest}: {reason}", digest=self.digest, reason=wanted.reason)
-                self._tell("prefetched")
-        except LazylayerError as error:
-            self._failed(f"prefetch: {error}")
-        finally:
-            self._prefetched.set()
-
     def fetch(self, entries: Iterable[Entry]) -> None:
-        """Fetches what of these files is not here, with few requests. Raises LayerError or ResolveError.
-
-        What somebody else fetches at this moment is not waited for.
-        """
+        """Fetch the missing chunks of these files; see `OpenedLayer.fetch`."""
         self._fetcher.fetch(
             chunk for each in entries for chunk in range(each.first_chunk, each.first_chunk + each.chunk_count)
         )
 
-    def watch_programs(self, owner: str, watcher: Callable[[bytes, Entry], None]) -> None:
-        """From now on tells `watcher` of programs, libraries and Python modules whose start a reader had fetched.
-
-        It is called with path and entry of each, in a thread of its own, and may fetch what such a
-        program will ask for next. What is found in a cache is not told of. `owner` is the name of the
-        plugin that watches; its watcher of before is told no more.
-        """
-        with self._lock:
-            self._program_watchers[owner] = watcher
-
-    def find_siblings(self) -> None:
-        """Finds out now what is read together, rather than after the first miss. Costs a microsecond for each file."""
-        self._fetcher.siblings()
-
-    def need_nothing(self) -> None:
-        """Notes that a mount has all of the layer elsewhere, so that nothing is fetched of it without being read."""
-        self._elsewhere = True
-        self._completed()
-
-    def wait_prefetched(self, timeout: float) -> bool:
-        """Waits, at most `timeout` seconds, for a prefetch that was started; whether it is over."""
-        return not self._prefetch_started or self._prefetched.wait(timeout)
+    def prefetch(self, byte_range: ByteRange) -> None:
+        """Fetch all that lies whole in a range of the blob. Raises LayerError or ResolveError."""
+        self._fetcher.prefetch(byte_range)
 
     def fetch_some(self, turn: Turn, request_size: int) -> bool:
-        """One piece of background work, as `BackgroundWorkers` wants it: whether there is more to do."""
-        if self._elsewhere:
+        """Do one piece of background work, as `BackgroundWorkers` wants it; return True if there is more."""
+        if self._inventory.elsewhere or self.closed:
             return False
-        if not self._store.room_for(self._table.total_size):
+        if not self._inventory.room():
             logger.info("{digest} is not fetched in the background: the cache is smaller than it", digest=self.digest)
             return False
         try:
             return self._fetcher.fetch_some(turn, request_size)
         except LazylayerError as error:
-            self._failed(f"background fetch: {error}")
+            self.fail(f"background fetch: {error}")
             raise
 
-    # --- what happens ----------------------------------------------------------------------------
+    def follow(self, localities: Sequence[Locality]) -> None:
+        """Take over what policies know of the layer; before it is read."""
+        self._fetcher.windows.follow(localities)
 
-    def _seek_siblings(self) -> Siblings:
-        return Siblings(self.tree, self._table)
+    def find_siblings(self) -> None:
+        """Find out now what is read together, rather than after the first miss. Costs a microsecond for each file."""
+        self._fetcher.windows.find_siblings()
 
-    def _completed(self) -> None:
-        with self._lock:
-            if self._told_complete:
-                return
-            self._told_complete = True
-        self.blob.mark_present(0, self.blob.size)
-        self._tell("completed")
+    # --- what is here ------------------------------------------------------------------------------
 
-    def _program_read(self, path: bytes, entry: Entry) -> None:
-        with self._lock:
-            watchers = list(self._program_watchers.values())
-        for watcher in watchers:
-            try:
-                watcher(path, entry)
-            except Exception as error:  # noqa: BLE001 - the program is there all the same
-                logger.debug("layer {digest}: a watcher failed: {error!r}", digest=self.digest, error=error)
+    def state(self) -> LayerState:
+        """Return how much of the layer is here, and its last error."""
+        blob = self.blob
+        return LayerState(
+            self.digest,
+            blob.size,
+            self._inventory.seen_bytes,
+            self._error,
+            blob.requests,
+            blob.network_bytes,
+            blob.describe(),
+        )
 
-    def _failed(self, error: str) -> None:
+    def held_bytes(self) -> int:
+        """Return the bytes of chunks, inflated, that were seen in the cache or fetched into it."""
+        return self._inventory.held_bytes
+
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once, when the layer is complete; see `MountableTree.when_complete`."""
+        return self._inventory.when_complete(callback)
+
+    def mark_available(self) -> None:
+        """Mark the layer as available elsewhere on this machine and stop background fetching."""
+        self._inventory.mark_available()
+
+    # --- what happens ------------------------------------------------------------------------------
+
+    def fail(self, error: str) -> None:
+        """Keep an error as the layer's last one, and report it if it is new."""
         with self._lock:
             known, self._error = self._error, error
         if known != error:
             logger.warning("layer {digest}: {error}", digest=self.digest, error=error)
-            self._tell("failed", error)
+            self.tell("failed", error)
 
-    def _tell(self, kind: EventKind, error: str = "") -> None:
+    def tell(self, kind: EventKind, error: str = "") -> None:
+        """Report a change of the layer."""
         self._report(StateEvent(kind, str(self.reference), (self.state(),), error=error))
 
     def close(self) -> None:
-        """Closes the blob, forgets who watches, and says that the layer is not used any more."""
-        with self._lock:
-            self._program_watchers.clear()
+        """Close the blob once what readers got is cached, and report that the layer is not used any more."""
+        self.closed = True
         self._fetcher.finish()
-        self._tell("closed")
+        self.tell("closed")
         self.blob.close()

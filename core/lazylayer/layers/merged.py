@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -26,16 +27,39 @@ class MergedLayers:
 
     @property
     def complete(self) -> bool:
-        """Whether all layers are complete."""
+        """True if all layers are complete."""
         return all(layer.complete for layer in self.layers)
 
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once, when each layer is complete, or was; see `MountableTree.when_complete`."""
+        missing = len(self.layers)
+        lock = threading.Lock()
+
+        def completed() -> None:
+            nonlocal missing
+            with lock:
+                missing -= 1
+                last = missing == 0
+            if last:
+                callback()
+
+        withdrawals = [layer.when_complete(completed) for layer in self.layers]
+        if not self.layers:
+            callback()
+
+        def withdraw() -> None:
+            for each in withdrawals:
+                each()
+
+        return withdraw
+
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
-        """The verified bytes of a file; see `Layer.read`."""
+        """Return the verified bytes of a file; see `Layer.read`."""
         return self.layers[entry.layer].read(entry, offset, size)
 
 
 def _union(all_virtual: list[Mapping[bytes, VirtualDirectory]]) -> dict[bytes, VirtualDirectory]:
-    """Directories of the same name become one that holds the files of all."""
+    """Merge directories of the same name into one that holds the files of all."""
     union: dict[bytes, VirtualDirectory] = {}
     for virtual in all_virtual:
         for name, directory in virtual.items():

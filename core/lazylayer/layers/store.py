@@ -1,8 +1,8 @@
-"""Opened layers, each once: who needs a layer borrows it here.
+"""Opened layers, each once, lent to all who need them.
 
-A layer is opened once per (reference, digest) however many ask at the same time. A failure is told
-to all who waited and is forgotten, so that the next who asks tries again. Layers that nobody uses
-are kept for a while, the least recently used leaving first.
+A layer is opened once per (reference, digest) however many ask at the same time. A failure is told to all who
+waited and is forgotten, so that the next call tries again. Unused layers stay open for a while, and the one
+unused for longest is evicted first.
 
 The lock is `LayerStore._lock`; no layer is opened or closed while it is held.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+from typing import Self
 
 import msgspec
 
-from lazylayer.api.cache import Cache
 from lazylayer.api.events import StateEvent
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, Reference
@@ -25,206 +26,198 @@ from lazylayer.api.settings import Settings
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
-from lazylayer.fetching.scheduling import BackgroundWorkers, Scheduler, Turn
+from lazylayer.fetching.fetcher import Fetcher
+from lazylayer.fetching.rangestore import Opening, RangeStore
+from lazylayer.fetching.scheduling import Scheduler
 from lazylayer.layers.companions import Companions
 from lazylayer.layers.layer import Layer
+from lazylayer.layers.prefetcher import Prefetcher
 from lazylayer.plugin.hooks import Hooks
 
-__all__ = ["LayerStore"]
+__all__ = ["LayerStore", "Lease"]
 
-_Key = tuple[str, Digest, bool]
+
+class _Key(msgspec.Struct, frozen=True):
+    """What a layer is opened by. `verified`: its table of contents has the digest that an annotation promises."""
+
+    reference: str
+    digest: Digest
+    verified: bool
 
 
 class _Slot:
-    __slots__ = ("future", "users")
+    __slots__ = ("future", "key", "users")
 
-    def __init__(self) -> None:
+    def __init__(self, key: _Key) -> None:
+        self.key = key
         self.future: Future[Layer] = Future()
         self.users = 0
 
-    @property
-    def layer(self) -> Layer | None:
-        """The layer, if it was opened by now."""
-        if not self.future.done() or self.future.exception() is not None:
-            return None
-        return self.future.result()
+
+class Lease:
+    """The use of a layer until it is closed; a context manager. Safe to close more than once, from any thread."""
+
+    __slots__ = ("_lock", "_return", "layer", "verified")
+
+    def __init__(self, layer: Layer, verified: bool, give_back: Callable[[], None]) -> None:
+        self.layer = layer
+        self.verified = verified
+        """True if the layer's table of contents had to have the digest that an annotation promises."""
+        self._lock = threading.Lock()
+        self._return: Callable[[], None] | None = give_back
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Return the layer. Unused layers stay open until `resolve.keep` is exceeded."""
+        with self._lock:
+            give_back, self._return = self._return, None
+        if give_back is not None:
+            give_back()
 
 
 class LayerStore:
-    """Opens layers, shares them, and lets them go. Safe to use from any thread."""
+    """Opens layers, lends them, and lets them go. Safe to use from any thread."""
 
     def __init__(self, settings: Settings, hooks: Hooks) -> None:
         self._settings = settings
         self._hooks = hooks
         self._lock = threading.Lock()
-        self._slots: OrderedDict[_Key, _Slot] = OrderedDict()
+        self._slots: dict[_Key, _Slot] = {}
+        self._unused: OrderedDict[_Key, _Slot] = OrderedDict()
+        """The slots with a layer that nobody uses, the one unused for longest first."""
         self._closed = False
         self.scheduler = Scheduler(settings.background.silence, settings.background.starvation)
-        self._background = BackgroundWorkers(self.scheduler, settings.background.concurrency)
-        self._background_work: dict[int, _BackgroundFetch] = {}
-        self._ranges: Cache = hooks.open_cache(settings.cache.ranges, "ranges")
-        self.chunks = ChunkStore(hooks.open_cache(settings.cache.chunks, "chunks"))
+        self.prefetcher = Prefetcher(settings, hooks, self.scheduler)
+        self._ranges = RangeStore(hooks.open_cache(settings.cache.ranges, "ranges"))
+        self._chunks = ChunkStore(hooks.open_cache(settings.cache.chunks, "chunks"))
 
-    def borrow(self, reference: Reference, descriptor: Descriptor, *, verify: bool, timeout: float) -> Layer:
-        """The layer that `descriptor` points at, opened if need be; give it back with `release`.
+    def lend(self, reference: Reference, descriptor: Descriptor, *, skip_verify: bool = False) -> Lease:
+        """Return the use of the layer that `descriptor` points at, opened if need be.
 
-        Waits at most `timeout` seconds; an opening that takes longer goes on, for the next who asks.
-        `verify` says whether a layer that promises no digest for its table of contents is refused.
+        Waits `resolve.timeout` seconds at most; an opening that takes longer goes on, for the next call.
+        `skip_verify` asks for a layer whose table of contents is not verified, where the settings allow that.
         Raises ResolveError or LayerError; UnavailableError when the store was closed.
         """
-        key = (str(reference), descriptor.digest, verify)
+        fetch = self._settings.fetch
+        verify = fetch.verify and not (skip_verify and fetch.allow_skip_verify)
+        key = _Key(str(reference), descriptor.digest, verify)
         with self._lock:
             if self._closed:
                 raise UnavailableError(f"layer {descriptor.digest} is not opened any more: lazylayer is ending")
             slot = self._slots.get(key)
             if mine := slot is None:
-                slot = self._slots[key] = _Slot()
+                slot = self._slots[key] = _Slot(key)
             assert slot is not None
             slot.users += 1
-            self._slots.move_to_end(key)
+            self._unused.pop(key, None)
         if mine:
             name = f"lazylayer-open-{descriptor.digest[7:15]}"
-            arguments = (key, slot, reference, descriptor, verify)
-            threading.Thread(target=self._open, args=arguments, name=name, daemon=True).start()
+            threading.Thread(target=self._open, args=(slot, reference, descriptor), name=name, daemon=True).start()
+        timeout = self._settings.resolve.timeout
         try:
-            return slot.future.result(timeout)
+            return Lease(slot.future.result(timeout), verify, partial(self._release, slot))
         except FutureTimeoutError:
-            self._give_back(slot)
+            self._release(slot)
             raise UnavailableError(f"layer {descriptor.digest} was not resolved within {timeout:g} s") from None
         except LazylayerError:
-            self._give_back(slot)
+            self._release(slot)
             raise
 
     def knows(self, reference: Reference, digest: Digest) -> bool:
-        """Whether the layer is open or being opened."""
-        with self._lock:
-            return any((str(reference), digest, verify) in self._slots for verify in (True, False))
-
-    def release(self, layer: Layer) -> None:
-        """Gives a layer back. Unused layers stay open while there is room for them."""
-        with self._lock:
-            slots = [slot for slot in self._slots.values() if slot.layer is layer]
-        for slot in slots:
-            self._give_back(slot)
-
-    def start_fetching(self, layer: Layer, labels: Mapping[str, str]) -> None:
-        """Prefetches the layer, then leaves the rest to the background; both behind the caller's back."""
-
-        def fetch() -> None:
-            self.prefetch(layer, labels)
-            self.fetch_in_background(layer)
-
-        threading.Thread(target=fetch, name="lazylayer-prefetch", daemon=True).start()
-
-    def prefetch(self, layer: Layer, labels: Mapping[str, str]) -> None:
-        """Plans the layer's prefetch and carries it out; once per layer. Returns when it is done."""
-        if self._settings.prefetch.enabled:
-            layer.prefetch(lambda: self._hooks.plan_prefetch(layer, labels))
-
-    def fetch_in_background(self, layer: Layer) -> None:
-        """Lets the rest of the layer be fetched when nothing else is to be done; once per layer."""
-        with self._lock:
-            if not self._settings.background.enabled or id(layer) in self._background_work:
-                return
-            work = _BackgroundFetch(layer, self._settings.background.request_size)
-            self._background_work[id(layer)] = work
-        self._background.add(work)
+        """Return True if the layer is open or being opened."""
+        return any(_Key(str(reference), digest, verified) in self._slots for verified in (True, False))
 
     def close(self) -> None:
-        """Stops background work and closes all layers and caches."""
+        """Stop background work and close all layers and caches."""
         self.scheduler.close()
-        self._background.close()
+        self.prefetcher.close()
         with self._lock:
             self._closed = True
-            layers = [slot.layer for slot in self._slots.values() if slot.layer is not None]
+            layers = [slot.future.result() for slot in self._slots.values() if slot.future.done()]
             self._slots.clear()
+            self._unused.clear()
         for layer in layers:
-            layer.close()
-        self.chunks.close()
+            self._close_layer(layer)
+        self._chunks.close()
         self._ranges.close()
 
     # --- opening -----------------------------------------------------------------------------------
 
-    def _open(self, key: _Key, slot: _Slot, reference: Reference, descriptor: Descriptor, verify: bool) -> None:
+    def _open(self, slot: _Slot, reference: Reference, descriptor: Descriptor) -> None:
         try:
             with self.scheduler.foreground():
-                layer = self._open_layer(reference, descriptor, verify)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it was
+                layer = self._open_layer(reference, descriptor, slot.key.verified)
+        except Exception as error:  # noqa: BLE001 - all who wait are told, whatever it was
             with self._lock:
-                if self._slots.get(key) is slot:
-                    del self._slots[key]
+                if self._slots.get(slot.key) is slot:
+                    del self._slots[slot.key]
             failure = error if isinstance(error, LazylayerError) else LayerError(f"{descriptor.digest}: {error!r}")
             slot.future.set_exception(failure)
-            self._hooks.report_state(StateEvent("failed", key[0], error=str(failure)))
+            self._hooks.report_state(StateEvent("failed", slot.key.reference, error=str(failure)))
             return
         with self._lock:
             slot.future.set_result(layer)
             too_late = self._closed
         if too_late:
-            layer.close()
+            self._close_layer(layer)
             return
-        self._hooks.report_state(StateEvent("resolved", key[0], (layer.state(),)))
-        self._evict()
+        self._hooks.report_state(StateEvent("resolved", slot.key.reference, (layer.state(),)))
+        self._evict(slot)
 
     def _open_layer(self, reference: Reference, descriptor: Descriptor, verify: bool) -> Layer:
-        blob = Blob(
-            lambda: self._hooks.resolve_blob(reference, descriptor), descriptor.digest, descriptor.size, self._ranges
-        )
+        blob = Blob(lambda: self._hooks.resolve_blob(reference, descriptor), descriptor.digest, descriptor.size)
+        opening = Opening(blob, self._ranges)
         try:
-            contents = self._open_contents(reference, blob, descriptor, verify)
-            layer = Layer(
-                reference,
-                msgspec.structs.replace(descriptor, size=blob.size),
-                blob,
-                contents,
-                self.chunks,
-                self.scheduler,
-                self._settings.fetch,
-                self._hooks.report_state,
-            )
+            contents = self._open_contents(reference, opening, descriptor, verify)
+            descriptor = msgspec.structs.replace(descriptor, size=opening.size)
+            fetcher = Fetcher(blob, contents, self._chunks, self.scheduler, self._settings.fetch)
         except BaseException:
             blob.close()
             raise
+        for byte_range in opening.seen:
+            fetcher.inventory.add_bytes(byte_range)
+        layer = Layer(reference, descriptor, contents, fetcher, self._hooks.report_state)
         layer.virtual = self._hooks.add_virtual_entries(layer)
+        layer.follow(self._hooks.layer_opened(layer))
         return layer
 
-    def _open_contents(self, reference: Reference, blob: Blob, descriptor: Descriptor, verify: bool) -> LayerContents:
-        companions = Companions(self._hooks, reference, descriptor.digest, self._ranges)
+    def _open_contents(
+        self, reference: Reference, opening: Opening, descriptor: Descriptor, verify: bool
+    ) -> LayerContents:
+        companions = Companions(self._hooks, reference, opening)
         try:
-            return self._hooks.open_layer(blob, descriptor, verify, companions)
+            return self._hooks.open_layer(opening, descriptor, verify, companions)
         except LayerError as error:
             # All that was read is suspect: a cache has damaged it, or a mirror serves something else.
-            if not any([blob.forget_ranges(error), companions.forget_cached()]):
+            if not opening.distrust(error):
                 raise
-        return self._hooks.open_layer(blob, descriptor, verify, companions)
+        return self._hooks.open_layer(opening, descriptor, verify, companions)
 
     # --- letting go --------------------------------------------------------------------------------
 
-    def _give_back(self, slot: _Slot) -> None:
+    def _release(self, slot: _Slot) -> None:
         with self._lock:
             slot.users -= 1
-        self._evict()
+        self._evict(slot)
 
-    def _evict(self) -> None:
+    def _evict(self, slot: _Slot) -> None:
+        """Count a slot as unused if it is, and close the layers that are unused for longest, but for `resolve.keep`."""
+        surplus: list[Layer] = []
         with self._lock:
-            unused = [key for key, slot in self._slots.items() if slot.users <= 0 and slot.future.done()]
-            surplus = unused[: max(len(unused) - self._settings.resolve.keep, 0)]
-            slots = [self._slots.pop(key) for key in surplus]
-            layers = [slot.layer for slot in slots if slot.layer is not None]
-            works = [self._background_work.pop(id(layer), None) for layer in layers]
-        for work in works:
-            if work is not None:
-                self._background.remove(work)
-        for layer in layers:
-            layer.close()
+            if not slot.users and self._slots.get(slot.key) is slot and slot.future.done():
+                self._unused[slot.key] = slot
+            while len(self._unused) > self._settings.resolve.keep:
+                key, oldest = self._unused.popitem(last=False)
+                del self._slots[key]
+                surplus.append(oldest.future.result())
+        for layer in surplus:
+            self._close_layer(layer)
 
-
-class _BackgroundFetch:
-    """The background task of one layer."""
-
-    def __init__(self, layer: Layer, request_size: int) -> None:
-        self._layer = layer
-        self._request_size = request_size
-
-    def __call__(self, turn: Turn) -> bool:
-        return self._layer.fetch_some(turn, self._request_size)
+    def _close_layer(self, layer: Layer) -> None:
+        layer.close()
+        self.prefetcher.forget(layer)

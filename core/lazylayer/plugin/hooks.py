@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
-    from lazylayer.api.layers import FormatInfo, LayerContents, PrefetchPlan
+    from lazylayer.api.layers import FormatInfo, LayerContents, Locality, PrefetchPlan
     from lazylayer.api.mounting import (
         KernelMount,
         MountableTree,
@@ -163,6 +163,18 @@ class Hooks:
                     described += [(plugin, info)] if info is not None else []
             self._formats = Formats(described)
         return self._formats
+    def layer_opened(self, layer: OpenedLayer) -> list[Locality]:
+        """Tell every plugin of an opened layer; return what policies know of it. Never raises; failures are logged."""
+        localities: list[Locality] = []
+        for plugin, call in self._one_by_one("lazylayer_layer_opened"):
+            try:
+                locality: Locality | None = call(layer=layer)
+            except Exception as error:  # noqa: BLE001 - the layer can be read all the same
+                self._log_failure(plugin, "lazylayer_layer_opened", error)
+                continue
+            if locality is not None:
+                localities.append(locality)
+        return localities
 
     def plan_prefetch(self, layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan | None:
         """Which bytes to fetch before first use, or None if no policy decides."""

@@ -1,0 +1,150 @@
+"""Keep what was read of blobs while layers were opened, behind one door that lets no error out.
+
+The lock of an `Opening` is `Opening._lock`; no request is made, and no cache asked, while it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from loguru import logger
+
+from lazylayer.api.byteranges import ByteRange, ByteRanges
+from lazylayer.api.cache import Cache
+from lazylayer.api.oci import Digest
+from lazylayer.errors import FormatError
+from lazylayer.fetching.blob import Blob
+
+__all__ = ["Opening", "RangeStore", "ask_cache"]
+
+_Answer = TypeVar("_Answer")
+
+
+def ask_cache(question: Callable[[], _Answer], otherwise: _Answer, what: str) -> _Answer:
+    """Return what a cache answers, or `otherwise` if it raises; a cache never fails a read or a mount."""
+    try:
+        return question()
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is a miss
+        logger.warning("the cache failed to {what}: {error!r}", what=what, error=error)
+        return otherwise
+
+
+class RangeStore:
+    """The cache of ranges. No method raises; an error of the cache is logged and counts as a miss."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value under `key`, or None."""
+        return ask_cache(lambda: self._cache.get(key), None, f"get {key}")
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep a value, if the cache takes it."""
+        ask_cache(lambda: self._cache.put(key, data), None, f"put {key}")
+
+    def remove(self, key: str) -> None:
+        """Drop a value that proved bad."""
+        ask_cache(lambda: self._cache.remove(key), None, f"remove {key}")
+
+    def close(self) -> None:
+        """Close the cache."""
+        ask_cache(self._cache.close, None, "close")
+
+
+class Opening:
+    """One opening of a layer: the `OpenedBlob` of its format plugin, and what that read.
+
+    Ranges come from the cache, or are fetched and kept there. The opening remembers which, so that it can
+    distrust all of them when they turn out to be wrong. Safe to use from any thread.
+    """
+
+    def __init__(self, blob: Blob, ranges: RangeStore) -> None:
+        self.seen = ByteRanges()
+        """The bytes of the blob that were read. Look at it when the opening is over."""
+        self._blob = blob
+        self._ranges = ranges
+        self._lock = threading.Lock()
+        self._reading: dict[ByteRange, Future[bytes]] = {}
+        self._cached: set[str] = set()
+        self._fetched: set[str] = set()
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the blob."""
+        return self._blob.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes in the blob. Asks the cache, and then the source, if no descriptor said so."""
+        if not self._blob.size:
+            key = f"{self.digest}:size"
+            data = self.recall(key)
+            self._blob.size = int(data) if data and data.isdigit() and len(data) < 20 else 0
+            if not self._blob.size:
+                self._blob.size = self._blob.source().size
+                self.keep(key, b"%d" % self._blob.size)
+        return self._blob.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return exactly `size` bytes from `offset`; see `OpenedBlob.read`."""
+        byte_range = ByteRange(offset, offset + size)
+        if offset < 0 or size < 0 or byte_range.end > self.size:
+            raise FormatError(f"blob {self.digest} has {self.size} bytes; {size} at {offset} were asked for")
+        with self._lock:
+            future = self._reading.get(byte_range)
+            if mine := future is None:
+                future = self._reading[byte_range] = Future()
+        assert future is not None
+        if mine:
+            try:
+                future.set_result(self._read(byte_range))
+            except BaseException as error:
+                future.set_exception(error)
+                raise
+            finally:
+                with self._lock:
+                    del self._reading[byte_range]
+        return future.result()
+
+    def recall(self, key: str) -> bytes | None:
+        """Return what the cache has under `key`, and remember that it came from there."""
+        data = self._ranges.get(key)
+        if data is not None:
+            with self._lock:
+                self._cached.add(key)
+        return data
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Put into the cache what was fetched."""
+        self._ranges.put(key, data)
+        with self._lock:
+            self._fetched.add(key)
+
+    def distrust(self, error: Exception) -> bool:
+        """Drop all that was read so far, since it proved wrong; return True if reading again may do better.
+
+        What came from the cache is fetched the next time. If none did, the source is told, as by
+        `BlobSource.doubt`.
+        """
+        with self._lock:
+            cached, self._cached = self._cached, set()
+            fetched, self._fetched = self._fetched, set()
+        for key in cached | fetched:
+            self._ranges.remove(key)
+        if f"{self.digest}:size" in cached:
+            self._blob.size = 0
+        return bool(cached) or (bool(fetched) and self._blob.doubt(error))
+
+    def _read(self, byte_range: ByteRange) -> bytes:
+        key = f"{self.digest}:{byte_range.start}-{byte_range.end}"
+        data = self.recall(key)
+        if data is None or len(data) != byte_range.size:
+            data = b"".join(piece for _, piece in self._blob.stream([byte_range])) if byte_range.size else b""
+            self.keep(key, data)
+        with self._lock:
+            self.seen.add(*byte_range)
+        return data
