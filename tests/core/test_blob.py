@@ -13,6 +13,7 @@ from lazylayer.api.oci import sha256_digest
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError
 from lazylayer.fetching.blob import Blob
+from lazylayer.fetching.rangestore import Opening, RangeStore
 from lazylayer_testing.synthetic import DictCache, MemorySource, make_blob
 
 DATA = bytes(range(256)) * 40
@@ -20,11 +21,12 @@ DATA = bytes(range(256)) * 40
 
 def test_a_range_is_fetched_once_and_then_cached() -> None:
     source = MemorySource(DATA)
-    blob = make_blob(DATA, source)
-    assert blob.read(100, 50) == DATA[100:150]
-    assert blob.read(100, 50) == DATA[100:150]
+    blob = Blob(lambda: source, sha256_digest(DATA), len(DATA))
+    opening = Opening(blob, RangeStore(DictCache()))
+    assert opening.read(100, 50) == DATA[100:150]
+    assert opening.read(100, 50) == DATA[100:150]
     assert source.asked == [[ByteRange(100, 150)]]
-    assert (blob.fetched, blob.network_bytes, blob.requests) == (50, 50, 1)
+    assert (opening.seen.total, blob.network_bytes, blob.requests) == (50, 50, 1)
 
 
 def test_a_cached_range_needs_no_source_at_all() -> None:
@@ -34,14 +36,14 @@ def test_a_cached_range_needs_no_source_at_all() -> None:
     def away() -> BlobSource:
         raise UnavailableError("the registry is away")
 
-    blob = Blob(away, sha256_digest(DATA), 0, ranges)
+    opening = Opening(Blob(away, sha256_digest(DATA), 0), RangeStore(ranges))
     with pytest.raises(UnavailableError):
-        _ = blob.size
-    first = Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0, ranges)
+        _ = opening.size
+    first = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), RangeStore(ranges))
     assert first.size == len(DATA)
-    assert blob.size == len(DATA), "the size was remembered with the ranges"
-    assert blob.read(0, 10) == DATA[:10]
-    assert blob.fetched == 10
+    assert opening.size == len(DATA), "the size was remembered with the ranges"
+    assert opening.read(0, 10) == DATA[:10]
+    assert opening.seen.total == 10
 
 
 def test_readers_of_the_same_range_share_one_request() -> None:
@@ -87,13 +89,13 @@ def test_bad_cached_ranges_can_be_forgotten() -> None:
     blob = make_blob(DATA, source, ranges)
     assert blob.read(0, 10) == b"0123456789"
     wrong = FormatError("wrong")
-    assert blob.forget_ranges(wrong)
+    assert blob.distrust(wrong)
     assert blob.read(0, 10) == DATA[:10]
     asked = len(source.asked)
-    assert not blob.forget_ranges(wrong), "they came from the only source"
+    assert not blob.distrust(wrong), "they came from the only source"
     assert blob.read(0, 10) == DATA[:10]
     assert len(source.asked) == asked + 1, "what proved bad is in no cache"
-    assert not blob.forget_ranges(wrong) and not blob.forget_ranges(wrong)
+    assert not blob.distrust(wrong) and not blob.distrust(wrong)
 
 
 class Misbehaving(BlobSource):
@@ -126,7 +128,41 @@ def test_a_source_that_sends_the_wrong_bytes_is_found_out(pieces: list[tuple[int
 
 def test_several_ranges_stream_in_order() -> None:
     source = MemorySource(DATA, piece=7)
-    blob = make_blob(DATA, source)
+    blob = Blob(lambda: source, sha256_digest(DATA), len(DATA))
     got = dict(blob.stream([ByteRange(0, 20), ByteRange(50, 61)]))
     assert b"".join(got.values()) == DATA[:20] + DATA[50:61]
-    assert blob.fetched == 31
+    assert blob.network_bytes == 31
+
+
+def test_a_wrong_size_in_the_cache_is_forgotten_with_what_is_distrusted() -> None:
+    ranges = DictCache()
+    ranges.put(f"{sha256_digest(DATA)}:size", b"77")
+    opening = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), RangeStore(ranges))
+    assert opening.size == 77
+    assert opening.distrust(FormatError("no footer"))
+    assert opening.size == len(DATA)
+    assert ranges.get(f"{sha256_digest(DATA)}:size") == b"%d" % len(DATA)
+
+
+class BrokenCache(DictCache):
+    def get(self, key: str) -> bytes | None:
+        raise RuntimeError("broken")
+
+    def put(self, key: str, data: bytes) -> None:
+        raise RuntimeError("broken")
+
+    def remove(self, key: str) -> None:
+        raise RuntimeError("broken")
+
+    def close(self) -> None:
+        raise RuntimeError("broken")
+
+
+def test_a_cache_of_ranges_that_raises_fails_no_opening() -> None:
+    source = MemorySource(DATA)
+    ranges = RangeStore(BrokenCache())
+    opening = Opening(Blob(lambda: source, sha256_digest(DATA), 0), ranges)
+    assert opening.read(0, 10) == DATA[:10]
+    assert opening.recall("anything") is None
+    assert not opening.distrust(FormatError("wrong"))
+    ranges.close()

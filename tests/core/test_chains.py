@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lazylayer.api.opened import OpenedImage
 from lazylayer.api.settings import BackgroundSettings, PrefetchSettings, ResolveSettings, Settings
 from lazylayer.errors import FormatError, UnavailableError
-from lazylayer.layers.image import Image
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticLayer, SyntheticProgram
 
@@ -73,7 +73,7 @@ def fail(*_: object) -> None:
 
 
 def test_an_image_is_prefetched_once_however_many_layers_are_mounted(node: Node) -> None:
-    seen: list[Image] = []
+    seen: list[OpenedImage] = []
     node.plugin.prefetch_image = seen.append
     node.mount(0, 1, 2)
     assert node.prefetched() == 1
@@ -173,12 +173,14 @@ def test_a_layer_that_is_not_lazy_does_not_disturb_the_others(node: Node) -> Non
     node.filesystem.close()
 
 
-def test_a_policy_that_fails_does_not_disturb_mounts(node: Node) -> None:
+@pytest.mark.parametrize("by", ["labels", "reference"])
+def test_a_policy_that_fails_does_not_disturb_mounts(node: Node, by: str) -> None:
     node.plugin.prefetch_image = fail
-    mountpoints = node.mount(0, 1, 2)
-    node.filesystem.mount_image(node.mountpoint(), REFERENCE)
-    node.settle()
-    assert node.prefetched() == 2
+    mountpoints = node.mount(0, 1, 2) if by == "labels" else [node.mountpoint()]
+    if by == "reference":
+        node.filesystem.mount_image(mountpoints[0], REFERENCE)
+        node.settle()
+    assert node.prefetched() == 1
     for each in mountpoints:
         node.filesystem.check(each)
     node.filesystem.close()
@@ -191,13 +193,16 @@ def test_an_image_that_is_mounted_by_hand_is_prefetched_and_one_layer_of_it_is_n
     node.filesystem.mount_image(node.mountpoint(), REFERENCE)
     node.settle()
     assert node.prefetched() == 1
+    node.filesystem.mount_image(node.mountpoint(), REFERENCE)
+    node.settle()
+    assert node.prefetched() == 1, "once while its layers are open"
     node.filesystem.close()
 
 
 def test_a_mount_does_not_wait_for_its_prefetch(node: Node) -> None:
     gate = threading.Event()
 
-    def held(image: Image) -> None:
+    def held(image: OpenedImage) -> None:
         assert gate.wait(20)
         image.fetch([found for found in [image.find(b"/f1")] if found is not None])
 
@@ -214,7 +219,7 @@ def test_a_mount_does_not_wait_for_its_prefetch(node: Node) -> None:
 def test_files_that_come_too_late_for_a_closed_file_system_harm_nobody(node: Node) -> None:
     gate = threading.Event()
 
-    def late(image: Image) -> None:
+    def late(image: OpenedImage) -> None:
         assert gate.wait(20)
         image.fetch([found for found in [image.find(b"/f1")] if found is not None])
 

@@ -9,7 +9,6 @@ import pytest
 from loguru import logger
 
 from lazylayer.api.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
-from lazylayer.fetching import chunkstore
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer_testing.synthetic import DictCache
 
@@ -144,10 +143,10 @@ def test_damaged_chunk_is_dropped(cache: RecordingCache, store: ChunkStore, warn
 
 
 def test_chunk_that_another_process_put_after_an_eviction_is_verified(
-    cache: RecordingCache, store: ChunkStore, monkeypatch: pytest.MonkeyPatch
+    cache: RecordingCache,
 ) -> None:
     cache.refuses = True
-    monkeypatch.setattr(chunkstore, "HOMELESS_BYTES", 0)
+    store = ChunkStore(cache, homeless_bytes=0)
     store.keep(KEY, DATA)
     store.keep("sha256:other", DATA)  # drives the first one out of memory
     cache.values[KEY] = BAD
@@ -174,10 +173,8 @@ def test_chunk_without_digest_is_believed_from_this_process_only(
     assert not warnings
 
 
-def test_only_so_many_are_remembered_as_put(
-    cache: RecordingCache, store: ChunkStore, hashed: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(chunkstore, "WRITTEN_CHUNKS", 2)
+def test_only_so_many_are_remembered_as_put(cache: RecordingCache, hashed: list[int]) -> None:
+    store = ChunkStore(cache, written_chunks=2)
     chunks = {f"sha256:{hashlib.sha256(data).hexdigest()}": data for data in (b"one", b"two", b"three")}
     hashed.clear()
     for key, data in chunks.items():
@@ -236,9 +233,9 @@ def test_chunk_that_the_cache_did_not_take_is_kept_in_memory(cache: RecordingCac
 
 
 def test_memory_for_what_the_cache_did_not_take_is_bounded(
-    cache: RecordingCache, store: ChunkStore, monkeypatch: pytest.MonkeyPatch
+    cache: RecordingCache,
 ) -> None:
-    monkeypatch.setattr(chunkstore, "HOMELESS_BYTES", 3 * len(DATA))
+    store = ChunkStore(cache, homeless_bytes=3 * len(DATA))
     cache.refuses = True
     for number in range(10):
         store.keep(f"sha256:{number}", DATA)
@@ -249,9 +246,9 @@ def test_memory_for_what_the_cache_did_not_take_is_bounded(
 
 
 def test_only_so_many_chunks_are_open(
-    cache: RecordingCache, store: ChunkStore, monkeypatch: pytest.MonkeyPatch
+    cache: RecordingCache,
 ) -> None:
-    monkeypatch.setattr(chunkstore, "OPEN_CHUNKS", 3)
+    store = ChunkStore(cache, open_chunks=3)
     for number in (0, 1, 2, 0, 3, 0):
         store.keep(f"sha256:{number}", DATA)
         assert store.read(f"sha256:{number}", DIGEST, 0, 10) == DATA[:10]
@@ -284,10 +281,9 @@ def test_chunk_is_not_closed_under_its_reader(cache: RecordingCache, monkeypatch
         store.close()
 
 
-def test_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunkstore, "OPEN_CHUNKS", 2)
+def test_many_threads() -> None:
     cache = RecordingCache()
-    store = ChunkStore(cache)
+    store = ChunkStore(cache, open_chunks=2)
     chunks = [bytes([number]) * 1000 for number in range(6)]
     digests = [hashlib.sha256(data).digest() for data in chunks]
 

@@ -226,7 +226,7 @@ def test_a_member_that_inflates_to_less_is_an_error() -> None:
 
 def test_prefetch_fetches_what_lies_whole_in_the_range_with_one_request(opened: Opened) -> None:
     end = opened.made.chunks[opened.made.entries[b"10"].first_chunk].offset
-    opened.layer.prefetch(lambda: PrefetchPlan((ByteRange(0, end),)))
+    opened.prefetch((0, end))
     assert len(opened.source.asked) == 1
     for number in range(10):
         assert opened.read(b"%02d" % number) == FILES[b"%02d" % number]
@@ -237,25 +237,23 @@ def test_prefetch_fetches_what_lies_whole_in_the_range_with_one_request(opened: 
 
 
 def test_prefetch_happens_once_and_can_be_waited_for(opened: Opened) -> None:
-    assert opened.layer.wait_prefetched(0), "nothing was started"
+    assert opened.prefetcher.wait(opened.layer, 0), "nothing was started"
     opened.source.gate.clear()
-    plan = PrefetchPlan((ByteRange(0, 5000),))
-    thread = threading.Thread(target=opened.layer.prefetch, args=(lambda: plan,))
-    thread.start()
+    opened.plan = lambda: PrefetchPlan((ByteRange(0, 5000),))
+    opened.prefetcher.layer(opened.layer, {})
     while not opened.source.asked:
         pass
-    opened.layer.prefetch(lambda: plan)
-    assert not opened.layer.wait_prefetched(0.01)
+    opened.prefetcher.layer(opened.layer, {})
+    assert not opened.prefetcher.wait(opened.layer, 0.01)
     opened.source.gate.set()
-    assert opened.layer.wait_prefetched(10)
-    thread.join()
+    assert opened.prefetcher.wait(opened.layer, 10)
     assert len(opened.source.asked) == 1
 
 
 def test_a_failed_prefetch_is_reported_and_wakes_those_who_wait(opened: Opened) -> None:
     opened.source.fail = lambda _: UnavailableError("away")
-    opened.layer.prefetch(lambda: PrefetchPlan((ByteRange(0, 5000),)))
-    assert opened.layer.wait_prefetched(0)
+    opened.prefetch((0, 5000))
+    assert opened.prefetcher.wait(opened.layer, 0)
     assert "failed" in opened.kinds()
 
 
@@ -380,9 +378,7 @@ def test_readers_prefetch_and_background_together_never_disagree() -> None:
         wrong: list[bytes] = []
         order = [random.Random(seed * 10 + n).sample(sorted(FILES), len(FILES)) for n in range(6)]
         threads = [threading.Thread(target=_hammer(opened, names, wrong)) for names in order]
-        threads.append(
-            threading.Thread(target=opened.layer.prefetch, args=(lambda: PrefetchPlan((ByteRange(0, 30_000),)),))
-        )
+        threads.append(threading.Thread(target=opened.prefetch, args=((0, 30_000),)))
         threads.append(threading.Thread(target=drain, args=(opened,)))
         for thread in threads:
             thread.start()
@@ -408,7 +404,7 @@ def test_who_fetched_a_member_before_leaves_its_next_flight_alone(opened: Opened
             on_its_way.set()
             assert over.wait(20)
         elif at > 3000 and not reader.ident:
-            opened.layer._store.forget(key)
+            opened.store.forget(key)
             reader.start()
             assert on_its_way.wait(20)
 

@@ -6,8 +6,6 @@ import random
 
 import msgspec
 
-from lazylayer.api.byteranges import ByteRange
-from lazylayer.api.layers import PrefetchPlan
 from lazylayer_testing.synthetic import SyntheticLayer, inflate
 from synthetic.opened import Opened
 
@@ -34,6 +32,6 @@ def test_what_was_fetched_and_kept_is_not_held_in_memory() -> None:
 
     made.contents = msgspec.structs.replace(made.contents, inflate=inflate_watched)
     opened = Opened(made)
-    opened.layer.prefetch(lambda: PrefetchPlan((ByteRange(0, len(made.data)),)))
+    opened.prefetch((0, len(made.data)))
     assert opened.layer.complete
     assert 0 < most < 5

@@ -151,7 +151,8 @@ def test_a_check_tries_three_times(machine: Machine) -> None:
 def test_a_source_that_answered_lately_is_not_checked(tmp_path: Path) -> None:
     machine = Machine(tmp_path, msgspec.structs.replace(QUIET, resolve=ResolveSettings(check_interval=60)))
     machine.mount()
-    layer = machine.filesystem.layers.borrow(REFERENCE, machine.plugin.descriptors()[0], verify=True, timeout=20)
+    lease = machine.filesystem.layers.lend(REFERENCE, machine.plugin.descriptors()[0])
+    layer = lease.layer
     source = machine.plugin.sources[machine.layers[0].digest]
     before = source.checks
     machine.filesystem.check(machine.mountpoints[0])
@@ -162,10 +163,10 @@ def test_a_source_that_answered_lately_is_not_checked(tmp_path: Path) -> None:
     machine.filesystem.check(machine.mountpoints[0])
     assert source.checks == before + 1, "the check itself was an answer"
     layer.blob.last_contact -= 61
-    layer.blob.read(0, 10)
+    machine.plugin.mounts[machine.mountpoints[0]].tree.read(machine.layers[0].entries[b"f0"], 0, 10)
     machine.filesystem.check(machine.mountpoints[0])
     assert source.checks == before + 1, "what is fetched is one, too"
-    machine.filesystem.layers.release(layer)
+    lease.close()
     machine.filesystem.close()
 
 
@@ -199,7 +200,7 @@ def test_a_check_need_not_wait_for_a_prefetch(tmp_path: Path) -> None:
 
 @pytest.mark.seed(9)
 def test_a_layer_that_is_whole_needs_no_registry(machine: Machine) -> None:
-    machine.plugin.plan = lambda layer: PrefetchPlan((ByteRange(0, layer.blob.size),))
+    machine.plugin.plan = lambda layer: PrefetchPlan((ByteRange(0, layer.descriptor.size),))
     machine.mount()
     until(lambda: "completed" in machine.kinds())
     machine.fail_source(0, UnavailableError("the cable was pulled"))
@@ -209,13 +210,14 @@ def test_a_layer_that_is_whole_needs_no_registry(machine: Machine) -> None:
 @pytest.mark.seed(18)
 def test_every_waiter_is_woken_when_a_prefetch_ends(machine: Machine) -> None:
     gate = machine.mount_with_slow_prefetch()
-    layer = machine.filesystem.layers.borrow(REFERENCE, machine.plugin.descriptors()[0], verify=True, timeout=20)
+    layer = machine.filesystem.layers.lend(REFERENCE, machine.plugin.descriptors()[0]).layer
+    wait = machine.filesystem.layers.prefetcher.wait
     with ThreadPoolExecutor(8) as threads:
-        assert [threads.submit(layer.wait_prefetched, 0.001).result() for _ in range(4)] == [False] * 4
-        waiting = [threads.submit(layer.wait_prefetched, 20) for _ in range(8)]
+        assert [threads.submit(wait, layer, 0.001).result() for _ in range(4)] == [False] * 4
+        waiting = [threads.submit(wait, layer, 20) for _ in range(8)]
         gate.set()
         assert all(each.result(20) for each in waiting)
-    assert layer.wait_prefetched(0)
+    assert wait(layer, 0)
 
 
 @pytest.mark.seed(8)

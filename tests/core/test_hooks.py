@@ -103,7 +103,16 @@ CALLS = {
 }
 FORMATS = {"describe_format", "build_layer"}
 """Tested in test_formats.py."""
-TO_ALL = {"configure", "add_commands", "warm_up", "prefetch_image", "add_virtual_entries", "report_state", "close"}
+TO_ALL = {
+    "configure",
+    "add_commands",
+    "warm_up",
+    "layer_opened",
+    "prefetch_image",
+    "add_virtual_entries",
+    "report_state",
+    "close",
+}
 
 
 def test_every_hook_is_covered_here() -> None:

@@ -11,12 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lazylayer import hookimpl
+from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Platform
+from lazylayer.api.opened import OpenedLayer
 from lazylayer.api.settings import BackgroundSettings, FetchSettings, ResolveSettings, Settings
 from lazylayer.api.tree import Entry
 from lazylayer.errors import UnavailableError, VerificationError
 from lazylayer.layers.image import Image, ImageFile, open_image
 from lazylayer.layers.layer import Layer
+from lazylayer.layers.merged import MergedLayers
 from lazylayer.layers.store import LayerStore
 from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, MemorySource, SyntheticLayer, SyntheticProgram
 
@@ -34,7 +38,7 @@ def content(seed: int, size: int = 3000) -> bytes:
 class Opened:
     """An image of three layers: data, programs with links to them, and a layer on top that replaces one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, *policies: object) -> None:
         self.made = [
             SyntheticLayer({b"etc/%d" % number: content(number) for number in range(20)}),
             SyntheticLayer(
@@ -51,10 +55,10 @@ class Opened:
             SyntheticLayer({b"etc/3": content(103)}),
         ]
         self.plugin = MemoryPlugin(self.made)
-        self.program = SyntheticProgram(self.plugin, SETTINGS)
+        self.program = SyntheticProgram(self.plugin, SETTINGS, policies)
         self.store = LayerStore(self.program.settings, self.program.hooks)
         resolved = self.program.hooks.resolve_image(REFERENCE, Platform("amd64", "linux"))
-        self.image: Image = open_image(self.store, resolved, self.program.settings)
+        self.image: Image = open_image(self.store, resolved)
 
     def source(self, number: int) -> MemorySource:
         return self.plugin.sources[self.made[number].digest]
@@ -88,7 +92,9 @@ def until(condition: Callable[[], object]) -> None:
 
 def test_a_file_is_found_where_a_container_would_find_it(opened: Opened) -> None:
     files = opened.find(b"/bin/tool", b"/usr/lib/libz.so", b"/etc/3", b"etc/4")
-    assert [(opened.image.layers.index(each.layer), each.path) for each in files] == [
+    assert [
+        ([layer.digest for layer in opened.image.layers].index(each.layer.digest), each.path) for each in files
+    ] == [
         (1, b"/usr/bin/tool"),
         (1, b"/usr/lib/libz.so.1"),
         (2, b"/etc/3"),
@@ -178,7 +184,7 @@ def test_nothing_is_opened_in_a_store_that_is_closed() -> None:
     gate = threading.Event()
     opened.close()
     with pytest.raises(UnavailableError, match="ending"):
-        open_image(opened.store, opened.image.resolved, opened.program.settings)
+        open_image(opened.store, opened.image.resolved)
     other = Opened()
     other.image.close()
 
@@ -187,7 +193,7 @@ def test_nothing_is_opened_in_a_store_that_is_closed() -> None:
 
     other.plugin.before_open = held
     with ThreadPoolExecutor(1) as threads:
-        opening = threads.submit(open_image, other.store, other.image.resolved, other.program.settings)
+        opening = threads.submit(open_image, other.store, other.image.resolved)
         until(lambda: len([each for each in other.plugin.asked if each.startswith("open_layer")]) == 6)
         other.store.close()
         gate.set()
@@ -195,16 +201,34 @@ def test_nothing_is_opened_in_a_store_that_is_closed() -> None:
     until(lambda: [event.kind for event in other.plugin.events].count("closed") == 6)
 
 
-class TestPrograms:
-    """What is told of programs that readers load."""
+class Policy:
+    """A `Locality` that follows programs, libraries and modules, and keeps what it is told of."""
+
+    def __init__(self, act: Callable[[bytes, Entry], None] = lambda path, entry: None) -> None:
+        self.told: list[bytes] = []
+        self.act = act
+
+    def follows(self, name: bytes, entry: Entry) -> bool:
+        return bool(entry.mode & 0o111) or name.endswith((b".so.1", b".py"))
+
+    def missed(self, path: bytes, entry: Entry) -> None:
+        self.told.append(path)
+        self.act(path, entry)
+
+
+class TestFollowedFiles:
+    """What policies are told of files that readers miss."""
+
+    def follow(self, opened: Opened, *policies: Policy) -> None:
+        layer = opened.image.layers[1]
+        layer.follow(policies)
+        layer.find_siblings()
 
     @pytest.fixture
     def told(self, opened: Opened) -> list[bytes]:
-        told: list[bytes] = []
-        layer = opened.image.layers[1]
-        layer.find_siblings()
-        layer.watch_programs("test", lambda path, _: told.append(path))
-        return told
+        policy = Policy()
+        self.follow(opened, policy)
+        return policy.told
 
     def read(self, opened: Opened, path: bytes, offset: int = 0) -> None:
         (file,) = opened.find(path)
@@ -214,19 +238,12 @@ class TestPrograms:
         """Waits for every thread that fetches and then tells."""
         until(lambda: not [each for each in threading.enumerate() if each.name == "lazylayer-fetch"])
 
-    def test_a_program_and_a_library_are_told_of_when_their_start_is_missed(
-        self, opened: Opened, told: list[bytes]
-    ) -> None:
+    def test_a_followed_file_is_told_of_when_its_start_is_missed(self, opened: Opened, told: list[bytes]) -> None:
         self.read(opened, b"/bin/tool")
         self.read(opened, b"/usr/lib/libz.so")
-        self.finish(opened)
-        assert sorted(told) == [b"/usr/bin/tool", b"/usr/lib/libz.so.1"]
-
-    def test_modules_are_told_of_too_however_small(self, opened: Opened, told: list[bytes]) -> None:
         self.read(opened, b"/app/m.py")
-        self.read(opened, b"/app/n.pyc")
         self.finish(opened)
-        assert sorted(told) == [b"/app/m.py", b"/app/n.pyc"]
+        assert sorted(told) == [b"/app/m.py", b"/usr/bin/tool", b"/usr/lib/libz.so.1"]
 
     def test_each_is_told_of_once_however_many_read_it(self, opened: Opened, told: list[bytes]) -> None:
         opened.source(1).gate.clear()
@@ -238,7 +255,7 @@ class TestPrograms:
         self.finish(opened)
         assert told == [b"/usr/bin/tool"]
 
-    def test_data_and_what_is_not_the_start_are_not_told_of(self, opened: Opened, told: list[bytes]) -> None:
+    def test_others_and_what_is_not_the_start_are_not_told_of(self, opened: Opened, told: list[bytes]) -> None:
         self.read(opened, b"/usr/share/data")
         self.read(opened, b"/bin/tool", 2500)
         self.finish(opened)
@@ -250,7 +267,7 @@ class TestPrograms:
         self.finish(opened)
         assert told == []
 
-    def test_a_program_whose_fetch_failed_is_told_of_when_it_comes(self, opened: Opened, told: list[bytes]) -> None:
+    def test_a_file_whose_fetch_failed_is_told_of_when_it_comes(self, opened: Opened, told: list[bytes]) -> None:
         opened.source(1).fail = lambda _: UnavailableError("away")
         with pytest.raises(UnavailableError):
             self.read(opened, b"/bin/tool")
@@ -261,50 +278,146 @@ class TestPrograms:
         self.finish(opened)
         assert told == [b"/usr/bin/tool"]
 
-    def test_a_watcher_that_fails_harms_nobody(self, opened: Opened, told: list[bytes]) -> None:
+    def test_a_policy_that_fails_harms_nobody_and_all_are_told(self, opened: Opened) -> None:
         def fail(path: bytes, entry: Entry) -> None:
             raise ZeroDivisionError(path)
 
-        layer = opened.image.layers[1]
-        layer.watch_programs("a bad one", fail)
-        layer.watch_programs("another", lambda path, entry: told.append(b"%s of %d" % (path, entry.size)))
+        sizes: list[int] = []
+        bad, good = Policy(fail), Policy(lambda _, entry: sizes.append(entry.size))
+        self.follow(opened, bad, good)
         self.read(opened, b"/bin/tool")
         self.finish(opened)
-        assert told == [b"/usr/bin/tool", b"/usr/bin/tool of 3000"]
+        assert bad.told == good.told == [b"/usr/bin/tool"]
+        assert sizes == [3000]
 
-    def test_the_last_watcher_of_a_plugin_counts(self, opened: Opened, told: list[bytes]) -> None:
-        layer = opened.image.layers[1]
-        for number in range(3):
-            layer.watch_programs("test", lambda path, _, number=number: told.append(b"%d" % number))  # type: ignore[misc]
-        self.read(opened, b"/bin/tool")
-        self.finish(opened)
-        assert told == [b"2"]
-
-    def test_a_watcher_that_reads_the_program_is_not_told_again(self, opened: Opened, told: list[bytes]) -> None:
+    def test_a_policy_that_reads_the_file_is_not_told_again(self, opened: Opened) -> None:
         layer: Layer = opened.image.layers[1]
-
-        def read_on(path: bytes, entry: Entry) -> None:
-            told.append(path + b" whole")
-            layer.read(entry, 0, entry.size)
-
-        layer.watch_programs("test", read_on)
+        policy = Policy(lambda _, entry: (layer.read(entry, 0, entry.size), None)[1])
+        self.follow(opened, policy)
         self.read(opened, b"/bin/tool")
         self.finish(opened)
-        assert told == [b"/usr/bin/tool whole"]
+        assert policy.told == [b"/usr/bin/tool"]
 
-    def test_a_closed_layer_keeps_no_watcher(self) -> None:
+    def test_nothing_is_asked_of_a_policy_before_the_first_miss_was_served(self, opened: Opened) -> None:
+        asked: list[bytes] = []
+
+        class Counting(Policy):
+            def follows(self, name: bytes, entry: Entry) -> bool:
+                asked.append(name)
+                return super().follows(name, entry)
+
+        policy = Counting()
+        opened.image.layers[1].follow([policy])
+        assert asked == []
+        self.read(opened, b"/bin/tool")
+        self.finish(opened)
+        assert sorted(asked) == [b"data", b"libz.so.1", b"m.py", b"n.pyc", b"tool"]
+        assert policy.told == [b"/usr/bin/tool"]
+
+    def test_a_closed_layer_keeps_no_policy(self) -> None:
         opened = Opened()
-
-        class Watcher:
-            def __call__(self, path: bytes, entry: Entry) -> None:
-                raise AssertionError
-
-        watcher = Watcher()
-        alive = weakref.ref(watcher)
+        policy = Policy()
+        alive = weakref.ref(policy)
+        self.follow(opened, policy)
+        del policy
         layer = opened.image.layers[1]
-        layer.watch_programs("test", watcher)
-        del watcher
         opened.close()
         gc.collect()
         assert alive() is None
         assert layer.tree
+
+
+class Policies:
+    """A plugin with a locality for every layer."""
+
+    def __init__(self) -> None:
+        self.localities: dict[str, Policy] = {}
+
+    @hookimpl
+    def lazylayer_layer_opened(self, layer: OpenedLayer) -> Policy:
+        assert layer.tree.root
+        return self.localities.setdefault(layer.digest, Policy())
+
+
+class FailingPolicies:
+    @hookimpl
+    def lazylayer_layer_opened(self) -> None:
+        raise ZeroDivisionError
+
+
+def test_hook_layer_opened_hands_over_what_misses_call() -> None:
+    policies = Policies()
+    opened = Opened(FailingPolicies(), policies)
+    assert list(policies.localities) == [each.digest for each in opened.made]
+    (file,) = opened.find(b"/bin/tool")
+    file.read(0, 10)
+    until(lambda: policies.localities[opened.made[1].digest].told == [b"/usr/bin/tool"])
+    opened.close()
+
+
+# --- being told that all is here -----------------------------------------------------------------
+
+
+class TestWhenComplete:
+    """`MountableTree.when_complete` of layers and of merged layers."""
+
+    def fetch_all(self, opened: Opened, *numbers: int) -> None:
+        for number in numbers:
+            opened.image.layers[number].prefetch(ByteRange(0, len(opened.made[number].data)))
+
+    def test_a_layer_tells_once(self, opened: Opened) -> None:
+        told: list[str] = []
+        layer = opened.image.layers[0]
+        layer.when_complete(lambda: told.append("before"))
+        self.fetch_all(opened, 1)
+        assert told == []
+        self.fetch_all(opened, 0)
+        self.fetch_all(opened, 0)
+        assert told == ["before"]
+        layer.when_complete(lambda: told.append("at once"))
+        assert told == ["before", "at once"]
+
+    def test_merged_layers_tell_when_the_last_one_is_here(self, opened: Opened) -> None:
+        told: list[bool] = []
+        merged = opened.image.merged()
+        merged.when_complete(lambda: told.append(merged.complete))
+        self.fetch_all(opened, 2, 0)
+        assert told == []
+        self.fetch_all(opened, 1)
+        assert told == [True]
+        opened.image.merged().when_complete(lambda: told.append(True))
+        assert told == [True, True]
+
+    def test_no_layers_are_complete(self, opened: Opened) -> None:
+        told: list[None] = []
+        MergedLayers(REFERENCE, (), opened.image.layers[0].tree).when_complete(lambda: told.append(None))
+        assert told == [None]
+
+    def test_a_withdrawn_callback_is_not_called(self, opened: Opened) -> None:
+        told: list[None] = []
+        opened.image.layers[0].when_complete(lambda: told.append(None))()
+        opened.image.merged().when_complete(lambda: told.append(None))()
+        self.fetch_all(opened, 0, 1, 2)
+        assert told == []
+
+    def test_a_callback_that_fails_disturbs_no_reader_and_no_other(self, opened: Opened) -> None:
+        told: list[None] = []
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        layer = opened.image.layers[2]
+        layer.when_complete(fail)
+        layer.when_complete(lambda: told.append(None))
+        (file,) = opened.find(b"/etc/3")
+        assert file.read(0, 5000) == content(103)
+        until(lambda: told)
+
+    def test_a_layer_that_is_elsewhere_is_complete(self, opened: Opened) -> None:
+        told: list[None] = []
+        layer = opened.image.layers[0]
+        layer.when_complete(lambda: told.append(None))
+        layer.mark_available()
+        assert layer.complete
+        assert told == [None]
+        assert opened.asked()[0] == 1, "the footer"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.layers import PrefetchPlan
 from lazylayer.api.settings import BackgroundSettings, ResolveSettings, Settings
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.layers.layer import Layer
-from lazylayer.layers.store import LayerStore
+from lazylayer.layers.store import LayerStore, Lease
 from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticLayer, SyntheticProgram
 
 
@@ -22,8 +27,8 @@ class Store:
         self.store = LayerStore(program.settings, program.hooks)
         self.descriptors = self.plugin.descriptors()
 
-    def borrow(self, number: int = 0, timeout: float = 20) -> Layer:
-        return self.store.borrow(REFERENCE, self.descriptors[number], verify=True, timeout=timeout)
+    def lend(self, number: int = 0) -> Lease:
+        return self.store.lend(REFERENCE, self.descriptors[number])
 
     def asked(self, what: str) -> int:
         return sum(each.startswith(what) for each in self.plugin.asked)
@@ -37,12 +42,12 @@ def test_a_layer_is_opened_once_for_all_who_ask() -> None:
     store = Store()
     barrier = threading.Barrier(8)
 
-    def borrow(_: int) -> Layer:
+    def lend(_: int) -> Layer:
         barrier.wait(20)
-        return store.borrow()
+        return store.lend().layer
 
     with ThreadPoolExecutor(8) as threads:
-        layers = set(threads.map(borrow, range(8)))
+        layers = set(threads.map(lend, range(8)))
     assert len(layers) == 1
     assert (store.asked("open_layer"), store.asked("resolve_blob"), store.events("resolved")) == (1, 1, 1)
     store.store.close()
@@ -60,10 +65,10 @@ def test_a_failed_opening_is_told_to_all_and_tried_again() -> None:
 
     store.plugin.before_open = fail
     with pytest.raises(FormatError, match="torn"):
-        store.borrow()
+        store.lend()
     assert store.events("failed") == 1
     failing.clear()
-    assert store.borrow().digest == store.descriptors[0].digest
+    assert store.lend().layer.digest == store.descriptors[0].digest
     store.store.close()
 
 
@@ -75,14 +80,14 @@ def test_what_a_plugin_raises_by_mistake_is_a_layer_error_with_its_name() -> Non
 
     store.plugin.before_open = fail
     with pytest.raises(Exception, match=r"memory.*oops") as caught:
-        store.borrow()
+        store.lend()
     assert not isinstance(caught.value, ZeroDivisionError)
     store.store.close()
 
 
 @pytest.mark.seed(4)
 def test_an_opening_that_takes_too_long_is_an_error_now_and_ready_later() -> None:
-    store = Store()
+    store = Store(settings=Settings(resolve=ResolveSettings(timeout=0.01)))
     gate = threading.Event()
     opened = threading.Event()
 
@@ -92,10 +97,12 @@ def test_an_opening_that_takes_too_long_is_an_error_now_and_ready_later() -> Non
 
     store.plugin.before_open = wait
     with pytest.raises(UnavailableError, match=r"not resolved within 0\.01 s"):
-        store.borrow(timeout=0.01)
+        store.lend()
     gate.set()
     assert opened.wait(20)
-    assert store.borrow().digest == store.descriptors[0].digest
+    while not store.events("resolved"):
+        gate.wait(0.001)
+    assert store.lend().layer.digest == store.descriptors[0].digest
     assert store.asked("open_layer") == 1
     store.store.close()
 
@@ -103,32 +110,35 @@ def test_an_opening_that_takes_too_long_is_an_error_now_and_ready_later() -> Non
 @pytest.mark.seed(4)
 def test_unused_layers_are_kept_up_to_a_number_and_the_oldest_leaves() -> None:
     store = Store(settings=Settings(resolve=ResolveSettings(keep=2)))
-    layers = [store.borrow(number) for number in range(3)]
-    for layer in layers:
-        store.store.release(layer)
+    leases = [store.lend(number) for number in range(3)]
+    for lease in leases:
+        lease.close()
     assert store.events("closed") == 1
     assert [source.closed for source in store.plugin.sources.values()] == [True, False, False]
-    assert store.borrow(2) is layers[2]
-    assert store.borrow(0) is not layers[0]
+    assert store.lend(2).layer is leases[2].layer
+    assert store.lend(0).layer is not leases[0].layer
     assert store.asked("open_layer") == 4
     store.store.close()
 
 
 def test_a_layer_in_use_is_never_closed() -> None:
     store = Store(settings=Settings(resolve=ResolveSettings(keep=0)))
-    layer = store.borrow()
-    again = store.borrow()
-    store.store.release(layer)
-    assert store.events("closed") == 0
-    store.store.release(again)
+    lease = store.lend()
+    with store.lend() as again:
+        lease.close()
+        assert store.events("closed") == 0
+        lease.close()
+        assert store.events("closed") == 0, "closed twice, returned once"
+        assert again.layer is lease.layer
     assert store.events("closed") == 1
+    again.close()
     store.store.close()
 
 
 def test_a_bad_table_in_the_cache_is_fetched_again() -> None:
     store = Store()
     footer = store.plugin.layers[store.descriptors[0].digest].data[-8:]
-    store.borrow()
+    store.lend()
     store.store.close()
     ranges = store.plugin.caches["ranges"].values
     ranges.update({key: bytes(len(value)) for key, value in ranges.items() if value == footer})
@@ -136,7 +146,7 @@ def test_a_bad_table_in_the_cache_is_fetched_again() -> None:
     store.plugin.verify = lambda tail: None if tail == footer else FormatError("torn")
     program = SyntheticProgram(store.plugin)
     second = LayerStore(program.settings, program.hooks)
-    assert second.borrow(REFERENCE, store.descriptors[0], verify=True, timeout=20).tree.lookup(b"f")
+    assert second.lend(REFERENCE, store.descriptors[0]).layer.tree.lookup(b"f")
     assert store.asked("open_layer") == 3, "once at first; then with the bad bytes, and with fetched ones"
     assert footer in ranges.values()
     second.close()
@@ -145,9 +155,9 @@ def test_a_bad_table_in_the_cache_is_fetched_again() -> None:
 @pytest.mark.seed(7)
 def test_a_layer_is_fetched_in_the_background_until_it_is_whole() -> None:
     store = Store(settings=Settings(background=BackgroundSettings(silence=0, request_size=1024)))
-    layer = store.borrow()
-    store.store.fetch_in_background(layer)
-    store.store.fetch_in_background(layer)
+    layer = store.lend().layer
+    store.store.prefetcher.layer(layer, {})
+    store.store.prefetcher.layer(layer, {})
     whole = threading.Event()
     while not whole.wait(0.01):
         if store.events("completed"):
@@ -160,7 +170,69 @@ def test_a_layer_is_fetched_in_the_background_until_it_is_whole() -> None:
 @pytest.mark.seed(7)
 def test_background_fetching_can_be_switched_off() -> None:
     store = Store(settings=Settings(background=BackgroundSettings(enabled=False)))
-    layer = store.borrow()
-    store.store.fetch_in_background(layer)
+    layer = store.lend().layer
+    store.store.prefetcher.layer(layer, {})
+    assert store.store.prefetcher.wait(layer, 20)
     store.store.close()
     assert layer.state().fetched == 8
+
+
+class TestEviction:
+    """A layer that is evicted before its prefetch ended."""
+
+    def evict(self, prefetched: Callable[[Store], PrefetchPlan]) -> tuple[Store, weakref.ref[Layer]]:
+        """Evicts a layer while its prefetch is planned; returns when all that was started for it has ended."""
+        store = Store(
+            settings=Settings(
+                resolve=ResolveSettings(keep=0), background=BackgroundSettings(silence=0, request_size=1024)
+            )
+        )
+        planning, evicted = threading.Event(), threading.Event()
+
+        def plan(_: object) -> PrefetchPlan:
+            planning.set()
+            assert evicted.wait(20)
+            return prefetched(store)
+
+        store.plugin.plan = plan
+        with store.lend() as lease:
+            store.store.prefetcher.layer(lease.layer, {})
+            alive = weakref.ref(lease.layer)
+            assert planning.wait(20)
+        del lease
+        assert store.events("closed") == 1
+        evicted.set()
+        pause = threading.Event()
+        while [each for each in threading.enumerate() if each.name == "lazylayer-prefetch"]:
+            pause.wait(0.005)
+        return store, alive
+
+    def asked_bytes(self, store: Store) -> int:
+        return sum(source.asked_bytes for source in store.plugin.sources.values())
+
+    def test_is_not_fetched_any_more(self) -> None:
+        store, _ = self.evict(lambda store: PrefetchPlan((ByteRange(0, 2000),)))
+        threading.Event().wait(0.1)
+        assert self.asked_bytes(store) == 8, "the footer, when it was opened"
+        assert store.events("completed") == 0
+        store.store.close()
+
+    def test_is_not_kept_in_memory(self) -> None:
+        store, alive = self.evict(lambda _: PrefetchPlan())
+        gc.collect()
+        assert alive() is None
+        store.store.close()
+
+
+def test_an_evicted_layer_is_forgotten_by_the_background_that_waits_for_its_turn() -> None:
+    store = Store(settings=Settings(resolve=ResolveSettings(keep=0), background=BackgroundSettings(silence=1000)))
+    with store.lend() as lease:
+        store.store.prefetcher.layer(lease.layer, {})
+        assert store.store.prefetcher.wait(lease.layer, 20)
+        alive = weakref.ref(lease.layer)
+    del lease
+    pause = threading.Event()
+    while alive() is not None:
+        gc.collect()
+        pause.wait(0.005)
+    store.store.close()

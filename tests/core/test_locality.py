@@ -7,6 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lazylayer.api.layers import Locality
 from lazylayer.api.tree import Entry
 from lazylayer.fetching.locality import Siblings
 from lazylayer_testing.synthetic import SyntheticLayer
@@ -50,21 +51,40 @@ def test_a_large_file_has_no_siblings() -> None:
     assert names_around(made, b"2.x", 1 << 20) == [b"2.x", b"3.x"]
 
 
-def program(mode: int, name: bytes) -> list[int]:
-    made = SyntheticLayer({b"first": b"1", name: random.Random(2).randbytes(5000)})
-    entry: Entry = made.entries[name]
-    entry.mode = mode
-    siblings = Siblings(made.contents.tree, made.contents.chunks)
-    member = made.contents.chunks.member_of(entry.first_chunk)
+class Everything:
+    """A policy that follows every file but `first`."""
+
+    def follows(self, name: bytes, entry: Entry) -> bool:
+        return name != b"first"
+
+    def missed(self, path: bytes, entry: Entry) -> None: ...
+
+
+def around_second_chunk(*localities: Locality) -> list[int]:
+    """The members fetched with the second one of a file, counted from its first; the fourth is here."""
+    made = SyntheticLayer({b"first": b"1", b"tool": random.Random(2).randbytes(5000)})
+    siblings = Siblings(made.contents.tree, made.contents.chunks, localities)
+    member = made.contents.chunks.member_of(made.entries[b"tool"].first_chunk)
     return [each - member for each in siblings.around(member + 1, 100_000, lambda each: each != member + 3)]
 
 
-def test_what_follows_in_a_program_comes_along_until_something_is_here() -> None:
-    assert program(0o100755, b"tool") == program(0o100644, b"libz.so.1") == [1, 2]
+def test_what_follows_in_a_followed_file_comes_along_until_something_is_here() -> None:
+    assert around_second_chunk(Everything()) == [1, 2]
 
 
-def test_what_follows_in_a_file_of_data_does_not() -> None:
-    assert program(0o100644, b"data.bin") == program(0o100644, b"ld.so.cache") == program(0o100644, b"a.sort") == [1]
+def test_what_follows_in_another_file_does_not() -> None:
+    assert around_second_chunk() == [1]
+
+
+def test_where_a_followed_file_starts_is_known_with_those_who_follow_it() -> None:
+    made = SyntheticLayer({b"first": b"1", b"d/tool": random.Random(2).randbytes(5000)})
+    table, entry = made.contents.chunks, made.entries[b"d/tool"]
+    one, other = Everything(), Everything()
+    siblings = Siblings(made.contents.tree, table, [one, other])
+    followed = siblings.followed_at(table.member_of(entry.first_chunk))
+    assert followed == ([one, other], b"/d/tool", entry)
+    assert siblings.followed_at(table.member_of(entry.first_chunk) + 1) is None
+    assert siblings.followed_at(table.member_of(made.entries[b"first"].first_chunk)) is None
 
 
 @given(

@@ -118,9 +118,8 @@ def test_workers_take_tasks_in_turn_until_each_is_done() -> None:
     assert sorted(order) == ["a", "a", "b", "b", "b"]
 
 
-def test_a_task_that_fails_is_tried_again_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazylayer.fetching.scheduling.FIRST_PAUSE", 0.05)
-    workers = BackgroundWorkers(Scheduler(silence=0, starvation=1000), 1)
+def test_a_task_that_fails_is_tried_again_and_holds_up_nobody() -> None:
+    workers = BackgroundWorkers(Scheduler(silence=0, starvation=1000), 1, first_pause=0.05)
     tries: list[float] = []
     recovered, other = threading.Event(), threading.Event()
 

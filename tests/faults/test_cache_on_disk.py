@@ -251,7 +251,7 @@ class LiveReader:
         self.program = Program.load(config=None, overrides=overrides)
         self.store = LayerStore(self.program.settings, self.program.hooks)
         resolved = resolve_image(self.program.hooks, self.program.settings, parse_reference(reference))
-        self.image: Image = open_image(self.store, resolved, self.program.settings)
+        self.image: Image = open_image(self.store, resolved)
         (self.layer,) = self.image.layers
         entry = self.layer.tree.lookup(b"file")
         assert entry is not None

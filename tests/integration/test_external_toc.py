@@ -234,8 +234,8 @@ def test_layer_is_opened_again_while_its_source_is_away(
     for asked in (True, False):
         recorder.resolved.clear()
         store = LayerStore(Settings(), hooks)
-        layer = store.borrow(image.reference, image.manifest.layers[1], verify=True, timeout=20)
-        assert layer.tree.lookup(b"two") is not None
+        with store.lend(image.reference, image.manifest.layers[1]) as lease:
+            assert lease.layer.tree.lookup(b"two") is not None
         store.close()
         assert recorder.resolved == (["v-esgztoc"] if asked else [])
         shutil.rmtree(tmp_path / "lazy", ignore_errors=True)
@@ -255,7 +255,7 @@ def test_bad_table_in_the_cache_is_asked_for_again(
     recorder.caches["ranges"] = DictCache()
     recorder.caches["ranges"].put(f"{descriptor.digest}:-esgztoc", tables)
     store = LayerStore(Settings(), hooks)
-    assert store.borrow(image.reference, descriptor, verify=True, timeout=20).tree.lookup(b"two") is not None
+    assert store.lend(image.reference, descriptor).layer.tree.lookup(b"two") is not None
     store.close()
 
 

@@ -143,7 +143,7 @@ def test_the_rest_is_fetched_in_the_background_in_large_requests(registry: Scrip
     with opened(registry, tmp_path, *settings) as (filesystem, image):
         (layer,) = image.layers
         registry.forget_requests()
-        filesystem.layers.fetch_in_background(layer)
+        filesystem.layers.prefetcher.layer(layer, {})
         pause = threading.Event()
         while not layer.complete:
             pause.wait(0.01)
@@ -168,7 +168,7 @@ def test_background_fetching_makes_way_for_a_reader(registry: ScriptedRegistry, 
         background, reading = Gate(), Gate()
         registry.script(Fault(hold=background), path="*/blobs/*")
         registry.script(Fault(hold=reading), path="*/blobs/*", skip=1)
-        filesystem.layers.fetch_in_background(layer)
+        filesystem.layers.prefetcher.layer(layer, {})
         pause = threading.Event()
         while len(registry.requests) < 1:
             pause.wait(0.01)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from lazylayer import hookimpl
+from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.events import StateEvent
+from lazylayer.api.layers import PrefetchPlan
 from lazylayer.api.oci import Descriptor, parse_reference
-from lazylayer.api.settings import FetchSettings
+from lazylayer.api.settings import BackgroundSettings, FetchSettings, Settings
+from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
+from lazylayer.fetching.fetcher import Fetcher
 from lazylayer.fetching.scheduling import Scheduler
 from lazylayer.layers.layer import Layer
-from lazylayer_testing.synthetic import DictCache, MemorySource, SyntheticLayer, make_blob
+from lazylayer.layers.prefetcher import Prefetcher
+from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.registry import make_manager
+from lazylayer_testing.synthetic import DictCache, MemorySource, SyntheticLayer
 
 __all__ = ["Opened"]
 
@@ -20,16 +30,30 @@ class Opened:
         self.cache = cache or DictCache()
         self.scheduler = Scheduler(silence=0, starvation=1000)
         self.events: list[StateEvent] = []
-        self.layer = Layer(
-            parse_reference("registry.test/image:1"),
-            Descriptor("", made.digest, len(made.data)),
-            make_blob(made.data, self.source),
-            made.contents,
-            ChunkStore(self.cache),
-            self.scheduler,
-            FetchSettings(window_min=options.get("window_min", 1), window_max=options.get("window_max", 1)),
-            self.events.append,
+        self.store = ChunkStore(self.cache)
+        descriptor = Descriptor("", made.digest, len(made.data))
+        settings = FetchSettings(window_min=options.get("window_min", 1), window_max=options.get("window_max", 1))
+        blob = Blob(lambda: self.source, descriptor.digest, descriptor.size)
+        fetcher = Fetcher(blob, made.contents, self.store, self.scheduler, settings)
+        reference = parse_reference("registry.test/image:1")
+        self.layer = Layer(reference, descriptor, made.contents, fetcher, self.events.append)
+
+        manager = make_manager()
+        manager.register(self, "policy")
+        self.plan: Callable[[], PrefetchPlan | None] = lambda: None
+        self.prefetcher = Prefetcher(
+            Settings(background=BackgroundSettings(enabled=False)), Hooks(manager), self.scheduler
         )
+
+    @hookimpl
+    def lazylayer_plan_prefetch(self) -> PrefetchPlan | None:
+        return self.plan()
+
+    def prefetch(self, *ranges: tuple[int, int]) -> None:
+        """Prefetches ranges of the blob, and returns when that is done."""
+        self.plan = lambda: PrefetchPlan(tuple(ByteRange(*each) for each in ranges))
+        self.prefetcher.layer(self.layer, {})
+        assert self.prefetcher.wait(self.layer, 20)
 
     def read(self, name: bytes, offset: int = 0, size: int = 1 << 20) -> bytes:
         return self.layer.read(self.made.entries[name], offset, size)

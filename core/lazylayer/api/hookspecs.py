@@ -67,8 +67,7 @@ def lazylayer_add_commands(cli: click.Group) -> None:
 
     All plugins are called, before `lazylayer_configure`, or without it, as for `--help`.
 
-    :param cli: a group; add commands with `cli.add_command` or `@cli.command()`. A name that the
-        core or a plugin that is asked earlier has taken is left out, with a warning.
+    :param cli: a group; a name that the core or an earlier plugin has taken is left out, with a warning.
 
     Example::
 
@@ -76,8 +75,7 @@ def lazylayer_add_commands(cli: click.Group) -> None:
         def lazylayer_add_commands(cli):
             cli.add_command(click.Command("hello", callback=lambda: click.echo("hello")))
 
-    Threading and errors: called from the main thread, also for `--help`: import inside the command. A plugin
-    that fails here loses its commands and nothing else.
+    Threading and errors: called from the main thread, also for `--help`: import inside the command.
     """
 
 
@@ -106,10 +104,9 @@ def lazylayer_warm_up(frontend: str) -> None:
 def lazylayer_resolve_image(reference: Reference, platform: Platform, keychain: Keychain) -> ResolvedImage | None:
     """Find the manifest and config that `reference` names, for one platform.
 
-    Stops at the first result that is not None; None means that this kind of reference is not yours
-    (look at `reference.scheme`, which is empty for a registry).
+    Stops at the first result that is not None; None means that this kind of reference is not yours.
 
-    :param reference: the image, as the user named it.
+    :param reference: the image, as the user named it; its `scheme` is empty for a registry.
     :param platform: which manifest of an index to choose (`lazylayer.api.oci.choose_manifest`).
     :param keychain: `keychain(host)` returns credentials for a host, or None.
     :returns: the image; manifest and config were checked against their digests.
@@ -174,8 +171,7 @@ def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
     Stops at the first result that is not None; None means that `kind` is not yours.
 
     :param kind: the name of the cache plugin that is wanted, as in `[cache] chunks = "cache_dir"`.
-    :param purpose: `chunks` (verified, uncompressed) or `ranges` (compressed, from the registry).
-        Both may be wanted, each is opened once; keep them apart.
+    :param purpose: `chunks` (verified, uncompressed) or `ranges` (compressed); keep them apart.
     :returns: a cache, shared by all layers. The core closes it.
 
     Example::
@@ -212,16 +208,12 @@ def lazylayer_open_layer(
 ) -> LayerContents | None:
     """Read a layer's table of contents and verify it.
 
-    Stops at the first result that is not None; None means that the layer is not in your format
-    (there is no footer of yours, say).
+    Stops at the first result that is not None; None means that the layer is not in your format.
 
-    :param blob: random access to the layer's bytes; `blob.read(offset, size)`. Read the tail once,
-        large enough that the table of contents is usually in it: every read may be a round trip.
+    :param blob: the layer's bytes. Read the tail once, large enough for most tables: each read may be a round trip.
     :param descriptor: the layer, with its annotations.
-    :param verify: whether the table of contents must match the digest that an annotation promises.
-        When it is True and there is no such annotation, raise VerificationError.
-    :param companions: what the layer keeps outside of it, in images beside its own;
-        `companions.read_layer(suffix, annotations, max_size)`. Asks nobody before it is called.
+    :param verify: True if the table must have the digest that an annotation promises; no annotation is an error.
+    :param companions: the images beside the layer's own, for what the layer keeps outside of it.
     :returns: the tree, the chunk map and how to inflate a member.
 
     Example::
@@ -237,14 +229,12 @@ def lazylayer_open_layer(
 
 @hookspec
 def lazylayer_layer_opened(layer: OpenedLayer) -> Locality | None:
-    """Hear of a layer that was opened, and say what is read together in it.
+    """Hear of an opened layer, and return what you know of the files that are read together in it.
 
-    All plugins are called, each by itself, once for each opened layer, before it is first read.
+    All plugins are called, once for each opened layer, before its first read.
 
-    :param layer: the layer (`lazylayer.api.opened.OpenedLayer`). Keep a weak reference to it, if any: layers are
-        closed and opened again.
-    :returns: what your policy knows of the layer (`lazylayer.api.layers.Locality`), or None. Misses call it; a
-        file is followed by the first policy that follows it. The layer forgets it when it is closed.
+    :param layer: the layer. Keep a weak reference to it, if any: layers are closed, and opened again.
+    :returns: an object that the layer's misses call until it is closed, or None.
 
     Example::
 
@@ -252,8 +242,7 @@ def lazylayer_layer_opened(layer: OpenedLayer) -> Locality | None:
         def lazylayer_layer_opened(layer):
             return Fonts(layer)
 
-    Threading and errors: called from the thread that opened the layer, for which a mount waits: return at once, and
-    find out what you need when a miss asks. An error is logged.
+    Threading and errors: a mount waits for you, so work when a miss calls, and not now. An error is logged.
     """
 
 
@@ -263,8 +252,7 @@ def lazylayer_plan_prefetch(layer: OpenedLayer, labels: Mapping[str, str]) -> Pr
 
     Stops at the first result that is not None; None leaves the decision to the next policy.
 
-    :param layer: the opened layer (`lazylayer.api.opened.OpenedLayer`): `layer.contents` has its tree and its
-        chunks, `layer.descriptor` its size.
+    :param layer: the opened layer; `layer.contents` has its tree and its chunks, `layer.descriptor` its size.
     :param labels: the labels of the mount, which may carry wishes; empty for a mount by hand.
     :returns: the plan; one without ranges prefetches nothing.
 
@@ -282,20 +270,16 @@ def lazylayer_plan_prefetch(layer: OpenedLayer, labels: Mapping[str, str]) -> Pr
 def lazylayer_prefetch_image(image: OpenedImage, labels: Mapping[str, str]) -> None:
     """Fetch files of an image before its first use, as far as the image as a whole says which.
 
-    All plugins are called, each by itself, once after an image's layers were opened for new mounts;
-    what belongs to one layer is the matter of `lazylayer_plan_prefetch`.
+    All plugins are called, once while the image's layers are open.
 
-    :param image: the image, all its layers open: `image.resolved.config`, `image.find(path)`,
-        `image.names(path)`, `image.fetch(files)` (`lazylayer.api.opened.OpenedImage`). It is closed when you
-        return: files can be found from then on too, and fetched as long as their layers stay open.
+    :param image: the image. Keep it, if you like: its files can be fetched as long as their layers are open.
     :param labels: the labels of the first mount; empty for a mount by hand.
 
     Example::
 
         @hookimpl
         def lazylayer_prefetch_image(image):
-            found = image.find(b"/etc/os-release")
-            image.fetch([found] if found else [])
+            image.fetch(filter(None, [image.find(b"/etc/os-release")]))
 
     Threading and errors: called from a thread of its own, for which no mount waits. An error is logged.
     """
@@ -380,11 +364,9 @@ def lazylayer_add_virtual_entries(layer: OpenedLayer) -> Mapping[bytes, VirtualD
 
         @hookimpl
         def lazylayer_add_virtual_entries(layer):
-            readme = VirtualFile(0o444, lambda: b"served lazily\\n")
-            return {b".lazy": VirtualDirectory(0o555, {b"README": readme})}
+            return {b".lazy": VirtualDirectory(0o555, {b"README": VirtualFile(0o444, lambda: b"lazy\\n")})}
 
-    Threading and errors: a file's `content` is called from a frontend's threads each time the file
-    is opened; keep it cheap.
+    Threading and errors: `content` is called from any thread, each time the file is opened; keep it cheap.
     """
 
 
@@ -400,11 +382,9 @@ def lazylayer_report_state(event: StateEvent) -> None:
 
         @hookimpl
         def lazylayer_report_state(event):
-            if event.kind == "failed":
-                pager.send(event.error)
+            journal.write(event.kind, event.error)
 
-    Threading and errors: called from the thread in which it happened; return soon, since a mount or
-    a failed read waits for you. Never called for a read that went well.
+    Threading and errors: a mount or a failed read waits: return soon. Never called for a read that went well.
     """
 
 
@@ -467,6 +447,5 @@ def lazylayer_close() -> None:
         def lazylayer_close(self):
             self.thread.stop()
 
-    Threading and errors: called from the main thread, once, after all mounts and caches are
-    closed; other hooks are not called afterwards. Return within seconds. An error is logged.
+    Threading and errors: called from the main thread, as the last hook. Return within seconds. An error is logged.
     """

@@ -81,7 +81,7 @@ class Locality(Protocol):
     def follows(self, name: bytes, entry: Entry) -> bool:
         """Return True for a file to follow: one that is read all over, and that leads to others.
 
-        What follows in such a file comes along with a miss of it, and `missed` hears of its first one. Asked once
+        What follows in such a file comes along with a miss of it, and `missed` hears of a miss of its start. Asked once
         for every file with data, behind the back of the layer's first reader. Be quick: layers have a million
         files. Look at no data.
         """

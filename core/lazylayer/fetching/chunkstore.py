@@ -168,7 +168,9 @@ class ChunkStore:
                 self._open[key] = chunk
                 self._homeless += chunk.homeless
             chunk.users += users
-            while len(self._open) > self._open_chunks or (self._homeless > self._homeless_bytes and len(self._open) > 1):
+            while len(self._open) > 1 and (
+                len(self._open) > self._open_chunks or self._homeless > self._homeless_bytes
+            ):
                 _, oldest = self._open.popitem(last=False)
                 self._retire(oldest)
                 closing.append(oldest)

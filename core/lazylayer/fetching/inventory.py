@@ -150,7 +150,7 @@ class Inventory:
             try:
                 callback()
             except Exception as error:  # noqa: BLE001 - the reader whose fetch completed the layer is not to blame
-                logger.warning("layer {digest}: telling that it is complete failed: {error!r}", digest=self._blob, error=error)
+                logger.warning("{digest} is complete; a callback failed: {error!r}", digest=self._blob, error=error)
 
     def _key(self, chunk: int, digest: bytes) -> str:
         return f"sha256:{digest.hex()}" if digest else f"{self._blob}:chunk{chunk}"

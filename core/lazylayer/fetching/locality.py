@@ -31,18 +31,15 @@ _FOLLOWING = 2
 
 
 class Followed(NamedTuple):
-    """A file that a policy follows."""
+    """A file that policies follow."""
 
-    locality: Locality
+    by: Sequence[Locality]
     path: bytes
     entry: Entry
 
 
 class Siblings:
-    """The siblings of every member of a layer. Takes 5 bytes for each member, and some 200 for each followed file.
-
-    A file is followed by the first of `localities` that follows it.
-    """
+    """The siblings of every member of a layer. Takes 5 bytes for each member, and some 200 for each followed file."""
 
     def __init__(self, tree: Tree, table: ChunkTable, localities: Sequence[Locality] = ()) -> None:
         self._table = table
@@ -94,11 +91,12 @@ class Siblings:
         return self._followed.get(self._table.chunks_of(member)[0])
 
     def _follow(self, path: bytes, name: bytes, entry: Entry) -> None:
-        for locality in self._localities:
-            if locality.follows(name, entry):
-                self._followed[entry.first_chunk] = Followed(locality, path + name, entry)
-                members = [self._table.member_of(entry.first_chunk + each) for each in range(entry.chunk_count)]
-                for member, following in pairwise(members):
-                    if following == member + 1:
-                        self._continues[member] = 1
-                return
+        followers = [locality for locality in self._localities if locality.follows(name, entry)]
+        if not followers:
+            return
+        by = self._localities if len(followers) == len(self._localities) else followers
+        self._followed[entry.first_chunk] = Followed(by, path + name, entry)
+        members = [self._table.member_of(entry.first_chunk + each) for each in range(entry.chunk_count)]
+        for member, following in pairwise(members):
+            if following == member + 1:
+                self._continues[member] = 1

@@ -125,7 +125,7 @@ class Windows:
         return Window(self._neighbourhood(following, size, limit), size, limit)
 
     def pop_trigger(self, member: int) -> tuple[int, int]:
-        """Return where to fetch ahead, and the limit, now that a reader reached `member`; two equal numbers if nowhere."""
+        """Return where to fetch ahead, and its limit, now that a reader reached `member`; (0, 0) for nowhere."""
         with self._lock:
             return self.triggers.pop(member, (0, 0))
 
@@ -159,11 +159,13 @@ class Windows:
             return self._siblings
 
     def missed(self, member: int) -> None:
-        """Tell the policy that follows the file which starts in `member` that a reader had it fetched."""
+        """Tell the policies that follow the file which starts in `member` that a reader had it fetched."""
         followed = self.find_siblings().followed_at(member)
-        if followed is not None:
+        if followed is None:
+            return
+        for locality in followed.by:
             try:
-                followed.locality.missed(followed.path, followed.entry)
+                locality.missed(followed.path, followed.entry)
             except Exception as error:  # noqa: BLE001 - the file is there all the same
                 logger.debug("following {path!r} failed: {error!r}", path=followed.path, error=error)
 

@@ -39,7 +39,8 @@ class Image:
     def __init__(self, resolved: ResolvedImage, leases: Sequence[Lease]) -> None:
         self.resolved = resolved
         self.layers = tuple(lease.layer for lease in leases)
-        self._leases = leases
+        self.leases = tuple(leases)
+        """The uses of the layers, which `close` ends."""
 
     def merged(self) -> MergedLayers:
         """Return the layers on top of each other, as a container would see them."""
@@ -69,7 +70,7 @@ class Image:
 
     def close(self) -> None:
         """Return the layers to their store. Closing again does nothing."""
-        for lease in self._leases:
+        for lease in self.leases:
             lease.close()
 
 

@@ -163,6 +163,7 @@ class Hooks:
                     described += [(plugin, info)] if info is not None else []
             self._formats = Formats(described)
         return self._formats
+
     def layer_opened(self, layer: OpenedLayer) -> list[Locality]:
         """Tell every plugin of an opened layer; return what policies know of it. Never raises; failures are logged."""
         localities: list[Locality] = []

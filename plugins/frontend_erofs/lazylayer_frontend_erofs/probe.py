@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from lazylayer.api.mounting import VirtualDirectory
@@ -58,6 +59,11 @@ class _TrialTree:
         for name in (_GOOD, _BAD):
             builder.add(name, Entry(stat.S_IFREG | 0o400, size=len(name)))
         self.tree = builder.finish()
+
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Do nothing: the trial is never complete."""
+        del callback
+        return lambda: None
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """The good file's name; an error for the bad one."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import functools
+import threading
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.api.settings import Settings
+from lazylayer_prefetch_entrypoint.following import ProgramLocality
 
 if TYPE_CHECKING:
     from lazylayer.api.opened import OpenedImage, OpenedLayer
@@ -23,28 +26,39 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.prefetch_entrypoint]`."""
 
     max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024 * 1024
-    """Bytes of files, inflated, that are fetched for one image at most; larger ones are left out."""
+    """The most bytes of files, inflated, to fetch for one image; larger files are left out."""
 
 
 class PrefetchEntrypoint:
-    """The plugin; it keeps its options."""
+    """The plugin; it keeps its options, and which open layer has which locality. The lock guards that."""
 
     def __init__(self) -> None:
         self._options = Options()
+        self._lock = threading.Lock()
+        # The layer keeps its locality, and this keeps neither: a locality leads to an image, and so to its layers.
+        self._localities: WeakKeyDictionary[OpenedLayer, ref[ProgramLocality]] = WeakKeyDictionary()
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.prefetch_entrypoint]`."""
+        """Take `[plugin.prefetch_entrypoint]`."""
         self._options = settings.plugin_options(NAME, Options)
 
     @hookimpl
     def lazylayer_warm_up(self) -> None:
-        """Imports what the first image will need."""
+        """Import what the first image will need."""
         import lazylayer_prefetch_entrypoint.prefetch  # noqa: F401
 
     @hookimpl
+    def lazylayer_layer_opened(self, layer: OpenedLayer) -> ProgramLocality:
+        """Say which files of the layer are programs."""
+        locality = ProgramLocality()
+        with self._lock:
+            self._localities[layer] = ref(locality)
+        return locality
+
+    @hookimpl
     def lazylayer_prefetch_image(self, image: OpenedImage) -> None:
-        """Watches for programs and modules; fetches that of the image, unless it says itself what to prefetch."""
+        """Follow the image's programs, and fetch that of the image unless a landmark says what to prefetch."""
         if not self._options.max_bytes:
             return
         from lazylayer_prefetch_entrypoint.prefetch import Prefetch
@@ -55,6 +69,10 @@ class PrefetchEntrypoint:
             prefetch.follow(image.file(layer, path, entry))
 
         for layer in image.layers:
-            layer.watch_programs(NAME, functools.partial(follow, layer))  # type: ignore[attr-defined]
+            with self._lock:
+                known = self._localities.get(layer)
+            locality = known() if known is not None else None
+            if locality is not None:
+                locality.follow = partial(follow, layer)
         if not any(layer.tree.prefetch_landmark is not None for layer in image.layers):
             prefetch.run()

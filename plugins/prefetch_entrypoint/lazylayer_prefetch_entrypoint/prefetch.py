@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from loguru import logger
 
 from lazylayer.api.opened import OpenedFile, OpenedImage
-from lazylayer.concurrency import run_together
 from lazylayer_prefetch_entrypoint.command import Command, Started, environment_of
 from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
 from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
@@ -90,8 +89,7 @@ class Prefetch:
         taken = [each for each in wave if self._take(each.file)] if waves else []
         lanes = [[each for each in taken if is_module(each.file.path) is kind] for kind in (True, False)]
         calls = [functools.partial(self._fetch_and_follow, lane, waves) for lane in lanes if lane]
-        for done in run_together(calls, "lazylayer-entrypoint", len(calls)):
-            done.result()
+        _run_both(calls)
 
     def _fetch_and_follow(self, files: list[_Wanted], waves: int) -> None:
         self._image.fetch(each.file for each in files)
@@ -164,3 +162,28 @@ class Prefetch:
 
 def _directory_of(path: bytes) -> bytes:
     return path.rpartition(b"/")[0]
+
+
+def _run_both(calls: Sequence[Callable[[], None]]) -> None:
+    """Run calls, the last one in this thread and the others in daemon threads; raise the first error when all ended."""
+    errors: list[Exception | None] = [None] * len(calls)
+
+    def run(number: int) -> None:
+        try:
+            calls[number]()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors[number] = error
+
+    threads = [
+        threading.Thread(target=run, args=(number,), name="lazylayer-entrypoint", daemon=True)
+        for number in range(len(calls) - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    if calls:
+        run(len(calls) - 1)
+    for thread in threads:
+        thread.join()
+    for error in errors:
+        if error is not None:
+            raise error

@@ -102,13 +102,13 @@ def image_of(
             links=links,
         ),
     ]
-    return memory_image(*layers, config={"Cmd": command, **config})
+    return memory_image(*layers, config={"Cmd": command, **config}, plugins=[PrefetchEntrypoint()])
 
 
 def fetched(made: AbstractContextManager[MemoryImage], files: Mapping[bytes, bytes]) -> list[bytes]:
     """What the plugin fetched of an image, without what every Python reads."""
     with made as image:
-        plugin().lazylayer_prefetch_image(image.image)
+        prefetch(image)
         return here(image, files)
 
 
@@ -116,10 +116,12 @@ def here(image: MemoryImage, files: Mapping[bytes, bytes]) -> list[bytes]:
     return sorted(name for name in {**BASE, **files} if name not in AT_START and image.is_here(name))
 
 
-def plugin() -> PrefetchEntrypoint:
-    made = PrefetchEntrypoint()
-    made.lazylayer_configure(Settings())
-    return made
+def prefetch(image: MemoryImage) -> None:
+    """Has the image's plugin prefetch it."""
+    plugin = image.plugins[0]
+    assert isinstance(plugin, PrefetchEntrypoint)
+    plugin.lazylayer_configure(Settings())
+    plugin.lazylayer_prefetch_image(image.image)
 
 
 # --- what it is told to run ----------------------------------------------------------------------
@@ -162,7 +164,7 @@ def test_interpreters_and_modules_tell_their_version() -> None:
 def test_what_every_python_reads_is_here_before_it_starts() -> None:
     with image_of({}, ["python3"]) as image:
         before = image.requests()
-        plugin().lazylayer_prefetch_image(image.image)
+        prefetch(image)
         assert sorted(name for name in BASE if image.is_here(name)) == sorted(AT_START)
         assert image.requests() - before <= 4
 
@@ -212,8 +214,10 @@ def test_a_server_comes_with_its_application() -> None:
 def test_a_shell_that_starts_a_python_is_looked_through() -> None:
     base = {**BASE, b"usr/bin/sh": elf()}
     layer = SyntheticLayer(base, programs=[PYTHON, b"usr/bin/sh"], links=LINKS)
-    with memory_image(layer, config={"Cmd": ["sh", "-c", "exec python3 -m json && echo done"]}) as image:
-        plugin().lazylayer_prefetch_image(image.image)
+    with memory_image(
+        layer, config={"Cmd": ["sh", "-c", "exec python3 -m json && echo done"]}, plugins=[PrefetchEntrypoint()]
+    ) as image:
+        prefetch(image)
         assert here(image, base) == sorted([*JSON, b"usr/bin/sh"])
 
 
@@ -238,7 +242,7 @@ def test_modules_that_a_container_reads_unforeseen_are_followed() -> None:
     app = {**module(SITE + b"/web/__init__", "from . import views"), **module(SITE + b"/web/views", "import json")}
     views, first = (SITE + b"/web/__pycache__/%s." % name + TAG + b".pyc" for name in (b"views", b"__init__"))
     with image_of(app, []) as image:
-        plugin().lazylayer_prefetch_image(image.image)
+        prefetch(image)
         image.read(first, 0, 10)
         until_quiet()
         assert here(image, app) == sorted([*JSON, views, first])
@@ -249,7 +253,7 @@ def test_modules_that_a_container_reads_unforeseen_are_followed() -> None:
 
 def test_an_interpreter_that_is_started_unforeseen_is_followed() -> None:
     with image_of({b"app/main.py": source("import json")}, []) as image:
-        plugin().lazylayer_prefetch_image(image.image)
+        prefetch(image)
         image.read(PYTHON, 0, 10)
         until_quiet()
         assert sorted(name for name in BASE if image.is_here(name)) == sorted(AT_START)
@@ -261,7 +265,7 @@ def test_an_interpreter_that_is_started_unforeseen_is_followed() -> None:
 def test_modules_of_a_python_that_is_not_known_are_found_in_source() -> None:
     app = {**module(b"srv/a", "import b"), **module(b"srv/b", "import c"), **module(b"srv/c", "")}
     with image_of(app, []) as image:
-        plugin().lazylayer_prefetch_image(image.image)
+        prefetch(image)
         image.read(b"srv/a.py", 0, 10)
         until_quiet()
         assert here(image, app) == [b"srv/a.py", b"srv/b.py", b"srv/c.py"]
@@ -311,5 +315,5 @@ WORDS = st.sampled_from(
 def test_no_command_line_is_an_exception(words: list[str], directory: str) -> None:
     app = {b"main.py": source("import json"), b"app/a.py": source("")}
     with image_of(app, ["python3", *words], WorkingDir=directory, Env=[f"PYTHONPATH={directory}:/:"]) as image:
-        plugin().lazylayer_prefetch_image(image.image)
+        prefetch(image)
         assert image.is_here(PYTHON)

@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING, cast
 import msgspec
 
 from lazylayer.api.building import BuildOptions, BuiltLayer, CompanionLayer, ImageStore
-from lazylayer.api.cache import NoCache
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.tree import Tree
 from lazylayer.errors import BuildError, LayerError, PluginError
 from lazylayer.fetching.blob import Blob
+from lazylayer.fetching.rangestore import Opening
 from lazylayer.fetching.wholeblob import BlobStream
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarmember import Readable
@@ -141,11 +141,10 @@ class LayerConverter:
 
     def _look_into(self, reference: Reference, layer: Descriptor) -> tuple[Tree, tuple[CompanionLayer, ...]]:
         """The tree of a layer, and what a format asks of other images when it opens the layer."""
-        nothing = NoCache()
-        companions = RecordedCompanions(self._hooks, reference, layer.digest, nothing)
-        blob = Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size, nothing)
-        with closing(blob):
-            contents = self._hooks.open_layer(blob, layer, True, companions)
+        with closing(Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size)) as blob:
+            opening = Opening(blob)
+            companions = RecordedCompanions(self._hooks, reference, opening)
+            contents = self._hooks.open_layer(opening, layer, True, companions)
         return contents.tree, companions.layers
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +65,10 @@ class RecordingTree:
     def virtual(self) -> Mapping[bytes, VirtualDirectory]:
         """No hidden files: the container does not need them."""
         return {}
+
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once all of the image is here; see `MountableTree.when_complete`."""
+        return self._image.when_complete(callback)
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """Note the file and return its bytes; see `MountableTree.read`."""

@@ -18,12 +18,12 @@ from typing import IO
 import msgspec
 
 from lazylayer.api.byteranges import ByteRange
-from lazylayer.api.cache import NoCache
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, LazylayerError, UnavailableError
 from lazylayer.fetching.blob import Blob
+from lazylayer.fetching.rangestore import Opening
 from lazylayer.fetching.wholeblob import BlobStream
 from lazylayer.layers.companions import Companions
 from lazylayer.plugin.hooks import Hooks
@@ -93,9 +93,8 @@ def _verify_layer(
             problems.append(str(error))
     if not hooks.formats().promised(layer.annotations):
         return "", 0
-    nothing = NoCache()
-    companions = Companions(hooks, reference, layer.digest, nothing)
-    contents = hooks.open_layer(Blob(lambda: blob, layer.digest, layer.size, nothing), layer, True, companions)
+    opening = Opening(Blob(lambda: blob, layer.digest, layer.size))
+    contents = hooks.open_layer(opening, layer, True, Companions(hooks, reference, opening))
     _verify_chunks(contents, blob, problems)
     return contents.format, len(contents.chunks)
 

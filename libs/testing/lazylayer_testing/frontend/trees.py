@@ -7,7 +7,7 @@ import random
 import stat
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lazylayer.api.mounting import VirtualDirectory
 from lazylayer.api.tree import OPAQUE_XATTR, Entry, Tree
@@ -45,7 +45,8 @@ class SampleTree:
         self.tree = tree
         self.source = source
         self.identity = identity
-        self.complete = False
+        self._complete = False
+        self._waiting: dict[object, Callable[[], None]] = {}
         self.virtual: Mapping[bytes, VirtualDirectory] = virtual or {}
         self.fail: Exception | None = None
         self.short = False
@@ -54,6 +55,30 @@ class SampleTree:
         self.waiting = threading.Event()
         """Set while a read waits at the gate."""
         self._contents = contents or {}
+
+    @property
+    def complete(self) -> bool:
+        """Return what was set, at first False. Setting it to True makes the callbacks of `when_complete`."""
+        return self._complete
+
+    @complete.setter
+    def complete(self, complete: bool) -> None:
+        self._complete = complete
+        callbacks, self._waiting = (self._waiting, {}) if complete else ({}, self._waiting)
+        for callback in callbacks.values():
+            callback()
+
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` once `complete` is set; see `MountableTree.when_complete`."""
+        token = object()
+        self._waiting[token] = callback
+        if self._complete:
+            self.complete = True
+
+        def withdraw() -> None:
+            self._waiting.pop(token, None)
+
+        return withdraw
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """See `MountableTree.read`."""

@@ -22,8 +22,9 @@ _SETTINGS = Settings(background=BackgroundSettings(enabled=False), fetch=FetchSe
 class MemoryImage:
     """An open image, and readers of its files."""
 
-    def __init__(self, plugin: MemoryPlugin, image: Image) -> None:
+    def __init__(self, plugin: MemoryPlugin, image: Image, plugins: Sequence[object] = ()) -> None:
         self.plugin = plugin
+        self.plugins = plugins
         self.image = image
 
     def requests(self) -> int:
@@ -76,11 +77,11 @@ def memory_image(
     program = SyntheticProgram(plugin, _SETTINGS, plugins)
     store = LayerStore(program.settings, program.hooks)
     resolved = program.hooks.resolve_image(REFERENCE, Platform("amd64", "linux"))
-    image = open_image(store, resolved, program.settings)
+    image = open_image(store, resolved)
     for layer in image.layers:
         layer.find_siblings()
     try:
-        yield MemoryImage(plugin, image)
+        yield MemoryImage(plugin, image, plugins)
     finally:
         image.close()
         store.close()

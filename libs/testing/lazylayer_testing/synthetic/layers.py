@@ -18,6 +18,7 @@ from lazylayer.api.tree import Entry, Landmarks
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.fetching.blob import Blob
+from lazylayer.fetching.rangestore import Opening, RangeStore
 from lazylayer.layers.companions import Companions
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
@@ -92,16 +93,16 @@ class MemorySource(BlobSource):
         return sum(byte_range.size for ranges in self.asked for byte_range in ranges)
 
 
-def make_blob(data: bytes, source: BlobSource | None = None, ranges: Cache | None = None) -> Blob:
-    """Return the blob with these bytes, served from memory unless a source is given."""
+def make_blob(data: bytes, source: BlobSource | None = None, ranges: Cache | None = None) -> Opening:
+    """Return the blob that a format is given for a layer of these bytes, in memory unless there is a source."""
     made = source or MemorySource(data)
-    return Blob(lambda: made, sha256_digest(data), len(data), ranges or DictCache())
+    return Opening(Blob(lambda: made, sha256_digest(data), len(data)), RangeStore(ranges or DictCache()))
 
 
 def companions_of(blob: bytes, hooks: Hooks | None = None, reference: Reference | None = None) -> Companions:
     """Return the companions that a format is given for a layer of `reference`; they ask the plugins of `hooks`."""
     image = reference or Reference("image", host="registry.test", tag="1")
-    return Companions(hooks or Hooks(make_manager()), image, sha256_digest(blob), DictCache())
+    return Companions(hooks or Hooks(make_manager()), image, make_blob(blob))
 
 
 def inflate(data: bytes | memoryview, size: int) -> bytes:

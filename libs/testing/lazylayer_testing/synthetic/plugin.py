@@ -26,12 +26,10 @@ from lazylayer.api.oci import (
     ResolvedImage,
     sha256_digest,
 )
+from lazylayer.api.opened import OpenedBlob, OpenedImage, OpenedLayer
 from lazylayer.api.settings import CacheSettings, MountSettings, Settings
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import MountError, NotFoundError
-from lazylayer.fetching.blob import Blob
-from lazylayer.layers.image import Image
-from lazylayer.layers.layer import Layer
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
 from lazylayer_testing.synthetic.layers import DictCache, MemorySource, SyntheticLayer
@@ -81,8 +79,8 @@ class MemoryPlugin:
         self.before_open: Callable[[Digest], None] = lambda _: None
         self.verify: Callable[[bytes], Exception | None] = lambda _: None
         self.before_mount: Callable[[], None] = lambda: None
-        self.plan: Callable[[Layer], PrefetchPlan | None] = lambda _: None
-        self.prefetch_image: Callable[[Image], None] = lambda _: None
+        self.plan: Callable[[OpenedLayer], PrefetchPlan | None] = lambda _: None
+        self.prefetch_image: Callable[[OpenedImage], None] = lambda _: None
         self.config: dict[str, Any] = {}
         self.tagged = list(self.layers)
         """Digests of the layers of the image that the tag names now."""
@@ -131,7 +129,7 @@ class MemoryPlugin:
         return self.caches.setdefault(purpose, DictCache()) if kind == "memory" else None
 
     @hookimpl
-    def lazylayer_open_layer(self, blob: Blob, descriptor: Descriptor) -> LayerContents | None:
+    def lazylayer_open_layer(self, blob: OpenedBlob, descriptor: Descriptor) -> LayerContents | None:
         """Return the contents of a layer, after `before_open` and `verify`."""
         self.asked.append(f"open_layer {descriptor.digest}")
         self.before_open(descriptor.digest)
@@ -141,13 +139,13 @@ class MemoryPlugin:
         return self.layers[descriptor.digest].contents
 
     @hookimpl
-    def lazylayer_plan_prefetch(self, layer: Layer, labels: Mapping[str, str]) -> PrefetchPlan | None:
+    def lazylayer_plan_prefetch(self, layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan | None:
         """Plan as `plan` says."""
         self.asked.append(f"plan_prefetch {layer.digest}")
         return self.plan(layer)
 
     @hookimpl
-    def lazylayer_prefetch_image(self, image: Image, labels: Mapping[str, str]) -> None:
+    def lazylayer_prefetch_image(self, image: OpenedImage, labels: Mapping[str, str]) -> None:
         """Do as `prefetch_image` says."""
         self.asked.append("prefetch_image")
         self.prefetch_image(image)
