@@ -56,8 +56,7 @@ def lazylayer_configure(settings: Settings) -> None:
         def lazylayer_configure(self, settings):
             self.options = settings.plugin_options("my_cache", Options)
 
-    Threading and errors: called from the main thread. Raise `SkipPlugin(reason)` to be left out of this run.
-    Open nothing yet that costs time.
+    Threading and errors: called from the main thread. Raise `SkipPlugin(reason)` to be left out. Open nothing yet.
     """
 
 
