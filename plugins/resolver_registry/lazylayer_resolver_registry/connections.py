@@ -16,13 +16,10 @@ import msgspec
 from lazylayer import __version__
 from lazylayer.errors import ConfigurationError
 from lazylayer_resolver_registry.options import Options
+from lazylayer_resolver_registry.pools import PoolTransport, make_pool
+from lazylayer_resolver_registry.streams import Streams
 
 __all__ = ["UNCONFIGURED", "ConnectionOptions", "make_client"]
-
-_KEPT_ALIVE = 32
-_KEPT_ALIVE_SECONDS = 30.0
-"""Longer than httpx's default, since reads are sporadic and a handshake costs round trips. Shorter than
-firewalls and NAT keep a silent connection, since losing one costs a time-out."""
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,28 +70,26 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
 UNCONFIGURED = ConnectionOptions()
 
 
-def make_client(secure: bool, proxy: str, connection: ConnectionOptions, defaults: Options) -> httpx.Client:
+def make_client(
+    secure: bool, proxy: str, connection: ConnectionOptions, defaults: Options, streams: Streams
+) -> httpx.Client:
     """Return an httpx client with these options.
 
     :param secure: True for https; certificates are loaded only then.
     :param proxy: the URL of the proxy to use, empty for none.
+    :param streams: makes the connections.
 
     Raises ConfigurationError for invalid certificates and proxies.
     """
     idle = defaults.idle_timeout if connection.idle_timeout is None else connection.idle_timeout or None
     connect = connection.connect_timeout or defaults.connect_timeout
+    context = _ssl_context(connection) if secure else None
     return httpx.Client(
-        verify=_ssl_context(connection) if secure else False,
-        proxy=_proxy(proxy),
+        transport=PoolTransport(make_pool(context, _proxy(proxy), streams)),
         trust_env=False,  # httpx raises for networks in NO_PROXY; `Proxies` reads the environment
         follow_redirects=False,
         headers={"User-Agent": f"lazylayer/{__version__}", "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(idle, connect=connect, pool=None),
-        limits=httpx.Limits(
-            max_connections=defaults.connections,
-            max_keepalive_connections=_KEPT_ALIVE,
-            keepalive_expiry=_KEPT_ALIVE_SECONDS,
-        ),
     )
 
 

@@ -21,7 +21,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout: _Seconds = 10.0
     """Seconds to establish a connection."""
     idle_timeout: _Seconds = 30.0
-    """Seconds without a byte before a response is abandoned; one that keeps flowing is never cut."""
+    """Seconds in which a response must bring at least 1 KiB, or end; otherwise it is abandoned."""
     attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
     """Attempts at a request that fails temporarily, without progress in between."""
     mirror_attempts: Annotated[int, msgspec.Meta(ge=1)] = 2
@@ -29,7 +29,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mirror_rest: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     """Seconds to skip a mirror after a failure."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 64
-    """Open connections at the same time."""
+    """Requests in flight per host; further ones wait up to `idle_timeout`."""
     multi_range: bool = True
     """Request several ranges at once; hosts that do not support it are detected."""
 

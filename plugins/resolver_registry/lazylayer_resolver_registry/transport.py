@@ -23,8 +23,10 @@ from lazylayer.errors import ConfigurationError, FormatError, NotFoundError, Una
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
+from lazylayer_resolver_registry.slots import HostSlots, NoSlotError
 from lazylayer_resolver_registry.steps import step
-from lazylayer_resolver_registry.urls import display_url
+from lazylayer_resolver_registry.streams import Streams
+from lazylayer_resolver_registry.urls import authority, display_url
 
 __all__ = ["Retries", "RetryableError", "Transport", "check_status", "finish", "read_bounded"]
 
@@ -36,6 +38,7 @@ _LONGEST_RETRY_AFTER = 60.0
 _TRIED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_ERROR_BODY = 2048
 _MAX_REST = 16 * 1024
+_ENDING = "lazylayer is ending"
 
 
 class RetryableError(UnavailableError):
@@ -109,6 +112,8 @@ class Transport:
         self._lock = threading.Lock()
         self._clients: dict[tuple[bool, str, ConnectionOptions], _Client] = {}
         self._closing = threading.Event()
+        self._streams = Streams()
+        self._slots = HostSlots(options.connections)
 
     @contextmanager
     def send(
@@ -124,27 +129,26 @@ class Transport:
         Raises RetryableError for connection failures, also while the body is read inside the `with`
         block; ConfigurationError for invalid certificates and proxies.
         """
-        chosen = self._client(url, connection)
+        chosen, what = self._client(url, connection), f"{method} {display_url(url)}"
         try:
-            request = chosen.client.build_request(method, url, headers=httpx.Headers(headers), content=content)
-            response = chosen.client.send(request, stream=True)
-            try:
-                step(
-                    "{method} {url} answered {status}", method=method, url=display_url(url), status=response.status_code
-                )
-                yield response
-                if not response.is_stream_consumed:
-                    finish(response, response.iter_raw())
-            finally:
-                response.close()
+            with self._slots.take(authority(url), chosen.client.timeout.read):
+                request = chosen.client.build_request(method, url, headers=httpx.Headers(headers), content=content)
+                response = chosen.client.send(request, stream=True)
+                try:
+                    step("{what} answered {status}", what=what, status=response.status_code)
+                    yield response
+                    if not response.is_stream_consumed:
+                        finish(response, response.iter_raw())
+                finally:
+                    response.close()
         except httpx.HTTPError as error:
-            raise _explained(f"{method} {display_url(url)}", error) from error
+            if self._closing.is_set():
+                raise UnavailableError(_ENDING) from error
+            raise _explained(what, error) from error
+        except NoSlotError as error:
+            raise RetryableError(f"{what}: {error}") from error
         except httpx.InvalidURL as error:
-            raise UnavailableError(f"{method} {display_url(url)}: {error}") from error
-        except RuntimeError as error:
-            if not self._closing.is_set():  # otherwise another thread has closed the client
-                raise
-            raise UnavailableError("lazylayer is ending") from error
+            raise UnavailableError(f"{what}: {error}") from error
         finally:
             self._leave(chosen)
 
@@ -160,14 +164,22 @@ class Transport:
     def pause(self, seconds: float) -> None:
         """Wait. Raises UnavailableError as soon as the transport is closed."""
         if self._closing.wait(seconds):
-            raise UnavailableError("lazylayer is ending")
+            raise UnavailableError(_ENDING)
 
     def close(self) -> None:
-        """Close all connections and end pauses between attempts."""
+        """End all requests in flight, waits for connections, and pauses between attempts, at once.
+
+        They raise UnavailableError.
+        """
         self._closing.set()
+        self._slots.close()
+        self._streams.end()
         with self._lock:
             clients, self._clients = list(self._clients.values()), {}
-        for each in clients:
+            for each in clients:
+                each.retired = True
+            unused = [each for each in clients if not each.users]
+        for each in unused:
             each.client.close()
 
     def _client(self, url: httpx.URL, connection: ConnectionOptions) -> _Client:
@@ -181,7 +193,7 @@ class Transport:
         key = (url.scheme == "https", proxy, msgspec.structs.replace(fresh, changed=()) if fresh.changed else fresh)
         with self._lock:
             if self._closing.is_set():
-                raise UnavailableError("lazylayer is ending")
+                raise UnavailableError(_ENDING)
             known = self._clients.get(key)
             if known is None or known.changed != fresh.changed:
                 before, known = known, self._make_client(key[0], proxy, fresh, known)
@@ -203,7 +215,7 @@ class Transport:
     def _make_client(self, secure: bool, proxy: str, connection: ConnectionOptions, before: _Client | None) -> _Client:
         """Return a new client, or `before` if the new certificates are invalid, perhaps half written."""
         try:
-            client = make_client(secure, proxy, connection, self.options)
+            client = make_client(secure, proxy, connection, self.options, self._streams)
         except ConfigurationError as error:
             if before is None:
                 raise

@@ -24,6 +24,7 @@ from lazylayer_resolver_registry import transport as transport_module
 from lazylayer_resolver_registry.connections import ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
 from lazylayer_resolver_registry.proxies import Proxies
+from lazylayer_resolver_registry.streams import Streams
 from lazylayer_resolver_registry.transport import Transport
 from lazylayer_testing.registry import Fault, Gate, ScriptedRegistry, TokenAuthentication
 
@@ -178,9 +179,9 @@ def test_an_authority_that_is_none_names_its_file(tmp_path: Path, text: str) -> 
     file = tmp_path / "ca.crt"
     file.write_text(text)
     with pytest.raises(ConfigurationError, match=r"ca\.crt: not a file of trusted certificates"):
-        make_client(True, "", ConnectionOptions(ca=(str(file),)), Options())
+        make_client(True, "", ConnectionOptions(ca=(str(file),)), Options(), Streams())
     with pytest.raises(ConfigurationError, match=r"ca\.crt: not a client certificate"):
-        make_client(True, "", ConnectionOptions(client=((str(file), ""),)), Options())
+        make_client(True, "", ConnectionOptions(client=((str(file), ""),)), Options(), Streams())
 
 
 def test_a_changed_certificate_is_noticed(tmp_path: Path) -> None:
@@ -196,9 +197,9 @@ def test_a_changed_certificate_is_noticed(tmp_path: Path) -> None:
 
 def test_timeouts_are_those_of_the_place_or_the_plugin() -> None:
     options = Options(connect_timeout=3, idle_timeout=4)
-    with make_client(False, "", ConnectionOptions(), options) as client:
+    with make_client(False, "", ConnectionOptions(), options, Streams()) as client:
         assert client.timeout == httpx.Timeout(4, connect=3, pool=None)
-    with make_client(False, "", ConnectionOptions(connect_timeout=1, idle_timeout=0), options) as client:
+    with make_client(False, "", ConnectionOptions(connect_timeout=1, idle_timeout=0), options, Streams()) as client:
         assert client.timeout == httpx.Timeout(None, connect=1, pool=None)
 
 

@@ -103,6 +103,8 @@ class Fault:
     stall_until: Gate | None = None
     drip: tuple[int, float] | None = None
     """Send pieces of so many bytes with so many seconds between them."""
+    drip_head: tuple[int, float] | None = None
+    """Send the status line and the headers in such pieces."""
 
 
 @dataclass

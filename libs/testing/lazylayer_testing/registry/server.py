@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import struct
 import sys
@@ -182,9 +183,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.end_headers()
+        self._send_head(fault)
         if self.command != "HEAD":
             self._send_body(request, memoryview(body), fault)
+
+    def _send_head(self, fault: Fault) -> None:
+        """Send the buffered head, in pieces if the fault says so."""
+        if fault.drip_head is None:
+            self.end_headers()
+            return
+        client, self.wfile = self.wfile, io.BytesIO()
+        self.end_headers()
+        head, self.wfile = self.wfile.getvalue(), client
+        size, pause = fault.drip_head
+        for position in range(0, len(head), size):
+            self.wfile.write(head[position : position + size])
+            self.wfile.flush()
+            wait(pause, self.server.closing)
 
     def _send_body(self, request: RecordedRequest, body: memoryview, fault: Fault) -> None:
         size, pause = fault.drip or (_PIECE, 0.0)
