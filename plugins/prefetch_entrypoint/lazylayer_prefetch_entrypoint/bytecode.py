@@ -1,24 +1,28 @@
-"""What the import statements of a compiled Python module name.
+"""Read the import statements of a Python module from its bytecode.
 
-The file is read as data, and nothing of it run: `marshal`, with which Python reads it, trusts what it
-reads. Sources: CPython's Python/marshal.c (objects), Lib/importlib/_bootstrap_external.py (the header),
-Lib/_opcode_metadata.py and Lib/opcode.py of each version (instructions), and their magic numbers.
+The file is read as data, and nothing in it is run: Python's own reader, `marshal`, trusts what it reads.
+An image's author wrote it: reading takes linear time, nesting is limited, and references, by which one text
+or list can stand in many places, never multiply work or memory. Sources: CPython's Python/marshal.c
+(objects), Lib/importlib/_bootstrap_external.py (the header), Lib/_opcode_metadata.py and Lib/opcode.py of
+each version (instructions), and their magic numbers.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lazylayer_prefetch_entrypoint.imports import dotted_names
+from lazylayer_prefetch_entrypoint.imports import MAX_NAME, MAX_NAMES, dotted_names
+
+if TYPE_CHECKING:
+    from lazylayer_prefetch_entrypoint.budget import Budget
 
 __all__ = ["names_in_bytecode"]
 
 
 class _Instructions(NamedTuple):
-    """The numbers of what an import statement is made of, and how code objects start, in a version of Python."""
+    """The opcodes that import statements compile to, and the start of code objects, in a version of Python."""
 
     import_name: int
     load_constant: int
@@ -26,9 +30,9 @@ class _Instructions(NamedTuple):
     load_small: int = -1
     load_common: int = -1
     flags: int = 0
-    """How many bits of the argument of an import say something else than which name it is."""
+    """Bits of an import's argument in front of the number of its name."""
     numbers: int = 5
-    """How many numbers a code object starts with."""
+    """Numbers that a code object starts with."""
 
 
 _OLD = _Instructions(108, 100, 144)
@@ -45,8 +49,6 @@ _VERSIONS = {
 _HEADER = 16
 _REFERENCED = 0x80
 _MAX_DEPTH = 60
-_MAX_NAMES = 4000
-"""How many names one module may import, all in all or in one statement: no module is worth more work."""
 _WIDEST = 32
 """Bits of an argument."""
 _ATOMS = frozenset(b"NFT.S0")
@@ -60,22 +62,22 @@ _INTEGER = struct.Struct("<i")
 _SIZE = struct.Struct("<I")
 
 
-def names_in_bytecode(data: bytes) -> list[bytes]:
-    """What is imported by the top level of a module, as `lazylayer_prefetch_entrypoint.imports` has it.
+def names_in_bytecode(data: bytes, budget: Budget) -> list[bytes]:
+    """Return what the top level of a module imports, as `names_in_source` does.
 
-    Nothing for a file that is broken, or of a version of Python that is not known.
+    The list is empty for a broken file and for an unknown version of Python. Raises OverBudgetError.
     """
     kinds = _VERSIONS.get(int.from_bytes(data[:2], "little"))
     if kinds is None or data[2:4] != b"\r\n":
         return []
     try:
-        return list(islice(_Code(kinds, *_Reader(data, kinds.numbers).top_level()).imports(), _MAX_NAMES))
+        return list(_Code(kinds, *_Reader(data, kinds.numbers, budget).top_level()).imports(budget))
     except (IndexError, ValueError, struct.error):
         return []
 
 
 class _Code:
-    """The instructions of a code object, with what they refer to."""
+    """The instructions of a code object, with its constants and names."""
 
     def __init__(self, kinds: _Instructions, code: bytes, constants: list[object], names: list[object]) -> None:
         self._kinds = kinds
@@ -83,25 +85,29 @@ class _Code:
         self._constants = constants
         self._names = names
 
-    def imports(self) -> Iterator[bytes]:
-        """What its import statements import: each loads a level, then a list of names, then the module."""
-        end = self._start_of_main()
+    def imports(self, budget: Budget) -> Iterator[bytes]:
+        """Yield what its import statements import: each loads a level, then a list of names, then the module."""
+        end = self._start_of_main(budget)
+        left = MAX_NAMES
         at = -1
-        while (at := self._operations.find(self._kinds.import_name, at + 1, end)) > 1:
+        while (at := self._operations.find(self._kinds.import_name, at + 1, end)) > 1 and left > 0:
             number, before = self._argument(at)
             members, before = self._loaded(before)
             level, _ = self._loaded(before)
             name = self._names[number >> self._kinds.flags]
-            if not isinstance(name, bytes) or not isinstance(level, int):
+            listed = members[:left] if isinstance(members, list) else []
+            left -= max(len(listed), 1)
+            if not isinstance(name, bytes) or not isinstance(level, int) or len(name) > MAX_NAME:
                 continue
             module = b"." * min(level, _MAX_DEPTH) + name
-            listed = members[:_MAX_NAMES] if isinstance(members, list) else []
+            budget.spend(len(module) * max(len(listed), 1))
             yield from (
                 dotted_names(module, [each for each in listed if isinstance(each, bytes)]) if listed else [module]
             )
 
-    def _start_of_main(self) -> int:
-        """Where `if __name__ == "__main__"` is, nearly always the last statement; the end where it is not."""
+    def _start_of_main(self, budget: Budget) -> int:
+        """Return where `if __name__ == "__main__"` is, nearly always the last statement, or the end."""
+        budget.spend(len(self._constants) + len(self._operations))
         if b"__main__" in self._constants:
             at = -1
             while (at := self._operations.find(self._kinds.load_constant, at + 1)) >= 0:
@@ -110,14 +116,14 @@ class _Code:
         return len(self._operations)
 
     def _argument(self, at: int) -> tuple[int, int]:
-        """The argument of the instruction at `at`, and where the one before it is."""
+        """Return the argument of the instruction at `at`, and the place of the instruction before it."""
         value, at, shift = self._arguments[at], at - 1, 8
         while at >= 0 and self._operations[at] == self._kinds.extend and shift < _WIDEST:
             value, at, shift = value | self._arguments[at] << shift, at - 1, shift + 8
         return value, at
 
     def _loaded(self, at: int) -> tuple[object, int]:
-        """What the instruction at `at` loads, as far as it matters, and where the one before it is."""
+        """Return what the instruction at `at` loads, if it matters, and the place of the instruction before it."""
         value, before = self._argument(at)
         if self._operations[at] == self._kinds.load_constant:
             return self._constants[value], before
@@ -125,25 +131,26 @@ class _Code:
 
 
 class _Reader:
-    """Walks over one marshalled code object: texts become bytes, collections lists, and what does not matter None."""
+    """A walk over one marshalled code object: texts become bytes, collections lists, and what does not matter None."""
 
-    def __init__(self, data: bytes, numbers: int) -> None:
+    def __init__(self, data: bytes, numbers: int, budget: Budget) -> None:
         self._data = data
         self._at = _HEADER
         self._numbers = numbers
+        self._budget = budget
         self._references: list[object] = []
 
     def top_level(self) -> tuple[bytes, list[object], list[object]]:
-        """The instructions of the code object, its constants and its names.
+        """Return the instructions of the code object, its constants and its names.
 
-        Raises IndexError, ValueError or struct.error where there is none.
+        Raises IndexError, ValueError or struct.error if the file has none, and OverBudgetError.
         """
         if self._data[self._at] & ~_REFERENCED != _CODE:
-            raise ValueError("no code object")
+            raise ValueError("not a code object")
         self._start_code(self._data[self._at])
         code, constants, names = (self._object(0) for _ in range(3))
         if not (isinstance(code, bytes) and isinstance(constants, list) and isinstance(names, list)):
-            raise ValueError("no code object")
+            raise ValueError("not a code object")
         return code, constants, names
 
     def _start_code(self, kind: int) -> None:
@@ -154,6 +161,7 @@ class _Reader:
     def _object(self, depth: int) -> object:
         if depth > _MAX_DEPTH:
             raise ValueError("too deep")
+        self._budget.spend(1)
         kind = self._data[self._at]
         plain = kind & ~_REFERENCED
         if plain in _SHORT_TEXTS:
@@ -184,6 +192,7 @@ class _Reader:
     def _text(self, kind: int, size: int, before: int) -> bytes:
         start = self._at + before
         text = self._data[start : start + size]
+        self._budget.spend(len(text))
         self._at = start + size
         if kind & _REFERENCED:
             self._references.append(text)

@@ -1,4 +1,4 @@
-"""Which files the command of an image config leads to.
+"""Find the files that the command of an image config leads to.
 
 Source: the OCI image specification, config.md (Entrypoint, Cmd, Env, WorkingDir); execvp(3) for names
 without a slash, execve(2) for scripts.
@@ -13,7 +13,8 @@ from itertools import dropwhile, islice, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from lazylayer.api.opened import OpenedFile, OpenedImage
+    from lazylayer.api.opened import OpenedFile
+    from lazylayer_prefetch_entrypoint.budget import Files
 
 __all__ = ["Command", "Started", "environment_of"]
 
@@ -24,8 +25,10 @@ _SHEBANG = 256
 _MAX_WORDS = 64
 _MAX_WORD = 16 * 1024
 _MAX_DIRECTORIES = 64
+_MAX_SCRIPT = 4096
+"""Bytes of a shell script that are looked at: `shlex` takes quadratic time for a long word."""
 _PUNCTUATION = frozenset("();<>|&")
-"""What ends a command, and what `shlex` makes words of."""
+"""Characters that end a command, and of which `shlex` makes words of their own."""
 
 
 class Started(NamedTuple):
@@ -37,34 +40,32 @@ class Started(NamedTuple):
 
 
 def environment_of(config: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """The variables that a container is started with."""
+    """Return the variables that a container is started with."""
     return {name: value for name, _, value in (each.partition(b"=") for each in _words(config.get("Env")))}
 
 
 class Command:
-    """What an image runs by default.
+    """The command that an image runs by default.
 
-    :param config: the `config` object of the image config; whatever is in it.
+    :param config: the `config` object of the image config, with anything in it.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._words = [*_words(config.get("Entrypoint")), *_words(config.get("Cmd"))][:_MAX_WORDS]
         self._path = environment_of(config).get(b"PATH", _PATH).split(b":")[:_MAX_DIRECTORIES]
         self.directory = (*_words([config.get("WorkingDir")]), b"/")[0]
-        """Where it is started."""
+        """The working directory."""
 
-    def files(self, image: OpenedImage) -> Iterator[Started]:
-        """The program, and the programs and files among its arguments; only what is there."""
+    def files(self, image: Files) -> Iterator[Started]:
+        """Yield the program, and the programs and files among its arguments, as far as they exist."""
         yield from self._program(image, self._words)
         for word in self._words[1:]:
             yield from self._named(image, word)
         if self._words and self._words[0].rpartition(b"/")[2] in _SHELLS:
             yield from self._program(image, _first_command(_script_of(self._words)))
 
-    def interpreters(
-        self, image: OpenedImage, script: OpenedFile, arguments: Sequence[bytes] = ()
-    ) -> Iterator[Started]:
-        """The programs that a script's first line names: its interpreter, and what `env` is to run.
+    def interpreters(self, image: Files, script: OpenedFile, arguments: Sequence[bytes] = ()) -> Iterator[Started]:
+        """Yield the programs that a script's first line names: its interpreter, and what `env` is to run.
 
         :param arguments: the words behind the script.
         """
@@ -79,21 +80,21 @@ class Command:
             yield from self._program(image, [*rest, script.path, *arguments])
 
     def place(self, word: bytes) -> bytes:
-        """The path that a word stands for, where it is one."""
+        """Return the path that a word stands for if it is one."""
         return word if word.startswith(b"/") else self.directory + b"/" + word
 
-    def _program(self, image: OpenedImage, words: Sequence[bytes]) -> Iterator[Started]:
-        """The program that the first word names, if it can be executed, with the others as its arguments."""
+    def _program(self, image: Files, words: Sequence[bytes]) -> Iterator[Started]:
+        """Yield the program that the first word names, if it is executable, with the others as its arguments."""
         for found in self._found(image, words[0], []) if words else ():
             if found.file.entry.mode & _EXECUTABLE:
                 yield found._replace(arguments=tuple(words[1:]))
                 return
 
-    def _named(self, image: OpenedImage, word: bytes) -> Iterator[Started]:
-        """The file that an argument names."""
+    def _named(self, image: Files, word: bytes) -> Iterator[Started]:
+        """Yield the file that an argument names, if it exists."""
         yield from islice(self._found(image, word, [self.directory]), 1)
 
-    def _found(self, image: OpenedImage, word: bytes, others: Sequence[bytes]) -> Iterator[Started]:
+    def _found(self, image: Files, word: bytes, others: Sequence[bytes]) -> Iterator[Started]:
         if not word or b"\0" in word:
             return
         directories = [each for each in self._path if each]
@@ -105,14 +106,14 @@ class Command:
 
 
 def _words(value: object) -> list[bytes]:
-    """The texts in a list of a config, whatever it is; without those that are too long for a command's word."""
+    """Return the texts in a list of a config, which may be anything, without those too long for a word."""
     texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
     words = [each.encode("utf-8", "replace") for each in texts if len(each) <= _MAX_WORD]
     return [each for each in words if b"\0" not in each]
 
 
 def _script_of(words: Sequence[bytes]) -> bytes:
-    """What a shell is told to run by `-c`, which may stand with other options, as in `-ec`."""
+    """Return the script that a shell gets by `-c`, which may stand with other options, as in `-ec`."""
     for option, script in pairwise(words):
         if option.startswith(b"-") and not option.startswith(b"--") and option.endswith(b"c"):
             return script
@@ -120,8 +121,8 @@ def _script_of(words: Sequence[bytes]) -> bytes:
 
 
 def _first_command(script: bytes) -> list[bytes]:
-    """The words of the first command of a shell script, as far as they can be told; `exec` is looked through."""
-    lexer = shlex.shlex(script.decode("utf-8", "surrogateescape"), posix=True, punctuation_chars=True)
+    """Return the words of the first command of a shell script, without `exec` and assignments before it."""
+    lexer = shlex.shlex(script[:_MAX_SCRIPT].decode("utf-8", "surrogateescape"), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[bytes] = []
     with suppress(ValueError):  # quotes that are not closed

@@ -1,17 +1,21 @@
-"""What an ELF file says that it needs: its loader, its libraries, and where to look for them.
+"""Read what an ELF file needs: its loader, its libraries, and the directories to look for them in.
 
 Source: the System V ABI, "Object Files" (ELF header, program header) and "Dynamic Section"; elf(5).
-Nothing in the file is believed: every size is bounded, and what does not fit is None.
+No number in the file is trusted: every size and count is bounded, and a file that breaks a bound is not an
+ELF file.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from itertools import takewhile
-from typing import NamedTuple
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["Needs", "read_constants", "read_needs"]
+if TYPE_CHECKING:
+    from lazylayer_prefetch_entrypoint.budget import Budget
+
+__all__ = ["MAX_DIRECTORIES", "Needs", "read_constants", "read_needs"]
 
 _MAGIC = b"\x7fELF"
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
@@ -22,15 +26,20 @@ _MAX_DYNAMIC = 64 * 1024
 _MAX_STRINGS = 4 * 1024 * 1024
 _MAX_NAME = 4096
 _MAX_LIBRARIES = 1000
+MAX_DIRECTORIES = 64
+"""Directories to look for libraries in, of one file and of all that it is loaded for."""
 _MAX_SECTIONS = 1000
 _MAX_SECTION_HEADER = 256
 _CONSTANTS = b".rodata"
 
 
+_Read = Callable[[int, int], bytes]
+
+
 class Needs(NamedTuple):
     """The path of the loader, empty for a library; names of libraries; directories to look for them.
 
-    `rpath` counts for what the libraries need too, and is empty where there is a `runpath`.
+    `rpath` counts for what the libraries need too, and is empty if there is a `runpath`.
     """
 
     loader: bytes = b""
@@ -39,10 +48,15 @@ class Needs(NamedTuple):
     runpath: tuple[bytes, ...] = ()
 
 
-def read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
-    """The constants of a program or library, at most `max_size` bytes; none where it does not say where they are."""
+def read_constants(read: _Read, max_size: int, budget: Budget) -> bytes:
+    """Return the constants of a program or library, at most `max_size` bytes, or nothing if it has no such section.
+
+    :param read: returns bytes of the file by offset and size, fewer at its end.
+
+    Raises OverBudgetError.
+    """
     try:
-        return _read_constants(read, max_size)
+        return _read_constants(_paid(read, budget), max_size)
     except (struct.error, ValueError):
         return b""
 
@@ -54,15 +68,29 @@ class _Segment(NamedTuple):
     size: int
 
 
-def read_needs(read: Callable[[int, int], bytes]) -> Needs | None:
-    """What the file behind `read(offset, size)` needs; None for one that is no ELF file, or a broken one."""
+def read_needs(read: _Read, budget: Budget) -> Needs | None:
+    """Return what a file needs, or None if it is broken or not an ELF file.
+
+    :param read: returns bytes of the file by offset and size, fewer at its end.
+
+    Raises OverBudgetError.
+    """
     try:
-        return _read(read)
+        return _read(_paid(read, budget))
     except (struct.error, ValueError):
         return None
 
 
-def _read(read: Callable[[int, int], bytes]) -> Needs | None:
+def _paid(read: _Read, budget: Budget) -> _Read:
+    def read_and_pay(offset: int, size: int) -> bytes:
+        data = read(offset, size)
+        budget.spend(len(data))
+        return data
+
+    return read_and_pay
+
+
+def _read(read: _Read) -> Needs | None:
     found = _read_header(read)
     if found is None:
         return None
@@ -79,8 +107,9 @@ def _read(read: Callable[[int, int], bytes]) -> Needs | None:
     )
     known = dict(reversed(tags))
     strings = _strings(read, segments, known.get(_DT_STRTAB, 0), known.get(_DT_STRSZ, 0))
-    libraries = [_string(strings, value) for tag, value in tags if tag == _DT_NEEDED][:_MAX_LIBRARIES]
-    paths = {tag: tuple(_string(strings, known[tag]).split(b":")) for tag in (_DT_RPATH, _DT_RUNPATH) if tag in known}
+    needed = islice((value for tag, value in tags if tag == _DT_NEEDED), _MAX_LIBRARIES)
+    libraries = [_string(strings, value) for value in needed]
+    paths = {tag: _directories(strings, known[tag]) for tag in (_DT_RPATH, _DT_RUNPATH) if tag in known}
     return Needs(
         loader.partition(b"\0")[0],
         tuple(each for each in libraries if each),
@@ -90,7 +119,7 @@ def _read(read: Callable[[int, int], bytes]) -> Needs | None:
     )
 
 
-def _read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
+def _read_constants(read: _Read, max_size: int) -> bytes:
     found = _read_header(read)
     if found is None:
         return b""
@@ -112,15 +141,15 @@ def _read_constants(read: Callable[[int, int], bytes], max_size: int) -> bytes:
     return b""
 
 
-def _read_header(read: Callable[[int, int], bytes]) -> tuple[bytes, bool, str] | None:
-    """The header, whether it is of a 64-bit file, and the byte order as `struct` has it; None for no ELF file."""
+def _read_header(read: _Read) -> tuple[bytes, bool, str] | None:
+    """Return the header, True for a 64-bit file, and the byte order as `struct` names it; None if it is not ELF."""
     header = read(0, 64)
     if len(header) < 52 or header[:4] != _MAGIC or header[4] not in (1, 2) or header[5] not in (1, 2):
         return None
     return header, header[4] == 2, "<" if header[5] == 1 else ">"
 
 
-def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, order: str) -> Iterator[_Segment]:
+def _segments(read: _Read, header: bytes, wide: bool, order: str) -> Iterator[_Segment]:
     if wide:
         (start,) = struct.unpack_from(order + "Q", header, 32)
         size, count = struct.unpack_from(order + "HH", header, 54)
@@ -137,11 +166,15 @@ def _segments(read: Callable[[int, int], bytes], header: bytes, wide: bool, orde
         yield _Segment(*(fields[number] for number in wanted))
 
 
-def _strings(read: Callable[[int, int], bytes], segments: list[_Segment], address: int, size: int) -> bytes:
+def _strings(read: _Read, segments: list[_Segment], address: int, size: int) -> bytes:
     for each in segments:
         if each.kind == _PT_LOAD and each.address <= address < each.address + each.size:
             return read(each.offset + address - each.address, min(size, _MAX_STRINGS))
     return b""
+
+
+def _directories(strings: bytes, offset: int) -> tuple[bytes, ...]:
+    return tuple(_string(strings, offset).split(b":", MAX_DIRECTORIES)[:MAX_DIRECTORIES])
 
 
 def _string(strings: bytes, offset: int) -> bytes:

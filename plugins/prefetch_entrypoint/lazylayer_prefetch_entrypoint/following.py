@@ -17,7 +17,7 @@ __all__ = ["ProgramLocality", "is_program"]
 _EXECUTABLE = 0o111
 _LEAST_PROGRAM = 256
 """Bytes. A smaller file needs no library: the headers that say so would not fit (System V ABI)."""
-_LIBRARY = re.compile(rb"\.so(\.[0-9][^/]*)?$")
+_LIBRARY = re.compile(rb"\.so(?:\.[0-9]|\Z)")
 _MODULE = (b".py", b".pyc")
 
 

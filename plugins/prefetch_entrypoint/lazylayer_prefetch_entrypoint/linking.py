@@ -1,9 +1,9 @@
-"""Where the dynamic loader finds a library, as ld.so(8) says; for glibc and musl.
+"""Find libraries as the dynamic loader does (ld.so(8)), for glibc and musl.
 
 glibc looks into the DT_RPATH of the file and of those that it was loaded for, then into the directories
 of LD_LIBRARY_PATH, then of the file's DT_RUNPATH, then into /etc/ld.so.cache, then into a few directories
-that every system has. musl has no cache, and nearly the same order. Which machine a library is for is
-not looked at. Source of the cache's format: glibc, sysdeps/generic/dl-cache.h (`cache_file_new`).
+that every system has. musl has no cache, and nearly the same order. The machine that a library is for is
+not checked. Source of the cache's format: glibc, sysdeps/generic/dl-cache.h (`cache_file_new`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from lazylayer_prefetch_entrypoint.elf import MAX_DIRECTORIES
+
 if TYPE_CHECKING:
-    from lazylayer.api.opened import OpenedFile, OpenedImage
+    from lazylayer.api.opened import OpenedFile
+    from lazylayer_prefetch_entrypoint.budget import Budget, Files
 
 __all__ = ["C_LIBRARY", "LOADER_CACHE", "READ_BY_C_LIBRARY", "Linker", "read_loader_cache", "with_origin"]
 
@@ -29,43 +32,41 @@ _OLD_ENTRY = 12
 _HEADER = struct.Struct("=20sIIB3xI12x")
 _ENTRY = struct.Struct("=iIIIQ")
 _MAX_CACHE = 4 * 1024 * 1024
-_MAX_LOOKUPS = 100_000
-"""How many places are looked at for one image: no image is worth more than a second of work."""
 _MAX_PATH = 4096
 _MAX_SHARED = 4
-"""How many times the size of a cache all its strings may have together: some end as others do."""
+"""Size of all strings of a cache together, in sizes of the cache: some end as others do, and share their bytes."""
 _DIRECTORIES = (b"/lib", b"/usr/lib", b"/lib64", b"/usr/lib64", b"/usr/local/lib")
 
 
 class Linker:
-    """Finds libraries in an image. Safe to use from any thread: at worst the cache is read twice.
+    """A search for libraries in an image. Safe to use from any thread: at worst the cache is read twice.
 
+    :param files: the image's files.
     :param library_path: LD_LIBRARY_PATH of the image's environment.
     """
 
-    def __init__(self, image: OpenedImage, library_path: bytes) -> None:
-        self._image = image
-        self._first = [each for each in library_path.split(b":") if each]
+    def __init__(self, files: Files, library_path: bytes, budget: Budget) -> None:
+        self._files = files
+        self._budget = budget
+        self._first = [each for each in library_path.split(b":", MAX_DIRECTORIES)[:MAX_DIRECTORIES] if each]
         self._known: dict[bytes, bytes] | None = None
-        self._lookups = _MAX_LOOKUPS
         self._system: tuple[bytes, ...] = _DIRECTORIES
 
     def learn_loader(self, path: bytes) -> None:
-        """Looks where this loader lies, too: Debian's are in the directory of their libraries, which they know."""
+        """Also search the directory of this loader: Debian's lie beside their libraries."""
         directory = path.rpartition(b"/")[0]
         self._system = tuple(dict.fromkeys((directory, b"/usr" + directory, *_DIRECTORIES)))
 
     def find(self, library: bytes, rpath: Sequence[bytes], runpath: Sequence[bytes]) -> tuple[bytes, OpenedFile] | None:
-        """The library that a file needs by this name, with the path where the loader finds it, or None.
+        """Return the library that a file needs by this name, with the path where the loader finds it, or None.
 
         :param rpath: directories to look into first, without `$ORIGIN`.
-        :param runpath: those to look into after LD_LIBRARY_PATH.
+        :param runpath: directories to look into after LD_LIBRARY_PATH.
+
+        Raises OverBudgetError.
         """
         for path in self._candidates(library, rpath, runpath):
-            self._lookups -= 1
-            if self._lookups < 0:
-                return None
-            found = self._image.find(path) if b"\0" not in path else None
+            found = self._files.find(path) if b"\0" not in path and len(path) < _MAX_PATH else None
             if found is not None and found.entry.is_file:
                 return path, found
         return None
@@ -84,20 +85,31 @@ class Linker:
     @property
     def _cache(self) -> dict[bytes, bytes]:
         if self._known is None:
-            found = self._image.find(LOADER_CACHE)
+            found = self._files.find(LOADER_CACHE)
             readable = found is not None and found.entry.is_file and found.entry.size <= _MAX_CACHE
-            self._known = read_loader_cache(found.read(0, found.entry.size)) if found and readable else {}
+            data = found.read(0, found.entry.size) if found and readable else b""
+            self._known = read_loader_cache(data, self._budget)
         return self._known
 
 
 def with_origin(directories: Sequence[bytes], origin: bytes) -> tuple[bytes, ...]:
-    """Directories that a file names, as paths: `$ORIGIN` in them is `origin`, the directory that the file is in."""
-    named = [each.replace(b"${ORIGIN}", origin).replace(b"$ORIGIN", origin) for each in directories]
+    """Return the directories that a file names, `$ORIGIN` replaced by `origin`, the directory of the file.
+
+    Those that are longer than a path may be are left out.
+    """
+    named = [
+        each.replace(b"${ORIGIN}", origin).replace(b"$ORIGIN", origin)
+        for each in directories
+        if each and each.count(b"ORIGIN") * len(origin) + len(each) < _MAX_PATH
+    ]
     return tuple(each for each in named if each)
 
 
-def read_loader_cache(data: bytes) -> dict[bytes, bytes]:
-    """The path of each library in a loader's cache, the first of each name; nothing for a cache that is broken."""
+def read_loader_cache(data: bytes, budget: Budget) -> dict[bytes, bytes]:
+    """Return the path of each library in a loader's cache, the first of each name; nothing for a broken cache.
+
+    Raises OverBudgetError.
+    """
     start = 0
     if data.startswith(_OLD_MAGIC) and len(data) >= 16:
         (old_entries,) = struct.unpack_from("=I", data, 12)
@@ -113,7 +125,10 @@ def read_loader_cache(data: bytes) -> dict[bytes, bytes]:
     for at in range(start + _HEADER.size, end, _ENTRY.size):
         _, name, path, _, _ = _ENTRY.unpack_from(data, at)
         key, value = _string(data, start + name), _string(data, start + path)
+        if key is None or value is None:
+            return {}
         total += len(key) + len(value)
+        budget.spend(_ENTRY.size + len(key) + len(value))
         if total > _MAX_SHARED * len(data):
             return {}
         paths.setdefault(key, value)
@@ -121,6 +136,7 @@ def read_loader_cache(data: bytes) -> dict[bytes, bytes]:
     return paths
 
 
-def _string(data: bytes, offset: int) -> bytes:
+def _string(data: bytes, offset: int) -> bytes | None:
+    """Return the text at `offset`, or None if it has no end."""
     end = data.find(b"\0", offset, offset + _MAX_PATH)
-    return data[offset:end] if end >= 0 else b""
+    return data[offset:end] if end >= 0 else None

@@ -1,4 +1,4 @@
-"""Where Python finds modules in an image.
+"""Find the files of modules in an image as Python does.
 
 Source: the documentation of `sys.path` and `importlib`, PEP 3147 (`__pycache__`), PEP 420 (packages without
 `__init__`), and Debian's Python policy (`dist-packages`).
@@ -11,39 +11,41 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
-from lazylayer_prefetch_entrypoint.imports import names_in_source
+from lazylayer_prefetch_entrypoint.imports import MAX_NAMES, names_in_source
 
 if TYPE_CHECKING:
-    from lazylayer.api.opened import OpenedFile, OpenedImage
+    from lazylayer.api.opened import OpenedFile
+    from lazylayer_prefetch_entrypoint.budget import Budget, Files
 
 __all__ = ["Modules", "is_module", "modules_of", "search_path", "version_of"]
 
 _PACKAGE = b"__init__"
 _CACHE = b"__pycache__"
-_VERSION_IN_PATH = re.compile(rb"/python(3\.\d+)(?:/|$)|\.cpython-(3)(\d+)[.-]")
+_VERSION_IN_PATH = re.compile(rb"/python(3\.\d{1,3}+)(?:/|$)|\.cpython-(3)(\d{1,3}+)[.-]")
 _PREFIXES = (b"/usr", b"/usr/local")
 _MAX_MODULE = 1024 * 1024
 """Bytes. In larger files imports are not looked for."""
-_MAX_NAMES = 4000
 _MAX_LEVEL = 32
+_MAX_DIRECTORIES = 64
+"""Directories on the path of one Python."""
 _BUILT_IN_SINCE = 11
 _BUILT_IN = frozenset((b"abc", b"codecs", b"io", b"os", b"stat", b"site", b"genericpath", b"posixpath", b"runpy"))
-"""Modules that an interpreter has in itself since Python 3.11, and reads no file for (Python/frozen.c)."""
+"""Modules frozen into the interpreter since Python 3.11, for which it reads no file (Python/frozen.c)."""
 
 
 def is_module(path: bytes) -> bool:
-    """Whether a file is a Python module, in source or compiled, by its name."""
+    """Return True if a file is a Python module, in source or compiled, by its name."""
     return path.endswith((b".pyc", b".py"))
 
 
 def version_of(path: bytes) -> bytes:
-    """The version of Python, as in `3.11`, that an interpreter or module is of; empty if its path does not tell."""
+    """Return the version of Python, as in `3.11`, that the path of an interpreter or module tells, or nothing."""
     found = _VERSION_IN_PATH.search(path)
     return (found[1] or found[2] + b"." + found[3]) if found is not None else b""
 
 
 def search_path(version: bytes, prefixes: Sequence[bytes] = _PREFIXES) -> Iterator[bytes]:
-    """The directories in which a Python of this version looks for modules; most of them are in no image."""
+    """Yield the directories that a Python of this version searches for modules; most images lack most of them."""
     for prefix in prefixes:
         library = prefix + b"/lib/python" + version
         yield from (library, library + b"/lib-dynload", library + b"/site-packages", library + b"/dist-packages")
@@ -52,44 +54,55 @@ def search_path(version: bytes, prefixes: Sequence[bytes] = _PREFIXES) -> Iterat
 
 class _Listing(NamedTuple):
     names: frozenset[bytes]
+    heads: frozenset[bytes]
+    """The names, and their parts in front of the first dot: what a module in this directory can be called."""
     extensions: dict[bytes, bytes]
     """The file of each extension module, by the name of the module."""
 
 
 class Modules:
-    """Finds the files of modules; remembers what directories hold. Safe from any thread: at worst one is listed twice.
+    """A search for the files of modules, which remembers what directories hold.
 
-    :param version: of Python, as in `3.11`; where it is not known, only modules in source are found.
-    :param path: directories to look into, the first first.
+    Safe to use from any thread: at worst a directory is listed twice. Everything raises OverBudgetError.
+
+    :param files: the image's files.
+    :param version: of Python, as in `3.11`; if it is empty, only modules in source are found.
+    :param path: directories to search, in this order.
     """
 
-    def __init__(self, image: OpenedImage, version: bytes, path: Sequence[bytes]) -> None:
-        self._image = image
+    def __init__(self, files: Files, version: bytes, path: Sequence[bytes], budget: Budget) -> None:
+        self._files = files
+        self._budget = budget
         self._tag = b"cpython-" + version.replace(b".", b"")
         self._built_in = _BUILT_IN if int(version[2:] or 0) >= _BUILT_IN_SINCE else frozenset()
         self._listings: dict[bytes, _Listing] = {}
-        self._names: dict[tuple[bytes, ...], frozenset[bytes]] = {}
-        self._path = [each for each in dict.fromkeys(path) if self._listing(each).names]
+        self._tops: dict[bytes, bytes] = {}
+        directories = list(dict.fromkeys(path))[:_MAX_DIRECTORIES]
+        self._path = [each for each in directories if self._listing(each).names]
 
     def needed_by(self, file: OpenedFile) -> Iterator[OpenedFile]:
-        """The files of the modules that this module, or script, imports when it is imported, or run, itself."""
+        """Yield the files of the modules that this module or script imports when it is imported or run itself."""
         if file.entry.size > _MAX_MODULE:
             return
         directory = file.path.rpartition(b"/")[0]
         data = file.read(0, file.entry.size)
         if file.path.endswith(b".pyc"):
-            yield from self.named(names_in_bytecode(data), directory.removesuffix(b"/" + _CACHE))
+            yield from self.named(names_in_bytecode(data, self._budget), directory.removesuffix(b"/" + _CACHE))
         else:
-            yield from self.named(names_in_source(data), directory)
+            yield from self.named(names_in_source(data, self._budget), directory)
 
     def named(self, names: Sequence[bytes], directory: bytes) -> Iterator[OpenedFile]:
-        """The files of modules, named as by import statements in a module in `directory`, and of their packages."""
+        """Yield the files of modules and of their packages.
+
+        :param names: as import statements in a module in `directory` have them.
+        """
         absolute = [*self._path, self._top(directory)]
-        known = self._top_level(tuple(absolute))
-        for name in names[:_MAX_NAMES]:
+        heads = [self._listing(each).heads for each in absolute]
+        for name in names[:MAX_NAMES]:
+            self._budget.spend(len(name) + len(heads))
             bare = name.lstrip(b".")
             level, path = len(name) - len(bare), bare.split(b".")
-            if not level and path[0] not in known:
+            if not level and not any(path[0] in each for each in heads):
                 continue
             base = directory
             for _ in range(min(level - 1, _MAX_LEVEL)):
@@ -103,14 +116,14 @@ class Modules:
                 found = self._module(package, part) if package and part else None
 
     def path_files(self) -> Iterator[OpenedFile]:
-        """The `.pth` files, which an interpreter reads when it starts."""
+        """Yield the `.pth` files, which an interpreter reads when it starts."""
         for directory in self._path:
             for name in self._listing(directory).names:
                 if name.endswith(b".pth"):
                     yield from self._find(directory, name)
 
     def _first(self, name: bytes, places: Sequence[bytes]) -> tuple[list[OpenedFile], bytes] | None:
-        """A module from the first place that has it; a directory without `__init__` counts only if no place does."""
+        """Return a module from the first place that has it; a directory without `__init__` only if no place has it."""
         if name in self._built_in:
             return None
         namespace = None
@@ -122,7 +135,7 @@ class Modules:
         return namespace
 
     def _module(self, directory: bytes, name: bytes) -> tuple[list[OpenedFile], bytes] | None:
-        """The files of a module in a directory, and its own directory if it is a package."""
+        """Return the files of a module in a directory, and its own directory if it is a package."""
         listing = self._listing(directory)
         if name in listing.names:
             package = directory + b"/" + name
@@ -141,37 +154,35 @@ class Modules:
         return list(self._find(directory, name + b".py"))
 
     def _find(self, directory: bytes, name: bytes) -> Iterator[OpenedFile]:
-        found = self._image.find(directory + b"/" + name)
+        found = self._files.find(directory + b"/" + name)
         if found is not None and found.entry.is_file:
             yield found
 
-    def _top_level(self, directories: tuple[bytes, ...]) -> frozenset[bytes]:
-        """The names that lie in these directories, with and without what is behind a dot."""
-        known = self._names.get(directories)
-        if known is None:
-            names = [name for directory in directories for name in self._listing(directory).names]
-            known = self._names[directories] = frozenset([*names, *(name.partition(b".")[0] for name in names)])
-        return known
-
     def _top(self, directory: bytes) -> bytes:
-        """The directory that has the outermost of the packages that a directory is in."""
-        while directory.strip(b"/") and _PACKAGE + b".py" in self._listing(directory).names:
-            directory = directory.rpartition(b"/")[0]
-        return directory
+        """Return the directory that holds the outermost of the packages that `directory` is in."""
+        inside = []
+        top = directory
+        while top not in self._tops and top.strip(b"/") and _PACKAGE + b".py" in self._listing(top).names:
+            inside.append(top)
+            top = top.rpartition(b"/")[0]
+        found = self._tops.get(top, top)
+        self._tops.update(dict.fromkeys([*inside, top], found))
+        return found
 
     def _listing(self, directory: bytes) -> _Listing:
         known = self._listings.get(directory)
         if known is None:
-            names = frozenset(self._image.names(directory))
+            names = frozenset(self._files.names(directory))
             extensions = {
                 name.partition(b".")[0]: name
                 for name in names
                 if name.endswith(b".so") and (b".cpython-" not in name or self._tag in name)
             }
-            known = self._listings[directory] = _Listing(names, extensions)
+            heads = names.union(name.partition(b".")[0] for name in names)
+            known = self._listings[directory] = _Listing(names, heads, extensions)
         return known
 
 
-def modules_of(image: OpenedImage, version: bytes) -> Modules:
-    """Where a Python of this version, if it is known, looks for modules when nothing is known of how it was started."""
-    return Modules(image, version, list(search_path(version)) if version else [])
+def modules_of(files: Files, version: bytes, budget: Budget) -> Modules:
+    """Return the modules that a Python of this version finds, if it is known, however it was started."""
+    return Modules(files, version, list(search_path(version)) if version else [], budget)

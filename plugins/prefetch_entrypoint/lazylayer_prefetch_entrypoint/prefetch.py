@@ -10,8 +10,9 @@ from typing import NamedTuple, Self
 from loguru import logger
 
 from lazylayer.api.opened import OpenedFile, OpenedImage
+from lazylayer_prefetch_entrypoint.budget import Budget, MeteredFiles, OverBudgetError
 from lazylayer_prefetch_entrypoint.command import Command, Started, environment_of
-from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
+from lazylayer_prefetch_entrypoint.elf import MAX_DIRECTORIES, Needs, read_constants, read_needs
 from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
 from lazylayer_prefetch_entrypoint.linking import C_LIBRARY, LOADER_CACHE, READ_BY_C_LIBRARY, Linker, with_origin
 from lazylayer_prefetch_entrypoint.modules import Modules, is_module, modules_of, version_of
@@ -47,15 +48,21 @@ class _Wanted(NamedTuple):
 
 
 class Prefetch:
-    """The prefetch of one image. The lock guards what was taken and how much is left."""
+    """The prefetch of one image. The lock guards what was taken and how much is left.
 
-    def __init__(self, image: OpenedImage, max_bytes: int) -> None:
+    :param budget: what looking into the image's files may cost, followed ones included.
+    """
+
+    def __init__(self, image: OpenedImage, max_bytes: int, budget: Budget | None = None) -> None:
         config = image.resolved.config.config
         self._image = image
         self._left = max_bytes
         self._command = Command(config)
         self._environment = environment_of(config)
-        self._linker = Linker(image, self._environment.get(b"LD_LIBRARY_PATH", b""))
+        self._budget = budget or Budget()
+        self._files = MeteredFiles(image, self._budget)
+        self._linker = Linker(self._files, self._environment.get(b"LD_LIBRARY_PATH", b""), self._budget)
+        self._modules: dict[bytes, Modules] = {}
         self._version = b""
         """Of the Python that was seen last: there is seldom more than one."""
         self._seen: set[tuple[int, int]] = set()
@@ -63,7 +70,9 @@ class Prefetch:
 
     def run(self) -> None:
         """Fetches wave after wave until nothing more is needed."""
-        wanted = [each for started in self._command.files(self._image) for each in self._started(started)]
+        wanted = self._affordable(
+            each for started in self._command.files(self._files) for each in self._started(started)
+        )
         if not wanted:
             return
         loader_cache = self._image.find(LOADER_CACHE)
@@ -76,9 +85,9 @@ class Prefetch:
     def follow(self, file: OpenedFile) -> None:
         """Fetches what a program or module needs that is being read, and was not foreseen."""
         if self._take(file):
-            wanted = [*self._needed_by(_Wanted.plain(file))]
+            wanted = self._affordable(self._needed_by(_Wanted.plain(file)))
             if is_interpreter(file.path):
-                wanted.extend(self._started(Started(file, file.path)))
+                wanted.extend(self._affordable(self._started(Started(file, file.path))))
             self._fetch(wanted)
 
     def _fetch(self, wave: Iterable[_Wanted], waves: int = _MAX_WAVES) -> None:
@@ -93,7 +102,19 @@ class Prefetch:
 
     def _fetch_and_follow(self, files: list[_Wanted], waves: int) -> None:
         self._image.fetch(each.file for each in files)
-        self._fetch([needed for each in files for needed in self._needed_by(each)], waves - 1)
+        self._fetch(self._affordable(needed for each in files for needed in self._needed_by(each)), waves - 1)
+
+    def _affordable(self, wanted: Iterator[_Wanted]) -> list[_Wanted]:
+        """Return what is wanted, up to where the budget for looking into files ends."""
+        found: list[_Wanted] = []
+        try:
+            with self._budget.looking():
+                for each in wanted:
+                    found.append(each)
+        except OverBudgetError as error:
+            reference = str(self._image.resolved.reference)
+            logger.debug("{reference}: no more files are looked into: {error}", reference=reference, error=error)
+        return found
 
     def _take(self, file: OpenedFile) -> bool:
         """Whether to fetch a file: it is new, and there is room for it."""
@@ -111,8 +132,8 @@ class Prefetch:
         """A program, and what it is told to run, where it is a Python; also what `script` imports, which is here."""
         yield _Wanted.plain(started.file)._replace(arguments=started.arguments)
         if is_interpreter(started.file.path):
-            modules = find_modules(self._image, started, self._command, self._environment)
-            for file in read_at_start(self._image, modules, started, self._command):
+            modules = find_modules(self._files, started, self._command, self._environment, self._budget)
+            for file in read_at_start(self._files, modules, started, self._command, self._budget):
                 yield _Wanted.plain(file, modules)
             for file in modules.needed_by(script) if script is not None else ():
                 yield _Wanted.plain(file, modules)
@@ -120,7 +141,7 @@ class Prefetch:
     def _needed_by(self, wanted: _Wanted) -> Iterator[_Wanted]:
         file = wanted.file
         self._version = version_of(file.path) or self._version
-        needs = read_needs(file.read) if not is_module(file.path) else None
+        needs = read_needs(file.read, self._budget) if not is_module(file.path) else None
         if needs is not None:
             yield from self._linked(wanted, needs)
             if is_extension(file.path):
@@ -128,26 +149,32 @@ class Prefetch:
             return
         programs: list[Started] = []
         if file.entry.mode & _EXECUTABLE:
-            programs.extend(self._command.interpreters(self._image, file, wanted.arguments))
+            programs.extend(self._command.interpreters(self._files, file, wanted.arguments))
         for each in programs:
             yield from self._started(each, file)
         if (wanted.modules is not None or is_module(file.path)) and not programs:
-            modules = wanted.modules or modules_of(self._image, self._version)
+            modules = wanted.modules or self._modules_of(self._version)
             for needed in modules.needed_by(file):
                 yield _Wanted.plain(needed, modules)
 
     def _imported_by_extension(self, wanted: _Wanted) -> Iterator[_Wanted]:
-        modules = wanted.modules or modules_of(self._image, self._version)
-        names = names_in_extension(read_constants(wanted.file.read, _MAX_CONSTANTS))
-        for needed in modules.named(names, wanted.origin):
+        modules = wanted.modules or self._modules_of(self._version)
+        constants = read_constants(wanted.file.read, _MAX_CONSTANTS, self._budget)
+        for needed in modules.named(names_in_extension(constants, self._budget), wanted.origin):
             yield _Wanted.plain(needed, modules)
 
+    def _modules_of(self, version: bytes) -> Modules:
+        known = self._modules.get(version)
+        if known is None:
+            known = self._modules[version] = modules_of(self._files, version, self._budget)
+        return known
+
     def _linked(self, wanted: _Wanted, needs: Needs) -> Iterator[_Wanted]:
-        loader = self._image.find(needs.loader) if needs.loader else None
+        loader = self._files.find(needs.loader) if needs.loader else None
         if loader is not None:
             self._linker.learn_loader(loader.path)
             yield _Wanted.plain(loader)
-        rpath = (*with_origin(needs.rpath, wanted.origin), *wanted.rpath)
+        rpath = (*with_origin(needs.rpath, wanted.origin), *wanted.rpath)[:MAX_DIRECTORIES]
         runpath = with_origin(needs.runpath, wanted.origin)
         for library in needs.libraries:
             found = self._linker.find(library, () if runpath else rpath, runpath)
@@ -155,7 +182,7 @@ class Prefetch:
                 path, file = found
                 yield _Wanted(file, _directory_of(path), rpath)
         for each in READ_BY_C_LIBRARY if C_LIBRARY in needs.libraries else ():
-            file_there = self._image.find(each)
+            file_there = self._files.find(each)
             if file_there is not None:
                 yield _Wanted.plain(file_there)
 

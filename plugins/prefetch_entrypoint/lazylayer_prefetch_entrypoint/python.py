@@ -1,4 +1,4 @@
-"""What a Python interpreter reads when it is started.
+"""Find the files that a Python interpreter reads when it starts.
 
 Source: the documentation of Python, "Command line and environment" and "The initialization of the sys.path
 module search path"; PEP 405 (virtual environments).
@@ -14,32 +14,36 @@ from lazylayer_prefetch_entrypoint.imports import names_in_source
 from lazylayer_prefetch_entrypoint.modules import Modules, search_path
 
 if TYPE_CHECKING:
-    from lazylayer.api.opened import OpenedFile, OpenedImage
+    from lazylayer.api.opened import OpenedFile
+    from lazylayer_prefetch_entrypoint.budget import Budget, Files
     from lazylayer_prefetch_entrypoint.command import Command, Started
 
 __all__ = ["Invocation", "find_modules", "is_interpreter", "read_at_start", "read_invocation"]
 
-_INTERPRETER = re.compile(rb"^(?P<prefix>.*)/bin/python(?P<version>3\.\d+)$")
+_PROGRAM = b"/bin/python"
+_VERSION = re.compile(rb"^3\.\d{1,3}+$")
 _AT_START = (b"encodings", b"encodings.utf_8", b"encodings.aliases", b"site", b"sitecustomize", b"usercustomize")
 _WITH_A_WORD = b"WX"
-_APPLICATION = re.compile(rb"^([\w.]+):[\w.]*$")
-"""As servers take them: `package.module:application`."""
+_MAX_NAMED = 32
+"""Directories of PYTHONPATH that are searched."""
+_APPLICATION = re.compile(rb"^([\w.]{1,512}+):[\w.]*+$")
+"""An application as servers take it: `package.module:application`."""
 
 
 class Invocation(NamedTuple):
-    """What an interpreter is told to run: modules by name, or a script, a path."""
+    """The program that an interpreter gets: modules by name, or a script, a path."""
 
     modules: tuple[bytes, ...] = ()
     script: bytes = b""
 
 
 def is_interpreter(path: bytes) -> bool:
-    """Whether a program is a Python that we know, by its path without links."""
-    return _INTERPRETER.match(path) is not None
+    """Return True if a program is a known Python, by its path without links."""
+    return _VERSION.match(path.rpartition(_PROGRAM)[2]) is not None
 
 
-def read_invocation(arguments: Sequence[bytes]) -> Invocation:
-    """What the words behind the name of an interpreter tell it to run."""
+def read_invocation(arguments: Sequence[bytes], budget: Budget) -> Invocation:
+    """Return the program that the words behind the name of an interpreter name. Raises OverBudgetError."""
     words = iter(arguments)
     for word in words:
         if not word.startswith(b"-") or word == b"-":
@@ -50,7 +54,7 @@ def read_invocation(arguments: Sequence[bytes]) -> Invocation:
             if letter in b"cm":
                 value = word[number:] or next(words, b"")
                 if letter in b"c":
-                    return Invocation(tuple(names_in_source(value)))
+                    return Invocation(tuple(names_in_source(value, budget)))
                 return Invocation((value, value + b".__main__", *_applications(words)))
             if letter in _WITH_A_WORD:
                 if not word[number:]:
@@ -66,23 +70,28 @@ def _applications(words: Iterator[bytes]) -> Iterator[bytes]:
             yield found[1]
 
 
-def find_modules(image: OpenedImage, started: Started, command: Command, environment: Mapping[bytes, bytes]) -> Modules:
-    """Where this interpreter, started by a command of the image, looks for modules."""
-    found = _INTERPRETER.match(started.file.path)
-    assert found is not None, "asked for interpreters only"
-    script = command.place(read_invocation(started.arguments).script or b".")
-    path = [script.rpartition(b"/")[0], *environment.get(b"PYTHONPATH", b"").split(b":")]
+def find_modules(
+    image: Files, started: Started, command: Command, environment: Mapping[bytes, bytes], budget: Budget
+) -> Modules:
+    """Return the modules that this interpreter, started by a command of the image, finds."""
+    assert is_interpreter(started.file.path), "asked for interpreters only"
+    prefix, _, version = started.file.path.rpartition(_PROGRAM)
+    script = command.place(read_invocation(started.arguments, budget).script or b".")
+    named = environment.get(b"PYTHONPATH", b"").split(b":", _MAX_NAMED)[:_MAX_NAMED]
+    path = [script.rpartition(b"/")[0], *named]
     home = started.place.rpartition(b"/")[0].rpartition(b"/")[0]
     if image.find(home + b"/pyvenv.cfg") is not None:
-        path.append(home + b"/lib/python" + found["version"] + b"/site-packages")
-    path.extend(search_path(found["version"], [found["prefix"]]))
-    path.append(command.directory)  # where servers look for their application
-    return Modules(image, found["version"], [each for each in path if each.startswith(b"/")])
+        path.append(home + b"/lib/python" + version + b"/site-packages")
+    path.extend(search_path(version, [prefix]))
+    path.append(command.directory)  # servers look for their application there
+    return Modules(image, version, [each for each in path if each.startswith(b"/")], budget)
 
 
-def read_at_start(image: OpenedImage, modules: Modules, started: Started, command: Command) -> Iterator[OpenedFile]:
-    """The files that this interpreter reads for what it is told to run, without those that they import."""
-    invocation = read_invocation(started.arguments)
+def read_at_start(
+    image: Files, modules: Modules, started: Started, command: Command, budget: Budget
+) -> Iterator[OpenedFile]:
+    """Yield the files that this interpreter reads first, without those that they import."""
+    invocation = read_invocation(started.arguments, budget)
     yield from modules.named([*_AT_START, *invocation.modules], command.directory)
     yield from modules.path_files()
     script = image.find(command.place(invocation.script)) if invocation.script else None

@@ -24,7 +24,7 @@ def make_elf(
     behind: bytes = b"",
     constants: bytes | None = None,
 ) -> bytes:
-    """A file with one PT_LOAD, a PT_DYNAMIC, and a PT_INTERP where there is a loader; `behind` fills it up.
+    """Return a file with one PT_LOAD, a PT_DYNAMIC, and a PT_INTERP where there is a loader; `behind` fills it up.
 
     With `constants` it has sections, too: a `.rodata`, and the one with the names.
     """
@@ -77,7 +77,7 @@ def make_elf(
 
 
 def make_loader_cache(libraries: Sequence[tuple[bytes, bytes]], *, old: bool = False) -> bytes:
-    """An ld.so.cache of (name, path) pairs; with `old`, behind one of the format of glibc 2.1, as glibc 2.31 wrote.
+    """Return an ld.so.cache of (name, path) pairs; with `old`, behind one in the format of glibc 2.1.
 
     Source: glibc, sysdeps/generic/dl-cache.h.
     """

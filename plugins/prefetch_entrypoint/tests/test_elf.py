@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lazylayer_prefetch_entrypoint.budget import Budget
 from lazylayer_prefetch_entrypoint.elf import Needs, read_constants, read_needs
 
 from .elf_files import make_elf
@@ -35,7 +36,7 @@ class Read:
 
 def needs_of(data: bytes) -> Needs | None:
     read = Read(data)
-    needs = read_needs(read)
+    needs = read_needs(read, Budget())
     assert read.asked <= MOST_READ
     constants_of(data)
     return needs
@@ -43,7 +44,7 @@ def needs_of(data: bytes) -> Needs | None:
 
 def constants_of(data: bytes) -> bytes:
     read = Read(data)
-    constants = read_constants(read, 1000)
+    constants = read_constants(read, 1000, Budget())
     assert read.asked <= MOST_READ
     assert len(constants) <= 1000
     return constants

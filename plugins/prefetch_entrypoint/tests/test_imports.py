@@ -16,16 +16,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
+from lazylayer_prefetch_entrypoint import bytecode, extensions, imports
+from lazylayer_prefetch_entrypoint.budget import Budget
 from lazylayer_prefetch_entrypoint.elf import read_constants
-from lazylayer_prefetch_entrypoint.extensions import is_extension, names_in_extension
-from lazylayer_prefetch_entrypoint.imports import dotted_names, names_in_source
+from lazylayer_prefetch_entrypoint.extensions import is_extension
+from lazylayer_prefetch_entrypoint.imports import dotted_names
 
 from .compiled_modules import COMPILED, SOURCE
 
 IN_SAMPLE = [b"os", b"sys", b".a", b"..b.c", b"..b.d", b"f.g", b"h.i", b"j"]
 NUMPY = Path("/usr/lib/python3/dist-packages/numpy")
 STANDARD_LIBRARY = Path(os.__file__).parent
+
+
+def names_in_source(source: bytes) -> list[bytes]:
+    return imports.names_in_source(source, Budget())
+
+
+def names_in_bytecode(data: bytes) -> list[bytes]:
+    return bytecode.names_in_bytecode(data, Budget())
+
+
+def names_in_extension(constants: bytes) -> list[bytes]:
+    return extensions.names_in_extension(constants, Budget())
 
 
 def compiled(source: str | bytes) -> tuple[CodeType, bytes]:
@@ -161,7 +174,7 @@ def test_extension_modules_are_known_by_their_names() -> None:
 
 
 def constants_of(data: bytes) -> bytes:
-    return read_constants(lambda at, size: data[at : at + size], 2 << 20)
+    return read_constants(lambda at, size: data[at : at + size], 2 << 20, Budget())
 
 
 def test_what_cython_made_names_what_it_imports() -> None:

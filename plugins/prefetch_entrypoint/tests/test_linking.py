@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lazylayer_prefetch_entrypoint.budget import Budget, MeteredFiles, OverBudgetError
 from lazylayer_prefetch_entrypoint.elf import read_needs
 from lazylayer_prefetch_entrypoint.linking import LOADER_CACHE, Linker, read_loader_cache, with_origin
 from lazylayer_testing.synthetic import SyntheticLayer, memory_image
@@ -26,7 +27,7 @@ PROGRAMS = ["/usr/bin/python3", "/bin/ls", "/usr/bin/skopeo"]
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_needs_are_what_readelf_says(program: str) -> None:
     data = Path(program).read_bytes()
-    needs = read_needs(lambda offset, size: data[offset : offset + size])
+    needs = read_needs(lambda offset, size: data[offset : offset + size], Budget())
     said = subprocess.run(["readelf", "-W", "-d", "-l", program], check=True, capture_output=True, text=True).stdout
     assert needs is not None
     assert [os.fsdecode(each) for each in needs.libraries] == re.findall(r"\(NEEDED\)\s+Shared library: \[(.*)\]", said)
@@ -41,7 +42,7 @@ def test_the_loaders_cache_is_what_ldconfig_says() -> None:
     expected: dict[bytes, bytes] = {}
     for name, path in re.findall(rb"^\t(\S+) \(.*\) => (\S+)$", said, re.MULTILINE):
         expected.setdefault(name, path)
-    assert read_loader_cache(cache.read_bytes()) == expected
+    assert read_loader_cache(cache.read_bytes(), Budget()) == expected
 
 
 def found_by(
@@ -55,7 +56,7 @@ def found_by(
     """The path at which a loader in an image of these files finds a library."""
     layer = SyntheticLayer({name: data or b"x" for name, data in files.items()}, links=links)
     with memory_image(layer) as made:
-        found = Linker(made.image, library_path).find(library, rpath, runpath)
+        found = Linker(made.image, library_path, Budget()).find(library, rpath, runpath)
         return found[0] if found is not None else None
 
 
@@ -98,11 +99,11 @@ def test_the_origin_is_where_the_file_is() -> None:
 @pytest.mark.parametrize("old", [False, True])
 def test_caches_of_both_kinds(old: bool) -> None:
     libraries = [(b"liba.so", b"/x/liba.so"), (b"libb.so", b"/y/libb.so"), (b"liba.so", b"/z/liba.so")]
-    assert read_loader_cache(make_loader_cache(libraries, old=old)) == {
+    assert read_loader_cache(make_loader_cache(libraries, old=old), Budget()) == {
         b"liba.so": b"/x/liba.so",
         b"libb.so": b"/y/libb.so",
     }
-    assert read_loader_cache(make_loader_cache([], old=old)) == {}
+    assert read_loader_cache(make_loader_cache([], old=old), Budget()) == {}
 
 
 @given(seed=st.integers(0, 2**32), old=st.booleans())
@@ -113,7 +114,7 @@ def test_damaged_caches_are_never_an_exception(seed: int, old: bool) -> None:
     for _ in range(chance.randint(0, 8)):
         at = chance.choice([chance.randrange(len(data)), chance.randrange(80)])
         data[at : at + 4] = chance.choice([b"\xff" * 4, bytes(4), chance.randbytes(4)])
-    read_loader_cache(bytes(data[: chance.choice([len(data), chance.randrange(len(data))])]))
+    read_loader_cache(bytes(data[: chance.choice([len(data), chance.randrange(len(data))])]), Budget())
 
 
 def test_a_cache_whose_strings_overlap_takes_no_more_memory_than_one_that_is_honest() -> None:
@@ -124,7 +125,7 @@ def test_a_cache_whose_strings_overlap_takes_no_more_memory_than_one_that_is_hon
     head = struct.pack("=20sIIB3xI12x", b"glibc-ld.so.cache1.1", count, len(strings), 2, 0)
     data = head + b"".join(entries) + strings
     tracemalloc.start()
-    assert read_loader_cache(data) == {}
+    assert read_loader_cache(data, Budget()) == {}
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 10 * len(data)
@@ -132,7 +133,13 @@ def test_a_cache_whose_strings_overlap_takes_no_more_memory_than_one_that_is_hon
 
 def test_an_image_gets_no_more_than_its_share_of_work() -> None:
     with memory_image(SyntheticLayer({b"lib/liba.so": b"x"})) as made:
-        linker = Linker(made.image, b"")
+        budget = Budget(work=1_000_000)
+        linker = Linker(MeteredFiles(made.image, budget), b"", budget)
         assert linker.find(b"liba.so", (), ()) is not None
-        assert linker.find(b"none.so", [b"/%d" % n for n in range(200_000)], ()) is None
-        assert linker.find(b"liba.so", (), ()) is None, "it has used that up"
+        with pytest.raises(OverBudgetError):
+            linker.find(b"none.so", [b"/%d" % n for n in range(200_000)], ())
+
+
+def test_paths_longer_than_the_kernel_takes_are_not_looked_up() -> None:
+    assert with_origin([b"$ORIGIN/" * 500, b"/x"], b"/" + b"o" * 1000) == (b"/x",)
+    assert found_by({b"lib/liba.so": b""}, b"liba.so", (b"/." * 5000 + b"/lib",)) == b"/lib/liba.so"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lazylayer.api.settings import Settings
 from lazylayer_prefetch_entrypoint import PrefetchEntrypoint
+from lazylayer_prefetch_entrypoint.budget import Budget
 from lazylayer_prefetch_entrypoint.modules import Modules, version_of
 from lazylayer_prefetch_entrypoint.python import Invocation, is_interpreter, read_invocation
 from lazylayer_testing.synthetic import MemoryImage, SyntheticLayer, memory_image, until_quiet
@@ -145,7 +146,7 @@ def prefetch(image: MemoryImage) -> None:
     ],
 )
 def test_the_words_behind_an_interpreter(words: str, invocation: Invocation) -> None:
-    assert read_invocation([each.replace("|", " ").encode() for each in words.split()]) == invocation
+    assert read_invocation([each.replace("|", " ").encode() for each in words.split()], Budget()) == invocation
 
 
 def test_interpreters_and_modules_tell_their_version() -> None:
@@ -283,7 +284,9 @@ def test_whiteouts_and_upper_layers_count() -> None:
     with memory_image(lower, upper, config={"Cmd": ["python", "-c", "import gone, json.scanner, re"]}) as image:
         names = [
             each.path
-            for each in Modules(image.image, VERSION, [b"/" + LIBRARY]).named([b"gone", b"json.scanner"], b"/")
+            for each in Modules(image.image, VERSION, [b"/" + LIBRARY], Budget()).named(
+                [b"gone", b"json.scanner"], b"/"
+            )
         ]
         assert names == [b"/" + JSON[0]]
         assert image.image.names(b"/" + LIBRARY + b"/json") == [b"__init__.py", b"__pycache__", b"decoder.py"]
