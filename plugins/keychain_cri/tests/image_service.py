@@ -45,12 +45,12 @@ def pull_request(image: str = REFERENCE, **auth: str) -> bytes:
 class ImageService:
     """A stand-in for containerd's image service: answers by method, and records what it was asked."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, threads: int = 100) -> None:
         self.calls: list[tuple[str, bytes, dict[str, Any]]] = []
         self.answers: dict[str, Callable[[bytes, grpc.ServicerContext], bytes]] = {
             "PullImage": lambda request, context: field(1, IMAGE_ID)
         }
-        self._pool = ThreadPoolExecutor(8)
+        self._pool = ThreadPoolExecutor(threads)
         self._server = grpc.server(self._pool, handlers=[self])
         self._server.add_insecure_port(f"unix:{socket}")
         self._server.start()

@@ -1,14 +1,11 @@
+"""The proxy passes calls on, and remembers and forgets the credentials of pulls; the keychain answers with them."""
+
 from __future__ import annotations
 
 import base64
 import os
-import signal
-import socket
 import stat
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,74 +14,15 @@ import pytest
 from loguru import logger
 
 from lazylayer.api.credentials import Credentials
-from lazylayer.api.oci import parse_reference
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
 from lazylayer_keychain_cri import CriKeychain
-from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
+from lazylayer_keychain_cri.proxy import SERVICE
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
 from lazylayer_testing.servers.process import wait_until
 
 from .image_service import IMAGE_ID, REFERENCE, ImageService, field, image_request, pull_request
-
-SECRET = "hunter2"
-
-
-class Node:
-    """kubelet's view of the proxy, and the keychain that reads what it remembers."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.backend_socket = directory / "backend.sock"
-        self.listen = directory / "listen.sock"
-        self.settings = Settings(
-            root=str(directory / "root"),
-            plugin={"keychain_cri": {"listen": str(self.listen), "backend": str(self.backend_socket)}},
-        )
-        self.store_directory = directory / "root" / "keychain_cri"
-        self.keychain = CriKeychain()
-        self.keychain.lazylayer_configure(self.settings)
-        self.channel = grpc.insecure_channel(f"unix:{self.listen}")
-
-    def start_proxy(self) -> ImageServiceProxy:
-        store = RememberedCredentials(self.store_directory)
-        proxy = ImageServiceProxy(str(self.listen), str(self.backend_socket), store)
-        proxy.start()
-        return proxy
-
-    def call(self, method: str, request: bytes = b"", seconds: float = 60, **metadata: str) -> bytes:
-        remote: Any = self.channel.unary_unary(f"{SERVICE}{method}")
-        answer: bytes = remote(request, timeout=seconds, metadata=list(metadata.items()), wait_for_ready=True)
-        return answer
-
-    def get(self, reference: str = REFERENCE, host: str = "") -> Credentials | None:
-        parsed = parse_reference(reference)
-        return self.keychain.lazylayer_get_credentials(host or parsed.host, parsed)
-
-    def password(self, reference: str = REFERENCE, host: str = "") -> str:
-        found = self.get(reference, host)
-        return found.password if found is not None else ""
-
-
-@pytest.fixture
-def bare_node(tmp_path: Path) -> Iterator[Node]:
-    node = Node(tmp_path)
-    yield node
-    node.channel.close()
-
-
-@pytest.fixture
-def backend(bare_node: Node) -> Iterator[ImageService]:
-    service = ImageService(bare_node.backend_socket)
-    yield service
-    service.close()
-
-
-@pytest.fixture
-def node(bare_node: Node, backend: ImageService) -> Iterator[Node]:
-    proxy = bare_node.start_proxy()
-    yield bare_node
-    proxy.close(0)
+from .node import SECRET, Node
 
 
 class TestPassingOn:
@@ -137,6 +75,25 @@ class TestPassingOn:
         call.cancel()
         assert ended.wait(60)
 
+    def test_slow_pulls_do_not_block_other_calls(self, node: Node, backend: ImageService) -> None:
+        begun, released = threading.Semaphore(0), threading.Event()
+
+        def pull(request: bytes, context: grpc.ServicerContext) -> bytes:
+            begun.release()
+            released.wait(120)
+            return field(1, IMAGE_ID)
+
+        backend.answers["PullImage"] = pull
+        remote = node.channel.unary_unary(f"{SERVICE}PullImage")
+        requests = [pull_request(f"registry.example.com/team/app:{number}", password=SECRET) for number in range(80)]
+        calls = [remote.future(each, timeout=120, wait_for_ready=True) for each in requests]
+        try:
+            assert all(begun.acquire(timeout=60) for _ in calls), "80 pulls are passed on at the same time"
+            assert node.call("ListImages") == b""
+        finally:
+            released.set()
+        assert {call.result() for call in calls} == {field(1, IMAGE_ID)}
+
     def test_other_services_are_not_served(self, node: Node) -> None:
         with pytest.raises(grpc.RpcError) as error:
             node.channel.unary_unary("/runtime.v1.RuntimeService/Version")(b"", timeout=60, wait_for_ready=True)
@@ -152,19 +109,11 @@ class TestPassingOn:
             assert failure.code() == grpc.StatusCode.UNAVAILABLE
             service = ImageService(bare_node.backend_socket)
             try:
-                wait_until(lambda: _answers(bare_node), "the service is reached")
+                wait_until(bare_node.answers, "the service is reached")
             finally:
                 service.close()
         finally:
             proxy.close(0)
-
-
-def _answers(node: Node) -> bool:
-    try:
-        node.call("ListImages")
-    except grpc.RpcError:
-        return False
-    return True
 
 
 class TestRemembering:
@@ -248,6 +197,25 @@ class TestRemembering:
         with pytest.raises(grpc.RpcError):
             node.call("PullImage", pull_request(username="ann", password="wrong"))
         assert node.password() == before
+
+    def test_cancelled_pull_leaves_what_was_known(self, node: Node, backend: ImageService) -> None:
+        node.call("PullImage", pull_request(username="ann", password="old"))
+        begun, ended = threading.Event(), threading.Event()
+
+        def pull(request: bytes, context: grpc.ServicerContext) -> bytes:
+            context.add_callback(ended.set)
+            begun.set()
+            ended.wait(60)
+            return b""
+
+        backend.answers["PullImage"] = pull
+        remote = node.channel.unary_unary(f"{SERVICE}PullImage")
+        call = remote.future(pull_request(username="ann", password="new"), timeout=60, wait_for_ready=True)
+        assert begun.wait(60)
+        assert node.password() == "new"
+        call.cancel()
+        assert ended.wait(60), "the image service hears of it"
+        wait_until(lambda: node.password() == "old", "the old password is back")
 
     @pytest.mark.parametrize(
         "request_bytes",
@@ -333,79 +301,6 @@ class TestFiles:
         assert any("its credentials are remembered" in line for line in lines)
         encoded = base64.b64encode(SECRET.encode()).decode()
         assert not [line for line in lines if SECRET in line or encoded in line]
-
-
-class TestCommand:
-    def start(self, node: Node, **environment: str) -> subprocess.Popen[str]:
-        table = "plugin.keychain_cri"
-        command = [sys.executable, "-m", "lazylayer", "--set", f"root={node.directory / 'root'}"]
-        command += ["--set", f"{table}.listen={node.listen}", "--set", f"{table}.backend={node.backend_socket}"]
-        return subprocess.Popen(
-            [*command, "cri-proxy"], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-        )
-
-    def end(self, process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
-        process.send_signal(number)
-        return process.communicate(timeout=60)[1]
-
-    def test_remembers_beyond_a_restart(self, bare_node: Node, backend: ImageService) -> None:
-        first = self.start(bare_node)
-        bare_node.call("PullImage", pull_request(username="ann", password=SECRET))
-        assert stat.S_IMODE(bare_node.listen.stat().st_mode) == 0o600
-        limits = Path(f"/proc/{first.pid}/limits").read_text()
-        assert [line.split()[4:6] for line in limits.splitlines() if "core file" in line] == [["0", "0"]]
-        assert SECRET not in Path(f"/proc/{first.pid}/cmdline").read_text()
-        said = self.end(first, signal.SIGKILL)
-        second = self.start(bare_node)
-        try:
-            assert bare_node.password() == SECRET
-            # A call on the connection to the first proxy fails, if its end was not noticed yet.
-            wait_until(lambda: _answers(bare_node), "the second proxy answers")
-            bare_node.call("RemoveImage", image_request(IMAGE_ID))
-            assert bare_node.password() == ""
-        finally:
-            said += self.end(second)
-        assert second.returncode == 0
-        assert not bare_node.listen.exists()
-        assert SECRET not in said
-
-    def test_tells_systemd_when_it_serves(self, bare_node: Node, backend: ImageService) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            address = bare_node.directory / "notify"
-            systemd.bind(str(address))
-            systemd.settimeout(60)
-            process = self.start(bare_node, NOTIFY_SOCKET=str(address))
-            try:
-                assert systemd.recv(100) == b"READY=1"
-                bare_node.call("ListImages")
-            finally:
-                self.end(process)
-
-    def test_second_proxy_does_not_take_the_socket(self, bare_node: Node, backend: ImageService) -> None:
-        first = self.start(bare_node)
-        try:
-            bare_node.call("ListImages")
-            second = self.start(bare_node)
-            said = second.communicate(timeout=60)[1]
-            assert second.returncode == 1
-            assert "another proxy serves" in said
-            bare_node.call("ListImages")
-        finally:
-            self.end(first, signal.SIGINT)
-
-    def test_file_in_the_way_is_left_alone(self, bare_node: Node) -> None:
-        bare_node.listen.write_text("precious")
-        process = self.start(bare_node)
-        said = process.communicate(timeout=60)[1]
-        assert process.returncode == 1
-        assert "is there and is no socket" in said
-        assert bare_node.listen.read_text() == "precious"
-
-    def test_needs_a_socket(self) -> None:
-        command = [sys.executable, "-m", "lazylayer", "cri-proxy"]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 78
-        assert "names no socket; set listen" in done.stderr
 
 
 class TestOptions:
