@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Iterable
@@ -17,34 +16,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from loguru import logger
 
+from lazylayer.api.text import is_secret_name, one_line, scrub
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
     from lazylayer.api.settings import LogSettings
 
-__all__ = ["enable_plugins", "is_secret_name", "one_line", "scrub", "set_up"]
+__all__ = ["enable_plugins", "set_up"]
 
 _TALKATIVE = ("httpx", "httpcore", "stevedore")
 """Libraries that log what we say better, or what may hold a token; only their warnings are heard."""
-
-_SECRETS = (
-    # Authorization headers, in whatever quoting.
-    (re.compile(r"(?i)\b(bearer|basic)\s+(?=\S*[0-9=+/.])[A-Za-z0-9+/=._~-]{6,}"), r"\1 ***"),
-    # User and password in front of a host.
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@'\"]+@"), r"\1***@"),
-    # Query strings: signed addresses are as good as passwords.
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?'\"]+)\?[^\s'\"]+"), r"\1?***"),
-    # name=value, name: value, "name": "value"
-    (
-        re.compile(
-            r"(?i)([\"']?\b[a-z_-]*(?:password|passwd|secret|token|authorization)[\"']?\s*[=:]\s*)"
-            r"(\"[^\"]*\"|'[^']*'|[^\s,;}\])]+)"
-        ),
-        r"\1***",
-    ),
-)
-_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|authorization")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -74,23 +56,6 @@ def enable_plugins(packages: Iterable[str]) -> None:
     """Lets the plugins in `packages` be heard; like every library they are silent otherwise."""
     for package in packages:
         logger.enable(package)
-
-
-def scrub(text: str) -> str:
-    """`text` without credentials: those in headers, addresses, query strings and `password=…`."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether what is called `name` is to be kept secret: a password, a token."""
-    return bool(_SECRET_NAME.search(name))
-
-
-def one_line(text: str) -> str:
-    """`text` for one line of a terminal or a log: scrubbed, with control characters written out."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), scrub(text))
 
 
 def _as_text(record: Record) -> str:

@@ -197,6 +197,15 @@ class TestConfig:
             assert "hunter2" not in result.out
             assert "***" in result.out
 
+    def test_passwords_in_urls_are_not_shown(self, run) -> None:  # type: ignore[no-untyped-def]
+        proxy = "http://ann:hunter2@proxy.test:3128"
+        hosts = f'[{{host="a.test", mirrors=[{{url="http://ann:hunter2@m.test", proxy="{proxy}"}}], proxy="{proxy}"}}]'
+        options = ["--set", f"resolver.hosts={hosts}", "--set", f'plugin.x.url="{proxy}?sig=hunter2"']
+        for arguments in (["config", "show"], ["config", "show", "--origin"], ["config", "show", "--json"]):
+            result = run(*options, *arguments)
+            assert "hunter2" not in result.out
+            assert "http://***@proxy.test:3128" in result.out
+
     def test_check_names_all_mistakes(self, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         file = tmp_path / "my.toml"
         file.write_text("[cache]\nchunk = 'x'\n[log]\nlevel = 'LOUD'\n")

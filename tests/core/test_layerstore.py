@@ -72,6 +72,38 @@ def test_a_failed_opening_is_told_to_all_and_tried_again() -> None:
     store.store.close()
 
 
+HOSTILE = "\x1b[2Jhijacked\nline two, password=hunter2, https://ann:hunter2@registry.test/?sig=hunter2"
+
+
+def test_an_error_from_outside_is_reported_as_one_clean_line() -> None:
+    store = Store()
+
+    def fail(_: str) -> None:
+        raise FormatError(HOSTILE)
+
+    store.plugin.before_open = fail
+    with pytest.raises(FormatError):
+        store.lend()
+    (error,) = [event.error for event in store.plugin.events if event.kind == "failed"]
+    assert error.isprintable()
+    assert "hunter2" not in error
+    assert "hijacked" in error
+    store.store.close()
+
+
+def test_the_last_error_of_a_layer_is_kept_as_one_clean_line() -> None:
+    store = Store()
+    layer = store.lend().layer
+    layer.fail(HOSTILE)
+    reported = [event.error for event in store.plugin.events if event.kind == "failed"]
+    for error in (layer.state().error, *reported):
+        assert error.isprintable()
+        assert "hunter2" not in error
+        assert "hijacked" in error
+    assert len(reported) == 1
+    store.store.close()
+
+
 def test_what_a_plugin_raises_by_mistake_is_a_layer_error_with_its_name() -> None:
     store = Store()
 

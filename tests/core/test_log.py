@@ -9,7 +9,8 @@ import pytest
 from loguru import logger
 
 from lazylayer.api.settings import LogSettings
-from lazylayer.log import enable_plugins, is_secret_name, one_line, scrub, set_up
+from lazylayer.api.text import is_secret_name, one_line, scrub
+from lazylayer.log import enable_plugins, set_up
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +171,7 @@ class TestSecrets:
 
     def test_one_line(self) -> None:
         assert one_line("a\nb password=x") == "a\\nb password=***"
+        assert one_line("\x1b[2J\x9b\u202eevil\udcff").isprintable()
 
 
 class TestOthers:

@@ -48,8 +48,8 @@ def check(context: click.Context) -> None:
     Plugins are asked too: whether their options are right, and whether those that are required or
     selected by name can be used.
     """
+    from lazylayer.api.text import one_line
     from lazylayer.configuration.loading import check_configuration
-    from lazylayer.log import one_line
     from lazylayer.program import find_problems
 
     invocation = context.ensure_object(Invocation)
@@ -70,7 +70,7 @@ def check(context: click.Context) -> None:
 
 
 def _show_and_exit(context: click.Context, problems: Iterable[LazylayerError]) -> NoReturn:
-    from lazylayer.log import one_line
+    from lazylayer.api.text import one_line
 
     for problem in problems:
         click.echo(f"lazylayer: error: {one_line(str(problem))}", err=True)
@@ -86,14 +86,16 @@ def _shown(path: tuple[str, ...], value: Any) -> Any:
 
 
 def _without_secrets(name: str, value: Any) -> Any:
-    from lazylayer.log import is_secret_name
+    from lazylayer.api.text import is_secret_name, scrub
 
     if isinstance(value, dict):
         secret = name in _HEADERS
         return {key: _without_secrets("secret" if secret else key, each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_without_secrets(name, each) for each in value]
-    return "***" if value and is_secret_name(name) else value
+    if value and is_secret_name(name):
+        return "***"
+    return scrub(value) if isinstance(value, str) else value
 
 
 def _as_toml(values: list[tuple[tuple[str, ...], Any, str]], origin: bool) -> str:

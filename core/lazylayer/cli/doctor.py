@@ -17,8 +17,8 @@ def doctor(context: click.Context, as_json: bool) -> None:
     """
     import msgspec
 
+    from lazylayer.api.text import one_line
     from lazylayer.cli.examination import examine
-    from lazylayer.log import one_line
 
     invocation = context.ensure_object(Invocation)
     settings = invocation.configuration().settings

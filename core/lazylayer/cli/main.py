@@ -103,7 +103,7 @@ def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
 
 
 def _fail(said: str, error: Exception, debug: bool, status: int) -> int:
-    from lazylayer.log import one_line
+    from lazylayer.api.text import one_line
 
     if debug:
         import traceback

@@ -71,7 +71,7 @@ def _configured(context: click.Context) -> tuple[Plugins, Settings]:
 
 
 def _as_text(records: Sequence[PluginRecord]) -> str:
-    from lazylayer.log import one_line
+    from lazylayer.api.text import one_line
 
     if not records:
         return "no plugin is installed; `pip install lazylayer-resolver-registry`, for one"

@@ -16,6 +16,7 @@ from lazylayer.api.events import EventKind, LayerState, StateEvent
 from lazylayer.api.layers import LayerContents, Locality
 from lazylayer.api.mounting import VirtualDirectory
 from lazylayer.api.oci import Descriptor, Digest, Reference
+from lazylayer.api.text import one_line
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.errors import LayerError, LazylayerError
 from lazylayer.fetching.blob import Blob
@@ -183,6 +184,7 @@ class Layer:
 
     def fail(self, error: str) -> None:
         """Keep an error as the layer's last one, and report it if it is new."""
+        error = one_line(error)
         with self._lock:
             known, self._error = self._error, error
         if known != error:

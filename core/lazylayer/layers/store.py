@@ -23,6 +23,7 @@ from lazylayer.api.events import StateEvent
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.settings import Settings
+from lazylayer.api.text import one_line
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
@@ -158,7 +159,7 @@ class LayerStore:
                     del self._slots[slot.key]
             failure = error if isinstance(error, LazylayerError) else LayerError(f"{descriptor.digest}: {error!r}")
             slot.future.set_exception(failure)
-            self._hooks.report_state(StateEvent("failed", slot.key.reference, error=str(failure)))
+            self._hooks.report_state(StateEvent("failed", slot.key.reference, error=one_line(str(failure))))
             return
         with self._lock:
             slot.future.set_result(layer)

@@ -24,6 +24,7 @@ import msgspec
 from loguru import logger
 
 from lazylayer.api.events import MountState
+from lazylayer.api.text import one_line
 from lazylayer.errors import LazylayerError, MountError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class ControlServer:
             try:
                 reply = self._carry_out(msgspec.json.decode(_receive(peer, MAX_REQUEST), type=_Request))
             except (LazylayerError, msgspec.DecodeError, OSError) as error:
-                reply = _Reply(error=str(error))
+                reply = _Reply(error=one_line(str(error)))
             try:
                 peer.sendall(msgspec.json.encode(reply) + b"\n")
             except OSError as error:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from lazylayer.api.text import one_line, scrub
 from lazylayer.cli.references import IMAGE, plain_http_override
 from lazylayer.errors import LazylayerError
-from lazylayer.log import one_line, scrub
 from lazylayer_resolver_registry.steps import Step, following
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from loguru import logger
 
-from lazylayer.log import scrub
+from lazylayer.api.text import scrub
 
 if TYPE_CHECKING:
     from loguru import Record

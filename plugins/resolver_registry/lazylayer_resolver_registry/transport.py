@@ -19,6 +19,7 @@ import msgspec
 from loguru import logger
 
 from lazylayer.api.decoding import decode_json
+from lazylayer.api.text import one_line
 from lazylayer.errors import ConfigurationError, FormatError, NotFoundError, UnavailableError
 from lazylayer_resolver_registry.connections import UNCONFIGURED, ConnectionOptions, make_client
 from lazylayer_resolver_registry.options import Options
@@ -37,6 +38,7 @@ _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
 _TRIED_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_ERROR_BODY = 2048
+_MAX_ERROR_TEXT = 300
 _MAX_REST = 16 * 1024
 _ENDING = "lazylayer is ending"
 
@@ -276,7 +278,7 @@ def read_bounded(response: httpx.Response, limit: int, what: str) -> bytes:
 
 
 def _error_text(response: httpx.Response) -> str:
-    """Return a registry's error message as one short line, or "" without one."""
+    """Return a registry's error message as one short line, clean and scrubbed, or "" without one."""
     try:
         body = b""
         for piece in response.iter_raw():
@@ -284,7 +286,7 @@ def _error_text(response: httpx.Response) -> str:
             if len(body) > _MAX_ERROR_BODY:
                 return ""
         errors = decode_json(body, dict[str, Any])["errors"]
-        return f": {errors[0]['code']} {errors[0].get('message', '')}"[:300].replace("\n", " ").rstrip()
+        return one_line(f": {errors[0]['code']} {errors[0].get('message', '')}".rstrip())[:_MAX_ERROR_TEXT]
     except (httpx.HTTPError, FormatError, LookupError, TypeError, AttributeError):
         return ""
 

@@ -78,3 +78,16 @@ def test_a_bad_token_is_unavailable(client: Client, registry: ScriptedRegistry, 
     registry.script(Fault(body=body), path="*/token*", times=None)
     with pytest.raises(UnavailableError, match="invalid answer"):
         client.image()
+
+
+@pytest.mark.parametrize("path", ["*/manifests/*", "*/token*"])
+def test_an_error_text_of_a_registry_is_one_clean_line(client: Client, registry: ScriptedRegistry, path: str) -> None:
+    client.add_image()
+    if "token" in path:
+        registry.authentication = TokenAuthentication({"robot": "secret"})
+    message = "\x1b[2Jhijacked\npassword=hunter2 https://ann:hunter2@other.test/?sig=hunter2"
+    registry.script(Fault(status=418, message=message), path=path, times=None)
+    with pytest.raises(UnavailableError, match="hijacked") as caught:
+        client.image()
+    assert str(caught.value).isprintable()
+    assert "hunter2" not in str(caught.value)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from loguru import logger
 
+from lazylayer.api.text import one_line
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, Timestamp
 from lazylayer_snapshotter_containerd.problems import SnapshotError
@@ -137,5 +138,5 @@ def _abort(context: Any, method: Callable[..., Any], error: Exception) -> Messag
     else:
         status = "INTERNAL"
         logger.opt(exception=error).error("{method} failed", method=method.__name__)
-    context.abort(grpc.StatusCode[status], str(error))
+    context.abort(grpc.StatusCode[status], one_line(str(error)))
     raise error
