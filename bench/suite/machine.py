@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from lazylayer.api.mounting import Missing
 from lazylayer.api.settings import PluginsSettings, Settings
 from lazylayer.plugin.registry import Plugins
 from suite.results import Machine
@@ -65,7 +66,8 @@ def frontends_here() -> tuple[tuple[str, ...], dict[str, str]]:
     plugins = Plugins.load(PluginsSettings(enabled=FRONTENDS))
     plugins.configure(Settings())
     hooks = plugins.hooks()
-    missing = {name: why for name in FRONTENDS if (why := hooks.probe_frontend(name))}
+    found = {name: hooks.of(name).probe_frontend() for name in FRONTENDS}
+    missing = {name: str(each) for name, each in found.items() if isinstance(each, Missing)}
     return tuple(name for name in FRONTENDS if name not in missing), missing
 
 

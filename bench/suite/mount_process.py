@@ -53,7 +53,7 @@ def main(frontend: str, entries: int, work: Path) -> None:
     plugins = Plugins.load(settings.plugins)
     plugins.configure(settings)
     hooks = plugins.hooks()
-    hooks.probe_frontend(frontend)
+    hooks.of(frontend).probe_frontend()
     tree = MadeUpTree(entries)
     mountpoint = work / "mount"
     mountpoint.mkdir()
@@ -62,7 +62,7 @@ def main(frontend: str, entries: int, work: Path) -> None:
     memory = 0
     for _ in range(2):
         start = time.perf_counter()
-        mounted = hooks.mount_tree(tree, str(mountpoint), MountOptions(frontend, allow_other=False))
+        mounted = hooks.of(frontend).mount_tree(tree, str(mountpoint), MountOptions(allow_other=False))
         seconds.append(time.perf_counter() - start)
         memory = _memory() - before
         mounted.unmount(force=True)

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+import msgspec
 from loguru import logger
 
 from lazylayer.api.settings import Settings
 from lazylayer.configuration.loading import Configuration, load_configuration
-from lazylayer.errors import LazylayerError, PluginRequiredError
+from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.options import read_options
 from lazylayer.plugin.registry import Plugins
 
 __all__ = ["Program", "find_problems"]
+
+Options = TypeVar("Options", bound=msgspec.Struct)
 
 
 class Program:
@@ -31,7 +35,7 @@ class Program:
         self.configuration = configuration
         self.settings: Settings = configuration.settings
         self.plugins = Plugins.load(self.settings.plugins) if plugins is None else plugins
-        self.plugins.configure(self.settings)
+        self.plugins.configure(self.settings, configuration.plugin_tables)
         self.hooks: Hooks = self.plugins.hooks()
         self._closed = False
         for problem in find_problems(configuration, self.plugins):
@@ -47,6 +51,13 @@ class Program:
         :param overrides: `KEY=VALUE`, stronger than files and environment.
         """
         return cls(load_configuration(config, overrides))
+
+    def options(self, name: str, options: type[Options]) -> Options:
+        """Return the options of plugin `name`, for its commands. Raises ConfigurationError."""
+        try:
+            return read_options(self.configuration.plugin_tables, name, options)
+        except ConfigurationError as error:
+            raise self.configuration.located(error) from error
 
     def close(self) -> None:
         """Ends the program's use of its plugins (`lazylayer_close`). Idempotent."""

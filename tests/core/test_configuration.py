@@ -17,6 +17,7 @@ from lazylayer.configuration import loading
 from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
 from lazylayer.configuration.loading import Configuration, check_configuration, load_configuration, load_plugin_choice
 from lazylayer.errors import ConfigurationError
+from lazylayer.plugin.options import read_options
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +93,7 @@ class TestLayers:
         main = write(tmp_path, "[plugin.one]\na = 1\nb = [1]\n[plugin.two]\nc = 'x'\n")
         write(tmp_path, "[plugin.one]\na = 2\n[plugin.three]\n", "conf.d/1.toml")
         found = load(main, "plugin.two.d.e=3", LAZYLAYER_PLUGIN__ONE__F="text")
-        assert found.settings.plugin == {
+        assert found.plugin_tables["plugin"] == {
             "one": {"a": 2, "b": [1], "f": "text"},
             "two": {"c": "x", "d": {"e": 3}},
             "three": {},
@@ -105,19 +106,19 @@ class TestLayers:
     def test_an_empty_table_takes_nothing_away(self, tmp_path: Path) -> None:
         main = write(tmp_path, "[plugin.one]\na = 1\n[cache]\nchunks = 'x'\n")
         write(tmp_path, "[plugin.one]\n[cache]\n", "conf.d/1.toml")
-        assert load(main).settings.plugin == {"one": {"a": 1}}
+        assert load(main).plugin_tables["plugin"] == {"one": {"a": 1}}
         assert load(main).settings.cache.chunks == "x"
 
     def test_hosts_as_keys_stay_whole(self, tmp_path: Path) -> None:
         main = write(tmp_path, '[plugin.one.host."127.0.0.1:5000"]\nmirrors = ["Registry.Test"]\n')
         found = load(main, 'plugin.one.host."127.0.0.1:5000".retries=3')
         host = {"mirrors": ["Registry.Test"], "retries": 3}
-        assert found.settings.plugin == {"one": {"host": {"127.0.0.1:5000": host}}}
+        assert found.plugin_tables["plugin"] == {"one": {"host": {"127.0.0.1:5000": host}}}
         assert found.origin('plugin.one.host."127.0.0.1:5000".mirrors') == str(main)
 
     def test_keys_keep_their_case(self, tmp_path: Path) -> None:
         main = write(tmp_path, "[plugin.one]\nCamelCase = 1\n[plugin.one.labels]\nKEY = 'Value'\n")
-        assert load(main).settings.plugin == {"one": {"CamelCase": 1, "labels": {"KEY": "Value"}}}
+        assert load(main).plugin_tables["plugin"] == {"one": {"CamelCase": 1, "labels": {"KEY": "Value"}}}
 
 
 class TestValues:
@@ -138,7 +139,7 @@ class TestValues:
     def test_nothing_is_evaluated(self, tmp_path: Path, text: str) -> None:
         main = write(tmp_path, f"[plugin.one]\nsecret = {json.dumps(text)}\nlist = [{json.dumps(text)}]\n")
         found = load(main, f"plugin.two.x={text}", LAZYLAYER_PLUGIN__THREE__X=text)
-        assert found.settings.plugin == {
+        assert found.plugin_tables["plugin"] == {
             "one": {"secret": text, "list": [text]},
             "two": {"x": text},
             "three": {"x": text},
@@ -157,7 +158,7 @@ class TestValues:
         assert found.settings.fetch.verify is False
         assert found.settings.background.silence == 3.0
         assert found.settings.mount.prefer == ("a", "b")
-        assert found.settings.plugin == {"x": {"size": 1000, "ratio": 0.5, "hosts": {"a.test:1": ["b"]}}}
+        assert found.plugin_tables["plugin"] == {"x": {"size": 1000, "ratio": 0.5, "hosts": {"a.test:1": ["b"]}}}
 
     def test_only_our_variables_count(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         write(tmp_path, "[cache]\nchunks = 'leak'\n", "lazylayer.local.toml")
@@ -285,7 +286,7 @@ class TestPluginOptions:
         hosts: dict[str, list[str]] = {}
 
     def options(self, *overrides: str) -> Options:
-        return load(None, *overrides).settings.plugin_options("mine", self.Options)
+        return read_options(load(None, *overrides).plugin_tables, "mine", self.Options)
 
     def refusal(self, *overrides: str) -> ConfigurationError:
         with pytest.raises(ConfigurationError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import CacheSettings, MountSettings, Settings
 from lazylayer.cli.examination import Finding, examine
 from lazylayer.errors import MountError
@@ -32,13 +34,14 @@ class FakePlugins:
         return next((record for record in self.records if record.name == name), None)
 
     def hooks(self) -> Any:
-        def probe(name: str) -> str:
-            answer = self.answers[name]
+        def probe(answer: str | Exception) -> Works | Missing:
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return Missing(answer) if answer else Works()
 
-        return SimpleNamespace(probe_frontend=probe)
+        return SimpleNamespace(
+            of=lambda name: SimpleNamespace(probe_frontend=functools.partial(probe, self.answers[name]))
+        )
 
 
 def find(tmp_path: Path, plugins: FakePlugins, **settings: Any) -> dict[str, Finding]:

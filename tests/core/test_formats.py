@@ -15,11 +15,11 @@ from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import FormatInfo
 from lazylayer.errors import BuildError, FormatError, PluginError
 from lazylayer.plugin.hooks import Hooks
-from lazylayer.plugin.registry import make_manager
+from synthetic.hooks import any_of, hooks_of
 
 ONE = FormatInfo(("one", "one-old"), ("org.one.toc", "org.one.size"), "org.one.toc")
 TWO = FormatInfo(("two",), ("org.two.size",), "org.two.toc", ("org.two.checksum",))
-LAYER: Any = object()
+LAYER = any_of("build_layer")
 
 
 class Format:
@@ -52,13 +52,6 @@ class OnlyRead:
     @hookimpl
     def lazylayer_describe_format(self) -> FormatInfo:
         return ONE
-
-
-def hooks_of(**plugins: object) -> Hooks:
-    manager = make_manager()
-    for name in reversed(plugins):
-        manager.register(plugins[name], name)
-    return Hooks(manager)
 
 
 def build(hooks: Hooks, name: str) -> object:

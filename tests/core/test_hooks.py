@@ -15,7 +15,7 @@ from lazylayer import SkipPlugin, hookimpl
 from lazylayer.api import hookspecs
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.events import StateEvent
-from lazylayer.api.mounting import MountOptions, VirtualDirectory, VirtualFile
+from lazylayer.api.mounting import VirtualDirectory, VirtualFile
 from lazylayer.api.oci import Descriptor, Digest, Platform, Reference, parse_reference
 from lazylayer.errors import (
     AuthenticationError,
@@ -24,32 +24,17 @@ from lazylayer.errors import (
     LazylayerError,
     MountError,
     PluginError,
-    PluginRequiredError,
     ResolveError,
 )
+from lazylayer.plugin.calling import ANSWERS
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.records import PluginRecord
-from lazylayer.plugin.registry import make_manager
+from synthetic.hooks import any_of, hooks_of, plugin
 
 REFERENCE = parse_reference("registry.test/image:1")
 SHELF = Reference("a/b", scheme="shelf")
 DESCRIPTOR = Descriptor("application/x", Digest("sha256:" + "0" * 64), 5)
 PLATFORM = Platform("linux", "amd64")
-OPTIONS = MountOptions("frontend_mine")
-
-
-def hooks_of(*records: PluginRecord, **plugins: object) -> Hooks:
-    """A façade to plugins by name, the first one asked first."""
-    manager = make_manager()
-    for name in reversed(plugins):
-        manager.register(plugins[name], name)
-    return Hooks(manager, {record.name: record for record in records})
-
-
-def plugin(**implementations: Callable[..., Any]) -> object:
-    """A plugin with hooks by name, without prefix."""
-    functions = {f"lazylayer_{name}": hookimpl(function) for name, function in implementations.items()}
-    return type("Plugin", (), {name: staticmethod(function) for name, function in functions.items()})()
 
 
 @pytest.fixture
@@ -82,31 +67,23 @@ CALLS = {
         lambda hooks: hooks.resolve_blob(SHELF, DESCRIPTOR), ResolveError, "no plugin takes shelf:… references"
     ),
     "get_credentials": Call(lambda hooks: hooks.get_credentials("registry.test", REFERENCE), None),
-    "open_cache": Call(
-        lambda hooks: hooks.open_cache("cache_mine", "chunks"),
-        PluginRequiredError,
-        "cache.chunks names it, but it is not installed; install it, for one of ours with "
-        "`pip install lazylayer-cache-mine`",
-    ),
     "open_layer": Call(
         lambda hooks: hooks.open_layer(ANY, DESCRIPTOR, True, ANY),
         FormatError,
-        "it is in no format that can be mounted",
+        "unsupported format",
     ),
     "plan_prefetch": Call(lambda hooks: hooks.plan_prefetch(ANY, {}), None),
-    "probe_frontend": Call(lambda hooks: hooks.probe_frontend("frontend_mine"), None),
-    "mount_tree": Call(
-        lambda hooks: hooks.mount_tree(ANY, "/mnt", OPTIONS), MountError, "/mnt: cannot mount with frontend_mine"
-    ),
     "remove_mount": Call(lambda hooks: hooks.remove_mount(ANY), None),
     "open_store": Call(lambda hooks: hooks.open_store(SHELF), BuildError, "no plugin takes shelf:… references"),
 }
 FORMATS = {"describe_format", "build_layer"}
 """Tested in test_formats.py."""
+BY_NAME = {"open_cache", "probe_frontend", "mount_tree"}
+"""Tested in test_named_plugins.py."""
 TO_ALL = {
     "configure",
     "add_commands",
-    "warm_up",
+    "daemon_started",
     "layer_opened",
     "prefetch_image",
     "add_virtual_entries",
@@ -117,7 +94,7 @@ TO_ALL = {
 
 def test_every_hook_is_covered_here() -> None:
     specs = {name.removeprefix("lazylayer_") for name in dir(hookspecs) if name.startswith("lazylayer_")}
-    assert specs == set(CALLS) | TO_ALL | FORMATS
+    assert specs == set(CALLS) | TO_ALL | FORMATS | BY_NAME
 
 
 def test_every_hook_has_a_method() -> None:
@@ -128,7 +105,7 @@ def test_every_hook_has_a_method() -> None:
 @pytest.mark.parametrize("name", CALLS)
 class TestFirstResult:
     def test_answer(self, name: str) -> None:
-        answer = object()
+        answer = any_of(name)
         hooks = hooks_of(
             one=plugin(**{name: lambda: None}),
             two=plugin(**{name: lambda: answer}),
@@ -137,21 +114,29 @@ class TestFirstResult:
         assert CALLS[name].call(hooks) is answer
 
     def test_arguments(self, name: str) -> None:
-        spec = inspect.signature(getattr(hookspecs, f"lazylayer_{name}"))
-        source = f"def implementation({', '.join(spec.parameters)}): return [{', '.join(spec.parameters)}]"
-        namespace: dict[str, Any] = {}
-        exec(source, namespace)
-        answer = CALLS[name].call(hooks_of(one=plugin(**{name: namespace["implementation"]})))
-        assert isinstance(answer, list)
-        assert len(answer) == len(spec.parameters)
-        assert None not in answer
+        arguments = ", ".join(inspect.signature(getattr(hookspecs, f"lazylayer_{name}")).parameters)
+        seen: list[list[object]] = []
+        namespace: dict[str, Any] = {"seen": seen, "answer": any_of(name)}
+        exec(f"def implementation({arguments}): seen.append([{arguments}]); return answer", namespace)
+        CALLS[name].call(hooks_of(one=plugin(**{name: namespace["implementation"]})))
+        assert len(seen[0]) == len(arguments.split(", "))
+        assert None not in seen[0]
+
+    def test_wrong_answer_names_plugin_hook_and_type(self, name: str) -> None:
+        record = PluginRecord("two", "lazylayer-two", "1.2")
+        hooks = hooks_of(record, one=plugin(**{name: lambda: None}), two=plugin(**{name: lambda: {"a": 1}}))
+        with pytest.raises(PluginError) as error:
+            CALLS[name].call(hooks)
+        (expected,) = ANSWERS[f"lazylayer_{name}"]
+        kind = expected.replace(":", ".").removeprefix("builtins.")
+        assert str(error.value) == (
+            f"plugin two (lazylayer-two 1.2), lazylayer_{name}: it returned dict; expected {kind}"
+        )
 
     def test_nobody_answers(self, name: str) -> None:
         expected = CALLS[name].nobody
         hooks = hooks_of(one=plugin(**{name: lambda: None}))
-        if name == "probe_frontend":
-            assert str(CALLS[name].call(hooks)).startswith("it is not installed")
-        elif expected is None:
+        if expected is None:
             assert CALLS[name].call(hooks) is None
         else:
             with pytest.raises(expected) as error:
@@ -185,7 +170,7 @@ class TestFirstResult:
             raise failure
 
         with pytest.raises(AuthenticationError) as error:
-            CALLS[name].call(hooks_of(one=plugin(**{name: fail}), two=plugin(**{name: lambda: 1})))
+            CALLS[name].call(hooks_of(one=plugin(**{name: fail}), two=plugin(**{name: lambda: 1 / 0})))
         assert error.value is failure
 
 
@@ -233,7 +218,7 @@ class TestCulprit:
                 if self.fails:
                     raise ValueError
 
-        assert self.blamed(Policy(False), Policy(True)) == "number_1 or number_0"
+        assert self.blamed(Policy(False), Policy(True)) == "number_1"
 
     def test_late_skip(self) -> None:
         def fail() -> None:
@@ -247,80 +232,26 @@ class TestCulprit:
             @hookimpl(wrapper=True)
             def lazylayer_get_credentials(self, host: str) -> Iterator[None]:
                 found: Any = yield
-                return f"{found} for {host}"  # type: ignore[return-value]
+                return Credentials(found.username, host)  # type: ignore[return-value]
 
-        hooks = hooks_of(wrapper=Wrapper(), one=plugin(get_credentials=lambda: "secret"))
-        assert hooks.get_credentials("h.test", REFERENCE) == "secret for h.test"  # type: ignore[comparison-overlap]
+        hooks = hooks_of(wrapper=Wrapper(), one=plugin(get_credentials=lambda: Credentials("me", "secret")))
+        assert hooks.get_credentials("h.test", REFERENCE) == Credentials("me", "h.test")
+
+    def test_wrapper_that_fails_is_blamed(self) -> None:
+        class Wrapper:
+            @hookimpl(wrapper=True)
+            def lazylayer_get_credentials(self) -> Iterator[None]:
+                yield
+                raise ValueError("odd")
+
+        hooks = hooks_of(wrapper=Wrapper(), one=plugin(get_credentials=lambda: None))
+        with pytest.raises(PluginError, match="plugin wrapper, lazylayer_get_credentials: ValueError: odd"):
+            hooks.get_credentials("h.test", REFERENCE)
 
     def test_reason_of_an_unusable_plugin_is_told(self) -> None:
         record = PluginRecord("cache_mine", "d", "1", "skipped", "no /dev/x")
-        with pytest.raises(PluginRequiredError, match=r"cache\.ranges names it, but no /dev/x"):
-            hooks_of(record).open_cache("cache_mine", "ranges")
-        assert hooks_of(record).probe_frontend("cache_mine") == "no /dev/x"
         with pytest.raises(ResolveError, match=r"cache_mine \(no /dev/x\)"):
             hooks_of(record).resolve_image(REFERENCE, PLATFORM)
-        usable = PluginRecord("frontend_mine", "d", "1")
-        assert hooks_of(usable).probe_frontend("frontend_mine") == "it does not answer to its name"
-
-
-class TestKeychain:
-    @pytest.mark.parametrize("name", ["resolve_image", "resolve_blob", "open_store"])
-    def test_is_bound_to_the_reference(self, name: str) -> None:
-        asked: list[tuple[str, Reference]] = []
-
-        def get_credentials(host: str, reference: Reference) -> Credentials:
-            asked.append((host, reference))
-            return Credentials("me", "secret")
-
-        def ask(reference: Reference, keychain: Callable[[str], Credentials]) -> tuple[Reference, Credentials]:
-            return reference, keychain("other.test")
-
-        hooks = hooks_of(keychain=plugin(get_credentials=get_credentials), resolver=plugin(**{name: ask}))
-        answer: Any = CALLS[name].call(hooks)
-        reference, credentials = answer
-        assert credentials.username == "me"
-        assert asked == [("other.test", reference)]
-
-    def test_image_beside_is_asked_for_with_the_credentials_of_the_first(self) -> None:
-        asked: list[Reference] = []
-
-        def get_credentials(reference: Reference) -> None:
-            asked.append(reference)
-
-        keychain = plugin(get_credentials=get_credentials)
-        resolver = plugin(
-            resolve_image=lambda keychain: (keychain("registry.test"),),
-            resolve_blob=lambda keychain: (keychain("registry.test"),),
-        )
-        hooks = hooks_of(keychain=keychain, resolver=resolver)
-        hooks.resolve_image(SHELF, PLATFORM, on_behalf_of=REFERENCE)
-        hooks.resolve_blob(SHELF, DESCRIPTOR, on_behalf_of=REFERENCE)
-        assert asked == [REFERENCE, REFERENCE]
-
-    @pytest.mark.seed(2)
-    def test_first_answer_wins(self) -> None:
-        def keychain(*hosts: str, says: str) -> object:
-            return plugin(get_credentials=lambda host: Credentials(says, "secret") if host in hosts else None)
-
-        hooks = hooks_of(docker=keychain("a.test", says="docker"), kube=keychain("a.test", "b.test", says="kube"))
-        found = {host: hooks.get_credentials(host, REFERENCE) for host in ("a.test", "b.test", "c.test")}
-        assert {host: each and each.username for host, each in found.items()} == {
-            "a.test": "docker",
-            "b.test": "kube",
-            "c.test": None,
-        }
-
-    def test_broken_keychain_ends_the_search(self) -> None:
-        def fail() -> None:
-            raise OSError("helper crashed")
-
-        hooks = hooks_of(
-            broken=plugin(get_credentials=fail),
-            working=plugin(get_credentials=lambda: Credentials("me", "secret")),
-            resolver=plugin(resolve_image=lambda keychain: keychain("registry.test")),
-        )
-        with pytest.raises(PluginError, match="plugin broken, lazylayer_get_credentials: OSError: helper crashed"):
-            hooks.resolve_image(REFERENCE, PLATFORM)
 
 
 class TestToAll:
@@ -378,13 +309,13 @@ class TestToAll:
     def test_everybody_gets_ready(self, log: list[str]) -> None:
         ready: list[str] = []
         hooks = hooks_of(
-            one=plugin(warm_up=lambda frontend: ready.append(str(frontend))),
-            two=plugin(warm_up=lambda: 1 / 0),
-            three=plugin(warm_up=lambda: ready.append("three")),
+            one=plugin(daemon_started=lambda frontend: ready.append(str(frontend))),
+            two=plugin(daemon_started=lambda: 1 / 0),
+            three=plugin(daemon_started=lambda: ready.append("three")),
         )
-        hooks.warm_up("frontend_erofs")
+        hooks.daemon_started("frontend_erofs")
         assert ready == ["frontend_erofs", "three"]
-        assert log == ["plugin two, lazylayer_warm_up: ZeroDivisionError: division by zero"]
+        assert log == ["plugin two, lazylayer_daemon_started: ZeroDivisionError: division by zero"]
 
     def test_virtual_entries_are_put_together(self, log: list[str]) -> None:
         def files(**contents: bytes) -> dict[bytes, VirtualFile]:
@@ -433,14 +364,3 @@ class TestToAll:
             "plugin bad, lazylayer_add_commands: ValueError: no more",
             "plugin two: there is another command hello",
         ]
-
-    def test_configure(self) -> None:
-        heard: list[object] = []
-
-        def hear(settings: object) -> None:
-            heard.append(settings)
-
-        manager = make_manager()
-        manager.hook.lazylayer_configure.call_historic(kwargs={"settings": "settings"})
-        manager.register(plugin(configure=hear), "late")
-        assert heard == ["settings"]

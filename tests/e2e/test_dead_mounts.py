@@ -15,6 +15,7 @@ import pytest
 from plugins.frontend_erofs.tests.keepers import Keepers
 
 from e2e.command_line import CommandLine
+from lazylayer.api.mounting import Missing
 from lazylayer.linux import mountcalls, mounttable
 from lazylayer.program import Program
 from lazylayer_testing.servers.process import wait_until
@@ -35,8 +36,8 @@ except OSError as error:
 def frontend(request: pytest.FixtureRequest) -> str:
     frontend = str(request.param)
     with Program.load() as program:
-        if reason := program.hooks.probe_frontend(frontend):
-            pytest.skip(reason)
+        if isinstance(found := program.hooks.of(frontend).probe_frontend(), Missing):
+            pytest.skip(str(found))
     return frontend
 
 

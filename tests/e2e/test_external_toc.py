@@ -13,6 +13,7 @@ import pytest
 from e2e.command_line import CommandLine
 from images.gnu_tar import apply_layers
 from images.go_image import GoImages
+from lazylayer.api.mounting import Missing
 from lazylayer.program import Program
 from lazylayer_testing.facts.trees import differences, snapshot_tree
 
@@ -51,9 +52,9 @@ def test_mounted_image_is_what_tar_extracts(
     request: pytest.FixtureRequest, directory: Path, frontend: str, kept: bool
 ) -> None:
     with Program.load(overrides=[f"root={directory}", f"run={directory}"]) as program:
-        reason = program.hooks.probe_frontend(frontend)
-    if reason:
-        pytest.skip(reason)
+        found = program.hooks.of(frontend).probe_frontend()
+    if isinstance(found, Missing):
+        pytest.skip(str(found))
     reference = request.getfixturevalue("python" if kept else "odd")
     layers = request.getfixturevalue("python_layers" if kept else "odd_layers")
     command_line = CommandLine(directory / f"{frontend}-{kept}", **{"mount.frontend": frontend})

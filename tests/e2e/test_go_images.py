@@ -11,6 +11,7 @@ import pytest
 from e2e.command_line import CommandLine
 from images.gnu_tar import apply_layers, extract_for_overlay
 from images.go_image import GoImages
+from lazylayer.api.mounting import Missing
 from lazylayer.program import Program
 from lazylayer_testing.facts.trees import differences, snapshot_tree
 
@@ -27,9 +28,9 @@ def reference(go_images: GoImages, odd_layers: list[Path]) -> str:
 @pytest.fixture(scope="module", params=["frontend_fuse", "frontend_erofs"])
 def command_line(request: pytest.FixtureRequest, server_directory: Path) -> Iterator[CommandLine]:
     with Program.load(overrides=[f"root={server_directory}", f"run={server_directory}"]) as program:
-        reason = program.hooks.probe_frontend(request.param)
-    if reason:
-        pytest.skip(reason)
+        found = program.hooks.of(request.param).probe_frontend()
+    if isinstance(found, Missing):
+        pytest.skip(str(found))
     directory = server_directory / f"go-images-{request.param}"
     directory.mkdir()
     yield CommandLine(directory, **{"mount.frontend": request.param})

@@ -14,6 +14,7 @@ import pytest
 from e2e.command_line import CommandLine
 from images.go_image import GoImages
 from lazylayer.api.byteranges import ByteRanges
+from lazylayer.api.mounting import Missing
 from lazylayer.api.oci import parse_reference
 from lazylayer.layers.layer import Layer
 from lazylayer.mounts.filesystem import Filesystem
@@ -65,8 +66,8 @@ def test_recorded_workload_asks_for_nothing_more(
     settings += ["cache.chunks=cache_memory", "cache.ranges=cache_memory", f"mount.frontend={frontend}"]
     settings += [f'resolve.plain_http=["{docker_registry.host}"]']
     with Program.load(overrides=settings) as program, closing(Filesystem(program)) as filesystem:
-        if reason := program.hooks.probe_frontend(frontend):
-            pytest.skip(reason)
+        if isinstance(found := program.hooks.of(frontend).probe_frontend(), Missing):
+            pytest.skip(str(found))
         with closing(filesystem.open_image(parse_reference(reference))) as opened:
             opening = sum(layer.blob.network_bytes for layer in opened.layers)
             filesystem.mount_image(str(mountpoint), parse_reference(reference))

@@ -19,6 +19,7 @@ import pytest
 
 from lazylayer.api.building import BuildOptions
 from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.mounting import Missing
 from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.errors import LayerError, LazylayerError, VerificationError
 from lazylayer.mounts.filesystem import Filesystem
@@ -114,10 +115,10 @@ def assert_eio(read: Callable[[], object]) -> None:
 def machine(request: pytest.FixtureRequest, as_root: None, tmp_path: Path) -> Iterator[Machine]:
     with ScriptedRegistry() as registry:
         machine = Machine(registry, tmp_path, request.param)
-        reason = machine.program.hooks.probe_frontend(request.param)
+        found = machine.program.hooks.of(request.param).probe_frontend()
         try:
-            if reason:
-                pytest.skip(reason)
+            if isinstance(found, Missing):
+                pytest.skip(str(found))
             yield machine
         finally:
             registry.forget_rules()

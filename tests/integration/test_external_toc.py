@@ -57,7 +57,7 @@ class Recorder:
         return RecordingStore((yield), self.written)
 
     @hookimpl
-    def lazylayer_open_cache(self, kind: str, purpose: str) -> DictCache | None:
+    def lazylayer_open_cache(self, purpose: str) -> DictCache:
         return self.caches.setdefault(purpose, DictCache())
 
 
@@ -93,7 +93,7 @@ def hooks(recorder: Recorder) -> Hooks:
 def make_hooks(*more: object) -> Hooks:
     manager = make_manager()
     for plugin in (lazylayer_format_estargz, lazylayer_format_zstdchunked, lazylayer_resolver_layout, *more):
-        manager.register(plugin)
+        manager.register(plugin, "cache_dir" if isinstance(plugin, Recorder) else None)
     return Hooks(manager)
 
 

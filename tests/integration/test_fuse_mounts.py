@@ -19,8 +19,7 @@ from lazylayer.api.settings import BackgroundSettings, CacheSettings, MountSetti
 from lazylayer.errors import MountError, NotMountedError, UnavailableError
 from lazylayer.linux import mounttable
 from lazylayer.mounts.filesystem import Filesystem
-from lazylayer.plugin.hooks import Hooks
-from lazylayer.plugin.registry import make_manager
+from lazylayer.plugin.registry import Plugins
 from lazylayer_frontend_fuse import FrontendFuse
 from lazylayer_state_file import FAILURES, StateFile
 from lazylayer_testing.frontend.client import NOBODY, ask
@@ -50,13 +49,12 @@ class Machine:
             cache=CacheSettings(chunks="memory", ranges="memory"),
             mount=MountSettings(frontend="frontend_fuse"),
         )
-        manager = make_manager()
-        plugins = (self.plugin, FrontendFuse(), StateFile())
-        for number, plugin in enumerate(plugins):
-            manager.register(plugin, str(number))
-            if isinstance(plugin, FrontendFuse | StateFile):
-                plugin.lazylayer_configure(settings)
-        program: Any = SimpleNamespace(hooks=Hooks(manager), settings=settings)
+        plugins = Plugins((), {})
+        plugins.configure(settings)
+        brought = {"memory": self.plugin, "frontend_fuse": FrontendFuse(), "state_file": StateFile()}
+        for name, plugin in brought.items():
+            plugins.add(name, plugin)
+        program: Any = SimpleNamespace(hooks=plugins.hooks(), settings=settings)
         self.filesystem = Filesystem(program)
         self.mountpoint = str(directory / "mount")
         os.mkdir(self.mountpoint)

@@ -46,12 +46,8 @@ class SmallCache(Cache):
 
 class Plugin:
     @hookimpl
-    def lazylayer_configure(self, settings):
-        self._options = settings.plugin_options("NAME", Options)
-
-    @hookimpl
-    def lazylayer_open_cache(self, kind):
-        return SmallCache(self._options.max_bytes) if kind == "NAME" else None
+    def lazylayer_open_cache(self, options):
+        return SmallCache(options.max_bytes)
 """
 
 

@@ -35,7 +35,7 @@ class Plugin:
     def lazylayer_configure(self, settings): self.settings = settings
 
     @hookimpl
-    def lazylayer_open_cache(self, kind): return DictCache() if kind == "tst_good" else None
+    def lazylayer_open_cache(self): return DictCache()
 
     @hookimpl
     def lazylayer_add_commands(self, cli):
@@ -45,7 +45,7 @@ class Plugin:
         def probe(program, key):
             "Put and get."
             assert self.settings is not None, "the plugin that adds commands is the one that is configured"
-            cache = program.hooks.open_cache("tst_good", "chunks")
+            cache = program.hooks.of("tst_good").open_cache("chunks")
             cache.put(key, b"value")
             click.echo(f"{key} {cache.get(key).decode()}")
 """

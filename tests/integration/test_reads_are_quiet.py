@@ -19,6 +19,7 @@ from loguru import logger
 
 from lazylayer import hookimpl, log
 from lazylayer.api.events import StateEvent
+from lazylayer.api.mounting import Missing
 from lazylayer.api.oci import Platform, Reference, parse_reference
 from lazylayer.api.settings import LogSettings
 from lazylayer.layers.merged import MergedLayers
@@ -188,9 +189,9 @@ def test_reads_of_layers(opened: Opened, counts: Counts) -> None:
 
 @pytest.mark.fuse
 def test_reads_of_mounts(opened: Opened, counts: Counts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reason = opened.hooks.probe_frontend("frontend_fuse")
-    if reason:
-        pytest.skip(reason)
+    found = opened.hooks.of("frontend_fuse").probe_frontend()
+    if isinstance(found, Missing):
+        pytest.skip(str(found))
     mountpoint = tmp_path / "mount"
     mountpoint.mkdir()
     reads: list[str] = []

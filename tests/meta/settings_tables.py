@@ -20,8 +20,6 @@ __all__ = ["tables"]
 _WORDS = {str: "text", int: "number", float: "number", bool: "true or false"}
 _DEFAULTS = {"root": "`/var/lib/lazylayer`", "run": "`/run/lazylayer`"}
 """Those of root; the page says what others have."""
-_PLUGINS = ("plugin", "resolver")
-"""Tables that plugins check, and describe."""
 
 
 def tables() -> str:
@@ -38,7 +36,7 @@ def _table(table: type[msgspec.Struct], prefix: str) -> str:
     rows = ["| key | value | default | |", "|---|---|---|---|"]
     meanings = dict(_meanings(table))
     for field in msgspec.structs.fields(table):
-        if (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)) or field.name in _PLUGINS:
+        if _is_table(field.type):
             continue
         key = f"{prefix}{field.name}"
         default = _DEFAULTS.get(key) or f"`{_toml(field.default)}`"

@@ -25,8 +25,8 @@ def test_tables_are_those_of_the_settings() -> None:
 def test_examples_can_be_loaded(example: str, tmp_path: Path) -> None:
     file = tmp_path / "lazylayer.toml"
     file.write_text(example)
-    settings = load_configuration(file, (), {}).settings
-    assert set(settings.plugin) <= {folder.name for folder in PLUGIN_FOLDERS} | {"cache_mine"}
+    tables = load_configuration(file, (), {}).plugin_tables
+    assert set(tables.get("plugin", {})) <= {folder.name for folder in PLUGIN_FOLDERS} | {"cache_mine"}
     assert tomllib.loads(example)
 
 

@@ -15,6 +15,8 @@ then. Unless a hook says otherwise it may be called from any thread, and from se
 becomes a `PluginError` that names plugin, version and hook; a `LazylayerError` goes up as it is.
 """
 
+# mypy: disable-error-code="empty-body"
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -24,13 +26,14 @@ from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
     import click
+    import msgspec
 
+    from lazylayer.api import mounting
     from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
     from lazylayer.api.layers import FormatInfo, LayerContents, Locality, PrefetchPlan
-    from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions, VirtualDirectory
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
     from lazylayer.api.settings import Settings
@@ -38,25 +41,25 @@ if TYPE_CHECKING:
 
 hookspec = HookspecMarker("lazylayer")
 
-# --- start-up ------------------------------------------------------------------------------------
 
+@hookspec
+def lazylayer_configure(settings: Settings, options: msgspec.Struct | None) -> None:
+    """Take the settings and your options; called once, before every other hook.
 
-@hookspec(historic=True)
-def lazylayer_configure(settings: Settings) -> None:
-    """Take your options; called once, before every other hook.
+    All plugins are called.
 
-    All plugins are called. A plugin that is registered later is called then.
-
-    :param settings: the settings of the whole program; `settings.plugin_options("NAME", OptionsStruct)`
-        returns the table `[plugin.NAME]` as a frozen msgspec struct of yours, checked, with your defaults.
+    :param settings: the core's settings. They hold no options of plugins.
+    :param options: the table `[plugin.NAME]` as an instance of the `Options` that you declare: a frozen
+        `msgspec.Struct` of this name in your class or its module. None if there is none.
 
     Example::
 
         @hookimpl
-        def lazylayer_configure(self, settings):
-            self.options = settings.plugin_options("my_cache", Options)
+        def lazylayer_configure(self, settings, options):
+            self.directory = options.directory or f"{settings.root}/mine"
 
-    Threading and errors: called from the main thread. Raise `SkipPlugin(reason)` to be left out. Open nothing yet.
+    Threading and errors: called from the main thread. Raise `SkipPlugin(reason)` to be left out, and
+    `ConfigurationError` for options that contradict each other. Open nothing yet.
     """
 
 
@@ -79,24 +82,21 @@ def lazylayer_add_commands(cli: click.Group) -> None:
 
 
 @hookspec
-def lazylayer_warm_up(frontend: str) -> None:
-    """Get ready for mounts to come; called once in a daemon, when it serves already.
+def lazylayer_daemon_started(frontend: str) -> None:
+    """Start what only a daemon needs, and prepare for its first mount.
 
-    All plugins are called, each by itself. Nobody may rely on it: commands that end soon do not call it.
+    All plugins are called, once, when the daemon already serves. Short-lived commands never call it.
 
-    :param frontend: the frontend that mounts will be made with; empty if none works here.
+    :param frontend: the frontend that the daemon mounts with; empty if none works here.
 
     Example::
 
         @hookimpl
-        def lazylayer_warm_up(self):
+        def lazylayer_daemon_started(self):
             self.client = heavy_library.connect()
 
     Threading and errors: called from the main thread; the daemon is ready when you return. An error is logged.
     """
-
-
-# --- finding images and their bytes, and understanding layers ------------------------------------
 
 
 @hookspec(firstresult=True)
@@ -163,21 +163,21 @@ def lazylayer_get_credentials(host: str, reference: Reference) -> Credentials | 
     """
 
 
-@hookspec(firstresult=True)
-def lazylayer_open_cache(kind: str, purpose: CachePurpose) -> Cache | None:
-    """Open the cache that the configuration names.
+@hookspec
+def lazylayer_open_cache(purpose: CachePurpose, options: msgspec.Struct | None) -> Cache:
+    """Open your cache for one purpose.
 
-    Stops at the first result that is not None; None means that `kind` is not yours.
+    Only the plugin that the configuration names is called.
 
-    :param kind: the name of the cache plugin that is wanted, as in `[cache] chunks = "cache_dir"`.
     :param purpose: `chunks` (verified, uncompressed) or `ranges` (compressed); keep them apart.
+    :param options: your options, as in `lazylayer_configure`.
     :returns: a cache, shared by all layers. The core closes it.
 
     Example::
 
         @hookimpl
-        def lazylayer_open_cache(self, kind, purpose):
-            return MyCache(self.options.max_bytes) if kind == "my_cache" else None
+        def lazylayer_open_cache(purpose, options):
+            return MyCache(purpose, options.max_bytes)
 
     Threading and errors: an error here ends the start-up. A cache never fails a read.
     """
@@ -284,53 +284,51 @@ def lazylayer_prefetch_image(image: OpenedImage, labels: Mapping[str, str]) -> N
     """
 
 
-# --- showing trees --------------------------------------------------------------------------------
+@hookspec
+def lazylayer_probe_frontend(options: msgspec.Struct | None) -> mounting.Works | mounting.Missing:
+    """Say whether your frontend works on this machine.
 
+    Only the named frontend is called, before `mount.frontend = "auto"` chooses it.
 
-@hookspec(firstresult=True)
-def lazylayer_probe_frontend(frontend: str) -> str | None:
-    """Say whether your frontend works on this machine; asked before `frontend = "auto"` chooses.
-
-    Stops at the first result that is not None; None means that `frontend` is not your name.
-
-    :param frontend: the name of a frontend plugin.
-    :returns: an empty string if it works here, else the reason why not and what would help.
+    :param options: your options, as in `lazylayer_configure`.
+    :returns: `Works()`, or `Missing(reason, remedy)`.
 
     Example::
 
         @hookimpl
-        def lazylayer_probe_frontend(frontend):
-            if frontend == "frontend_mine":
-                return "" if os.access("/dev/mine", os.W_OK) else "there is no /dev/mine; load its module"
+        def lazylayer_probe_frontend():
+            return Works() if os.access("/dev/mine", os.W_OK) else Missing("no /dev/mine", "modprobe mine")
 
     Threading and errors: must not mount anything that stays, nor take longer than a second.
     """
 
 
-@hookspec(firstresult=True)
-def lazylayer_mount_tree(tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
+@hookspec
+def lazylayer_mount_tree(
+    tree: mounting.MountableTree, mountpoint: str, mount_options: mounting.MountOptions, options: msgspec.Struct | None
+) -> mounting.MountedTree:
     """Show a tree at a mountpoint, read-only.
 
-    Stops at the first result that is not None; None means that `options.frontend` is not your name.
+    Only the chosen frontend is called.
 
-    :param tree: what to show (`lazylayer.api.mounting.MountableTree`).
+    :param tree: what to show.
     :param mountpoint: an existing directory, as an absolute path.
-    :param options: how to mount.
+    :param mount_options: how to mount: `[mount]` of the settings.
+    :param options: your options, as in `lazylayer_configure`.
     :returns: the mount, which answers by the time it is returned.
 
     Example::
 
         @hookimpl
-        def lazylayer_mount_tree(tree, mountpoint, options):
-            return MyMount(tree, mountpoint) if options.frontend == "frontend_mine" else None
+        def lazylayer_mount_tree(tree, mountpoint, mount_options):
+            return MyMount(tree, mountpoint, mount_options.allow_other)
 
-    Threading and errors: raise MountError, which says why and what would help. Serve from threads
-    of your own: the caller goes on. Never fork.
+    Threading and errors: raise MountError. Serve from threads of your own: the caller goes on. Never fork.
     """
 
 
 @hookspec(firstresult=True)
-def lazylayer_remove_mount(mount: KernelMount) -> bool | None:
+def lazylayer_remove_mount(mount: mounting.KernelMount) -> bool | None:
     """Take away a mount of yours that nobody serves any more, and all that was kept for its next process.
 
     Stops at the first result that is not None; None means that such a mount is not yours.
@@ -351,7 +349,7 @@ def lazylayer_remove_mount(mount: KernelMount) -> bool | None:
 
 
 @hookspec
-def lazylayer_add_virtual_entries(layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory] | None:
+def lazylayer_add_virtual_entries(layer: OpenedLayer) -> Mapping[bytes, mounting.VirtualDirectory] | None:
     """Add hidden directories to the root of a layer's mount.
 
     All plugins are called, when a layer is opened; the answers are put together.
@@ -387,13 +385,10 @@ def lazylayer_report_state(event: StateEvent) -> None:
     """
 
 
-# --- building images ------------------------------------------------------------------------------
-
-
 @hookspec
 def lazylayer_build_layer(
     format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
-) -> BuiltLayer | None:
+) -> BuiltLayer:
     """Build a layer of your format from a plain tar archive.
 
     Only the plugin whose `lazylayer_describe_format` has the name `format` is called.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -71,6 +71,7 @@ class PrefetchPlan(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+@runtime_checkable
 class Locality(Protocol):
     """A policy's knowledge of one layer, returned by `lazylayer_layer_opened` and called by misses.
 

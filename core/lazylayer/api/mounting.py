@@ -10,7 +10,16 @@ import msgspec
 
 from lazylayer.api.tree import Entry, Tree
 
-__all__ = ["MountOptions", "MountableTree", "MountedTree", "VirtualDirectory", "VirtualFile"]
+__all__ = [
+    "KernelMount",
+    "Missing",
+    "MountOptions",
+    "MountableTree",
+    "MountedTree",
+    "VirtualDirectory",
+    "VirtualFile",
+    "Works",
+]
 
 
 class VirtualFile(msgspec.Struct, frozen=True):
@@ -68,16 +77,27 @@ class MountableTree(Protocol):
         """
 
 
+class Works(msgspec.Struct, frozen=True):
+    """A frontend works on this machine."""
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A frontend does not work on this machine: what is missing, and what to do about it."""
+
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
+
+
 class MountOptions(msgspec.Struct, frozen=True):
-    """How to mount.
+    """How to mount: `[mount]` of the settings, as far as it is for frontends."""
 
-    `frontend` is the name of the frontend wanted. `options` are the frontend's own, from
-    `[plugin.<name>]`, already applied by it; they are not repeated here.
-    """
-
-    frontend: str
     allow_other: bool = True
+    """Let other users see the mount."""
     debug: bool = False
+    """Trace every request."""
     separate_files: bool = False
     """Read a file of the tree only when a program reads it, so that reads tell what the program needs.
 

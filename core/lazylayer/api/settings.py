@@ -7,14 +7,10 @@ bytes and times in seconds. Nothing here is looked up on a read: what a mount ne
 from __future__ import annotations
 
 import os
-import re
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
-
-from lazylayer.errors import ConfigurationError
 
 __all__ = [
     "BackgroundSettings",
@@ -27,8 +23,6 @@ __all__ = [
     "ResolveSettings",
     "Settings",
 ]
-
-Options = TypeVar("Options", bound=msgspec.Struct)
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -160,7 +154,7 @@ def _xdg_directory(variable: str) -> Path | None:
 
 
 class Settings(_Table, frozen=True):
-    """All settings of one program."""
+    """All settings of one program; the options of plugins are not among them."""
 
     root: str = msgspec.field(default_factory=default_root)
     """Where caches and state that outlive a process are kept; for the user's eyes only."""
@@ -174,41 +168,3 @@ class Settings(_Table, frozen=True):
     resolve: ResolveSettings = ResolveSettings()
     mount: MountSettings = MountSettings()
     log: LogSettings = LogSettings()
-    plugin: dict[str, dict[str, Any]] = {}
-    """`[plugin.NAME]`: the options of each plugin, checked by the plugin."""
-    resolver: dict[str, Any] = {}
-    """`[resolver]`: where registries and their mirrors are, checked by the plugin that speaks to registries."""
-
-    def plugin_options(self, name: str, options: type[Options]) -> Options:
-        """The table `[plugin.NAME]` as `options`, a frozen struct with defaults.
-
-        Unknown keys are errors when the struct says `forbid_unknown_fields=True`, as it should.
-        Raises ConfigurationError, which names the key.
-        """
-        return _convert(self.plugin.get(name, {}), options, f"plugin.{name}")
-
-    def resolver_options(self, options: type[Options]) -> Options:
-        """The table `[resolver]`, likewise."""
-        return _convert(self.resolver, options, "resolver")
-
-
-def _convert(table: dict[str, Any], options: type[Options], name: str) -> Options:
-    try:
-        return msgspec.convert(table, options, strict=True)
-    except msgspec.ValidationError as error:
-        raise _explained(name, options, error) from error
-
-
-def _explained(table: str, options: type[msgspec.Struct], error: msgspec.ValidationError) -> ConfigurationError:
-    """What msgspec says against a plugin's table, with the key in our words and the nearest known one."""
-    said, _, place = str(error).partition(" - at ")
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
-    # A path like $.hosts[...][0]: what is behind the first part is not a key that anybody wrote.
-    path, inner, _ = place.strip("`").removeprefix("$").removeprefix(".").partition("[")
-    if unknown is None:
-        key = f"{table}.{path}" if path else table
-        return ConfigurationError(f"{key}: {said}{' (in it)' if inner else ''}", key=key)
-    key = ".".join(filter(None, (table, path, unknown[1])))
-    near = get_close_matches(unknown[1], [] if path else options.__struct_encode_fields__, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return ConfigurationError(f"unknown key {key}{hint}", key=key)

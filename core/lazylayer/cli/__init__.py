@@ -8,6 +8,6 @@ Commands of the core are listed in `lazylayer.cli.commands`; plugins add theirs 
 from __future__ import annotations
 
 from lazylayer.cli.main import cli, main
-from lazylayer.cli.program import load_program, load_settings, pass_program
+from lazylayer.cli.program import load_options, load_program, load_settings, pass_program
 
-__all__ = ["cli", "load_program", "load_settings", "main", "pass_program"]
+__all__ = ["cli", "load_options", "load_program", "load_settings", "main", "pass_program"]

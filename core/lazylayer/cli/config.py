@@ -58,7 +58,7 @@ def check(context: click.Context) -> None:
         _show_and_exit(context, problems)
     configuration = invocation.configuration()
     plugins = invocation.plugins(configuration.settings.plugins)
-    plugins.configure(configuration.settings)
+    plugins.configure(configuration.settings, configuration.plugin_tables)
     for record in plugins.records:
         if record.status == "error":
             click.echo(f"lazylayer: warning: plugin {record.name} is left out: {one_line(record.reason)}", err=True)

@@ -21,9 +21,10 @@ def doctor(context: click.Context, as_json: bool) -> None:
     from lazylayer.cli.examination import examine
 
     invocation = context.ensure_object(Invocation)
-    settings = invocation.configuration().settings
+    configuration = invocation.configuration()
+    settings = configuration.settings
     plugins = invocation.plugins(settings.plugins)
-    plugins.configure(settings)
+    plugins.configure(settings, configuration.plugin_tables)
     findings = examine(settings, plugins)
     if as_json:
         click.echo(msgspec.json.encode({"findings": [msgspec.to_builtins(finding) for finding in findings]}))

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from lazylayer.api.mounting import Missing
 from lazylayer.api.settings import Settings
 from lazylayer.errors import LazylayerError
 from lazylayer.plugin.registry import Plugins
@@ -73,11 +74,11 @@ def _frontends(settings: Settings, plugins: Plugins) -> Iterator[Finding]:
         if record.status != "ok" or _MOUNT_HOOK not in record.hooks:
             continue
         try:
-            reason = hooks.probe_frontend(record.name)
+            found = hooks.of(record.name).probe_frontend()
         except LazylayerError as error:
-            reason = str(error)
-        if reason:
-            yield Finding(f"frontend {record.name}", "note", reason)
+            found = Missing(str(error))
+        if isinstance(found, Missing):
+            yield Finding(f"frontend {record.name}", "note", found.reason, found.remedy)
         else:
             usable.append(record.name)
             yield Finding(f"frontend {record.name}", "ok", "works here")

@@ -11,9 +11,13 @@ from lazylayer.cli.invocation import Invocation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazylayer.api.settings import Settings
+    from lazylayer.configuration.loading import Configuration
     from lazylayer.plugin.records import PluginRecord
     from lazylayer.plugin.registry import Plugins
+
+
+_FIELDS = ("name", "distribution", "version", "status", "reason", "hooks", "target")
+"""The fields of a record that are shown: not the options, which may hold secrets."""
 
 
 @click.group()
@@ -33,7 +37,8 @@ def list_plugins(context: click.Context, as_json: bool) -> None:
 
     records = _configured(context)[0].records
     if as_json:
-        click.echo(msgspec.json.encode({"plugins": [msgspec.to_builtins(record) for record in records]}))
+        shown = [{field: getattr(each, field) for field in _FIELDS} for each in records]
+        click.echo(msgspec.json.encode({"plugins": shown}))
     else:
         click.echo(_as_text(records))
 
@@ -50,7 +55,7 @@ def check(context: click.Context, name: str, arguments: tuple[str, ...]) -> None
     """
     from lazylayer.errors import LazylayerError
 
-    loaded, settings = _configured(context)
+    loaded, configuration = _configured(context)
     loaded.require(name, "`lazylayer plugins check`")
     record = loaded.record(name)
     assert record is not None
@@ -58,16 +63,16 @@ def check(context: click.Context, name: str, arguments: tuple[str, ...]) -> None
         from lazylayer_testing.checks.plugin import check_plugin
     except ImportError as error:
         raise LazylayerError(f"{error}; the kits need `pip install 'lazylayer[testing]'`") from error
-    context.exit(check_plugin(record, settings, arguments))
+    context.exit(check_plugin(record, configuration.settings, configuration.plugin_tables, arguments))
 
 
-def _configured(context: click.Context) -> tuple[Plugins, Settings]:
+def _configured(context: click.Context) -> tuple[Plugins, Configuration]:
     """All plugins, configured as far as they can be: nothing that a plugin does is an error here."""
     invocation = context.ensure_object(Invocation)
-    settings = invocation.configuration().settings
-    found = invocation.plugins(settings.plugins)
-    found.configure(settings)
-    return found, settings
+    configuration = invocation.configuration()
+    found = invocation.plugins(configuration.settings.plugins)
+    found.configure(configuration.settings, configuration.plugin_tables)
+    return found, configuration
 
 
 def _as_text(records: Sequence[PluginRecord]) -> str:

@@ -12,13 +12,16 @@ import click
 from lazylayer.cli.invocation import Invocation
 
 if TYPE_CHECKING:
+    import msgspec
+
     from lazylayer.api.settings import Settings
     from lazylayer.program import Program
 
-__all__ = ["load_program", "load_settings", "pass_program"]
+__all__ = ["load_options", "load_program", "load_settings", "pass_program"]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Options = TypeVar("Options", bound="msgspec.Struct")
 
 
 @contextmanager
@@ -48,6 +51,18 @@ def _forbid_core_files() -> None:
 def load_settings(context: click.Context, overrides: Sequence[str] = ()) -> Settings:
     """The settings alone, for commands that need no plugin."""
     return context.ensure_object(Invocation).configuration(overrides).settings
+
+
+def load_options(context: click.Context, name: str, options: type[Options]) -> Options:
+    """Return the options of plugin `name`, for its commands that need no plugin. Raises ConfigurationError."""
+    from lazylayer.errors import ConfigurationError
+    from lazylayer.plugin.options import read_options
+
+    configuration = context.ensure_object(Invocation).configuration()
+    try:
+        return read_options(configuration.plugin_tables, name, options)
+    except ConfigurationError as error:
+        raise configuration.located(error) from error
 
 
 def pass_program(command: Callable[Concatenate[Program, Parameters], Result]) -> Callable[Parameters, Result]:

@@ -44,15 +44,26 @@ DEFAULT_FILE = Path("/etc/lazylayer/lazylayer.toml")
 ENVIRONMENT_PREFIX = "LAZYLAYER_"
 DEFAULT_ORIGIN = "default"
 
+TABLES_GROUP = "lazylayer.tables"
+"""The group of entry points that names the top-level tables of plugins, beside `[plugin.NAME]`."""
+
 MAX_FILE_SIZE = 4 * 1024 * 1024
 """Bytes. A larger file is not a configuration of ours."""
 
 
 class Configuration:
-    """The settings, and where each of them came from."""
+    """The settings, the tables of plugins, and where each value came from."""
 
-    def __init__(self, settings: Settings, origins: Mapping[KeyPath, str], files: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        origins: Mapping[KeyPath, str],
+        files: Sequence[Path],
+        plugin_tables: Mapping[str, Any],
+    ) -> None:
         self.settings = settings
+        self.plugin_tables = plugin_tables
+        """The tables that plugins read, unchecked and nested as in TOML: `{"plugin": {NAME: {…}}}`."""
         self.files = tuple(files)
         """The files that were read, weakest first."""
         self._origins = origins
@@ -73,9 +84,8 @@ class Configuration:
 
     def values(self) -> Iterator[tuple[KeyPath, Any, str]]:
         """Every key, in parts, with its value and origin: the core's, then those of plugins' tables."""
-        for path, value in leaves(msgspec.to_builtins(self.settings)):
-            if path not in (("plugin",), ("resolver",)):
-                yield path, value, self._origin(path)
+        for path, value in leaves({**msgspec.to_builtins(self.settings), **self.plugin_tables}):
+            yield path, value, self._origin(path)
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
         """The error with the place where its key was set, as far as that is known."""
@@ -104,7 +114,8 @@ def load_configuration(
         more = f" (and {len(problems) - 1} more: see `lazylayer config check`)" if len(problems) > 1 else ""
         raise ConfigurationError(f"{problems[0]}{more}", key=problems[0].key)
     merged, origins = merge_settings(settings)
-    configuration = Configuration(msgspec.convert(merged, Settings), origins, files)
+    plugin_tables = {key: merged.pop(key) for key in merged.keys() - set(Settings.__struct_encode_fields__)}
+    configuration = Configuration(msgspec.convert(merged, Settings), origins, files, plugin_tables)
     for problem in _contradictions(configuration.settings):
         raise configuration.located(problem)
     return configuration
@@ -221,9 +232,9 @@ def _problem(setting: Setting) -> str:
         if len(setting.path) < 3 and not (len(setting.path) == 2 and isinstance(setting.value, Mapping)):
             return f"{key}: expected a table, [plugin.NAME]"
         return ""
-    if setting.path[0] == "resolver" and len(setting.path) > 1:
-        return ""
     expected = _expected(setting.path)
+    if expected is None and _is_plugin_table(setting.path[0]):
+        return "" if len(setting.path) > 1 or setting.value == {} else f"{key}: expected a table, [{key}]"
     if expected is None:
         return f"unknown key {key}{_suggestion(key)}"
     if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
@@ -244,6 +255,13 @@ def _expected(path: KeyPath) -> Any:
         types = {field.encode_name: field.type for field in msgspec.structs.fields(expected)}
         expected = types.get(key)
     return expected
+
+
+def _is_plugin_table(key: str) -> bool:
+    """Return True if an installed plugin reads the top-level table `[key]`."""
+    from importlib.metadata import entry_points
+
+    return key in entry_points(group=TABLES_GROUP).names
 
 
 def _known_keys(table: type[msgspec.Struct] = Settings, above: KeyPath = ()) -> Iterator[str]:

@@ -211,14 +211,14 @@ class Filesystem:
                 self._frontend = choose_frontend(self._hooks, self._settings.mount)
             return self._frontend
 
-    def warm_up(self) -> None:
-        """Choose the frontend and have plugins get ready, so that the first mount need not. Never raises."""
+    def daemon_started(self) -> None:
+        """Choose the frontend, and tell plugins to prepare for the first mount. Never raises."""
         try:
             frontend = self.frontend()
         except LazylayerError as error:
             frontend = ""
             logger.warning("{error}", error=error)
-        self._hooks.warm_up(frontend)
+        self._hooks.daemon_started(frontend)
 
     def close(self, *, leave: bool = False) -> None:
         """Unmount everything, in use or not, and close layers and caches.
@@ -314,8 +314,9 @@ class Filesystem:
 
     def _show(self, tree: MountableTree, mountpoint: str, mount: _Mount) -> MountedTree:
         settings = self._settings.mount
-        options = MountOptions(self.frontend(), settings.allow_other, settings.debug)
-        mounted = self._hooks.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
+        options = MountOptions(settings.allow_other, settings.debug)
+        frontend = self._hooks.of(self.frontend())
+        mounted = frontend.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
         if not mounted.needs_tree:
             for layer in mount.layers:
                 layer.mark_available()

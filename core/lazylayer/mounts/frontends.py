@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loguru import logger
 
+from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import MountSettings
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
@@ -24,14 +25,14 @@ def choose_frontend(hooks: Hooks, settings: MountSettings) -> str:
     reasons: list[str] = []
     for name in settings.prefer:
         try:
-            reason = hooks.probe_frontend(name)
+            found = hooks.of(name).probe_frontend()
         except LazylayerError as error:
-            reason = str(error)
-        if not reason:
+            found = Missing(str(error))
+        if isinstance(found, Works):
             passed_over = f" ({'; '.join(reasons)})" if reasons else ""
             logger.info("mounting with {name}{passed_over}", name=name, passed_over=passed_over)
             return name
-        reasons.append(f"{name}: {reason}")
+        reasons.append(f"{name}: {found}")
     raise MountError("no frontend works on this machine: " + "; ".join(reasons))
 
 

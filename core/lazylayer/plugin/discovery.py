@@ -13,6 +13,8 @@ import pluggy
 from stevedore.extension import ExtensionManager
 
 from lazylayer.errors import PluginError, SkipPlugin
+from lazylayer.plugin.calling import describe_error
+from lazylayer.plugin.options import declared_options
 from lazylayer.plugin.records import PluginRecord, PluginStatus, distribution_hint
 
 if TYPE_CHECKING:
@@ -150,10 +152,12 @@ def load_plugin(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple
 
 
 def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
-    """The hooks that `plugin` implements; raises if it has none, or some that we do not know.
+    """Return the hooks that `plugin` implements; raises if it implements none, or unknown ones.
 
-    `manager` is one without plugins, and stays so.
+    A plugin that only declares `Options`, for a command of its own, is fine. `manager` is one without
+    plugins, and stays so.
     """
+    declared = declared_options(plugin)
     implemented: list[str] = []
     unmarked: list[str] = []
     for name in dir(plugin):
@@ -171,7 +175,7 @@ def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
             unmarked.append(name)
     if unmarked:
         raise TypeError(f"{', '.join(unmarked)}: not marked with lazylayer.hookimpl")
-    if not implemented:
+    if not implemented and declared is None:
         raise TypeError("it implements no hook of lazylayer")
     manager.register(plugin)  # checks the arguments
     manager.unregister(plugin)
@@ -199,8 +203,3 @@ def _version(entry_point: EntryPoint) -> str:
 
 def _normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def describe_error(error: BaseException) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

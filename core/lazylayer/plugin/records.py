@@ -15,7 +15,8 @@ class PluginRecord(msgspec.Struct, frozen=True):
     """What is known of one plugin: an installed one, or one that the configuration asks for.
 
     `hooks` are the hooks that it implements, empty unless it was loaded. `reason` says why it is not
-    `ok`, and what would help. `target` is the value of its entry point, `package:Class`.
+    `ok`, and what would help. `target` is the value of its entry point, `package:Class`. `options` are
+    those that the configuration gives it, None if it declares none; they may hold secrets.
     """
 
     name: str
@@ -25,6 +26,7 @@ class PluginRecord(msgspec.Struct, frozen=True):
     reason: str = ""
     hooks: tuple[str, ...] = ()
     target: str = ""
+    options: msgspec.Struct | None = None
 
 
 def distribution_hint(plugin: str) -> str:

@@ -17,35 +17,19 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pluggy
 
-from lazylayer.api import hookspecs
+from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, PluginRequiredError, SkipPlugin
-from lazylayer.plugin.discovery import (
-    choose_entry_points,
-    describe_error,
-    explain_missing,
-    find_entry_points,
-    hooks_of,
-    load_plugin,
-)
+from lazylayer.plugin.calling import describe_error, make_manager
+from lazylayer.plugin.discovery import choose_entry_points, explain_missing, find_entry_points, hooks_of, load_plugin
 from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.options import declared_options, read_options
 from lazylayer.plugin.records import PluginRecord, distribution_hint
 
 if TYPE_CHECKING:
-    from lazylayer.api.settings import PluginsSettings, Settings
+    from lazylayer.api.settings import PluginsSettings
 
 __all__ = ["Plugins", "make_manager"]
-
-
-def make_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the hooks of lazylayer and has no plugin yet.
-
-    For programs and tests with plugins of their own: register them and pass it to `Hooks`.
-    """
-    manager = pluggy.PluginManager("lazylayer")
-    manager.add_hookspecs(hookspecs)
-    return manager
 
 
 class Plugins:
@@ -56,6 +40,10 @@ class Plugins:
         self._loaded = dict(loaded)
         self._by_name = {record.name: record for record in reversed(self._records)}
         self.manager = make_manager()
+        self._unused = make_manager()
+        """Without plugins, but for the moment in which one is checked or configured."""
+        self._settings = Settings()
+        self._tables: Mapping[str, Any] = {}
         self.refusals: list[ConfigurationError] = []
         """What plugins said against their options, in the order in which they are asked."""
 
@@ -98,44 +86,40 @@ class Plugins:
             manager.register(self._loaded[name], name)
         return Hooks(manager, self._by_name)
 
-    def configure(self, settings: Settings) -> None:
-        """Gives every loaded plugin its options and registers it, so that its hooks are called.
+    def configure(self, settings: Settings, tables: Mapping[str, Any] | None = None) -> None:
+        """Give every loaded plugin its options and register it, so that its hooks are called.
 
-        A plugin that says SkipPlugin, or fails, is recorded and left out. What plugins say against
-        their options is in `refusals` too, for the caller to raise.
+        A plugin that raises SkipPlugin, or fails, is recorded and left out. Complaints of plugins about
+        their options are in `refusals` too, for the caller to raise.
+
+        :param tables: the tables of plugins, nested as in TOML: `{"plugin": {NAME: {…}}}`.
         """
-        tables = _WatchedTables(settings.plugin)
-        # Historic: who is registered from here on is configured by that.
-        watched = msgspec.structs.replace(settings, plugin=tables)
-        self.manager.hook.lazylayer_configure.call_historic(kwargs={"settings": watched})
-        for name in reversed(self._loaded):  # pluggy asks first who was registered last
+        self._settings, self._tables = settings, tables or {}
+        for name in reversed(self._loaded):  # pluggy asks first the plugin that was registered last
             self.add(name, self._loaded[name])
         self.refusals.reverse()
-        for name in sorted(tables.keys() - tables.seen):
+        for name in sorted(self._tables.get("plugin", {}).keys() - self._loaded.keys()):
             self._explain_unused_table(name)
 
     def _explain_unused_table(self, name: str) -> None:
-        record = self._by_name.get(name)
-        if record is None:
+        if name not in self._by_name:
             near = get_close_matches(name, self._by_name, 1)
             hint = f"did you mean [plugin.{near[0]}]?" if near else distribution_hint(name)
             reason = f"there are options for it, [plugin.{name}], but it is not installed; {hint}"
             self._remember(PluginRecord(name, status="error", reason=reason))
-        elif record.status == "ok":
-            key = f"plugin.{name}"
-            self.refusals.append(ConfigurationError(f"{key}: the plugin {name} takes no options", key=key))
 
     def add(self, name: str, plugin: object) -> None:
-        """Registers and configures one more plugin, which is then asked first.
+        """Configure and register one more plugin, which is then asked first.
 
         For programs that bring plugins of their own, after `configure`. Raises nothing: see `record`.
         """
         try:
             if name not in self._by_name:
                 self._remember(PluginRecord(name))
-                self._change(name, hooks=hooks_of(plugin, make_manager()))
+                self._change(name, hooks=hooks_of(plugin, self._unused))
+            self._change(name, options=self._read_options(name, plugin))
+            self._configure(name, plugin)
             self.manager.register(plugin, name)
-            return
         except SkipPlugin as skip:
             self._change(name, status="skipped", reason=str(skip))
         except ConfigurationError as error:
@@ -143,8 +127,25 @@ class Plugins:
             self._change(name, status="error", reason=str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises, the others go on
             self._change(name, status="error", reason=describe_error(error))
-        if self.manager.has_plugin(name):
-            self.manager.unregister(name=name)
+
+    def _read_options(self, name: str, plugin: object) -> msgspec.Struct | None:
+        options = declared_options(plugin)
+        if options is not None:
+            return read_options(self._tables, name, options, getattr(plugin, "options_table", ""))
+        if name in self._tables.get("plugin", {}):
+            key = f"plugin.{name}"
+            raise ConfigurationError(f"{key}: the plugin {name} takes no options", key=key)
+        return None
+
+    def _configure(self, name: str, plugin: object) -> None:
+        """Call the plugin's `lazylayer_configure`; its exceptions go up as they are."""
+        self._unused.register(plugin, name)
+        try:
+            for each in self._unused.hook.lazylayer_configure.get_hookimpls():
+                given = {"settings": self._settings, "options": self._by_name[name].options}
+                each.function(*[given[argument] for argument in each.argnames])
+        finally:
+            self._unused.unregister(name=name)
 
     def require(self, name: str, by: str) -> None:
         """Raises PluginRequiredError unless plugin `name` is usable.
@@ -171,28 +172,6 @@ class Plugins:
         new = msgspec.structs.replace(old, **changes)
         self._records[self._records.index(old)] = new
         self._by_name[name] = new
-
-
-class _WatchedTables(dict[str, dict[str, Any]]):
-    """The tables `[plugin.NAME]`, remembering which of them a plugin looked at."""
-
-    def __init__(self, tables: Mapping[str, dict[str, Any]]) -> None:
-        super().__init__(tables)
-        self.seen: set[str] = set()
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.seen.add(name)
-        return super().get(name, default)
-
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        self.seen.add(name)
-        return super().__getitem__(name)
-
-
-# --- choosing -------------------------------------------------------------------------------------
-
-
-# --- loading --------------------------------------------------------------------------------------
 
 
 def _package(target: str) -> str:

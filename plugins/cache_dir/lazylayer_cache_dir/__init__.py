@@ -30,28 +30,24 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CacheDir:
-    """The plugin; it keeps where the cache is and how large it may be."""
+    """The plugin; it keeps where the cache is."""
 
     def __init__(self) -> None:
-        self._options = Options()
         self._directory = Path()
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes the options. Nothing is opened yet."""
-        self._options = settings.plugin_options("cache_dir", Options)
-        self._directory = Path(self._options.directory or Path(settings.root, "cache"))
+    def lazylayer_configure(self, settings: Settings, options: Options) -> None:
+        """Choose the directory. Nothing is opened yet."""
+        self._directory = Path(options.directory or Path(settings.root, "cache"))
         if not self._directory.is_absolute():
             key = "plugin.cache_dir.directory"
             raise ConfigurationError(f"{key}: {self._directory} is not an absolute path", key=key)
 
     @hookimpl
-    def lazylayer_open_cache(self, kind: str, purpose: CachePurpose) -> Cache | None:
-        """The part of the directory that is for `purpose`; raises ConfigurationError if it is unusable."""
-        if kind != "cache_dir":
-            return None
+    def lazylayer_open_cache(self, purpose: CachePurpose, options: Options) -> Cache:
+        """Open the part of the directory for `purpose`. Raises ConfigurationError if it is unusable."""
         try:
-            max_bytes = self._options.max_bytes or default_limit(self._directory)
+            max_bytes = options.max_bytes or default_limit(self._directory)
             return DirectoryCache(self._directory, purpose=purpose, max_bytes=max_bytes)
         except OSError as error:
             message = f"{self._directory} cannot be a cache: {error}; set plugin.cache_dir.directory to another"

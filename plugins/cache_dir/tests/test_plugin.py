@@ -6,27 +6,24 @@ import pytest
 
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer_cache_dir import CacheDir
+from lazylayer_cache_dir import CacheDir, Options
+from lazylayer_testing import configuring as testing
 
 
 def configured(root: Path, **table: object) -> CacheDir:
-    plugin = CacheDir()
-    plugin.lazylayer_configure(Settings(root=str(root), plugin={"cache_dir": table}))
-    return plugin
+    return testing.configured(CacheDir(), "cache_dir", table, Settings(root=str(root)))
 
 
 def test_opens_below_the_root_by_default(tmp_path: Path) -> None:
-    cache = configured(tmp_path / "root").lazylayer_open_cache("cache_dir", "chunks")
-    assert cache is not None
+    cache = configured(tmp_path / "root").lazylayer_open_cache("chunks", Options())
     cache.put("key", b"value")
     cache.close()
     assert [file.name for file in (tmp_path / "root" / "cache").rglob("chunks-*")] == ["chunks-key"]
 
 
 def test_opens_where_and_as_large_as_it_is_told(tmp_path: Path) -> None:
-    plugin = configured(tmp_path / "root", directory=str(tmp_path / "elsewhere"), max_bytes=12345)
-    cache = plugin.lazylayer_open_cache("cache_dir", "ranges")
-    assert cache is not None
+    plugin = configured(tmp_path / "root", directory=str(tmp_path / "elsewhere"))
+    cache = plugin.lazylayer_open_cache("ranges", Options(max_bytes=12345))
     statistics = cache.statistics()
     assert statistics is not None
     assert statistics.limit == 12345
@@ -38,10 +35,6 @@ def test_opens_where_and_as_large_as_it_is_told(tmp_path: Path) -> None:
 def test_configuring_touches_nothing(tmp_path: Path) -> None:
     configured(tmp_path / "root")
     assert not (tmp_path / "root").exists()
-
-
-def test_other_kinds_are_not_ours(tmp_path: Path) -> None:
-    assert configured(tmp_path).lazylayer_open_cache("cache_memory", "chunks") is None
 
 
 @pytest.mark.parametrize(
@@ -62,4 +55,4 @@ def test_unusable_directory_is_an_error_with_the_way_out(tmp_path: Path) -> None
     (tmp_path / "file").write_bytes(b"")
     plugin = configured(tmp_path, directory=str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match=r"set plugin\.cache_dir\.directory"):
-        plugin.lazylayer_open_cache("cache_dir", "chunks")
+        plugin.lazylayer_open_cache("chunks", Options())

@@ -11,7 +11,6 @@ import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.api.cache import Cache, CachePurpose
-from lazylayer.api.settings import Settings
 from lazylayer_cache_memory.memory import MemoryCache, Section
 
 __all__ = ["CacheMemory", "MemoryCache", "Options"]
@@ -31,11 +30,11 @@ class CacheMemory:
         self._store = MemoryCache(max_bytes=Options().max_bytes)
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes the limit."""
-        self._store = MemoryCache(max_bytes=settings.plugin_options("cache_memory", Options).max_bytes)
+    def lazylayer_configure(self, options: Options) -> None:
+        """Set the limit."""
+        self._store = MemoryCache(max_bytes=options.max_bytes)
 
     @hookimpl
-    def lazylayer_open_cache(self, kind: str, purpose: CachePurpose) -> Cache | None:
-        """The section of the store that is for `purpose`."""
-        return Section(self._store, purpose) if kind == "cache_memory" else None
+    def lazylayer_open_cache(self, purpose: CachePurpose) -> Cache:
+        """Return the section of the store for `purpose`."""
+        return Section(self._store, purpose)

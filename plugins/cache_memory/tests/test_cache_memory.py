@@ -3,18 +3,16 @@ from __future__ import annotations
 import pytest
 
 from lazylayer.api.cache import Cache
-from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
-from lazylayer_cache_memory import CacheMemory, MemoryCache
+from lazylayer_cache_memory import CacheMemory, MemoryCache, Options
 from lazylayer_testing.cache import CacheConformance, MakeCache
+from lazylayer_testing.configuring import configured
 
 
 def open_section(*, max_bytes: int, purpose: str = "chunks") -> Cache:
     plugin = CacheMemory()
-    plugin.lazylayer_configure(Settings(plugin={"cache_memory": {"max_bytes": max_bytes}}))
-    cache = plugin.lazylayer_open_cache("cache_memory", "chunks" if purpose == "chunks" else "ranges")
-    assert cache is not None
-    return cache
+    plugin.lazylayer_configure(Options(max_bytes=max_bytes))
+    return plugin.lazylayer_open_cache("chunks" if purpose == "chunks" else "ranges")
 
 
 class TestMemoryCache(CacheConformance):
@@ -32,15 +30,13 @@ class TestSection(CacheConformance):
 @pytest.fixture
 def plugin() -> CacheMemory:
     plugin = CacheMemory()
-    plugin.lazylayer_configure(Settings(plugin={"cache_memory": {"max_bytes": 100_000}}))
+    plugin.lazylayer_configure(Options(max_bytes=100_000))
     return plugin
 
 
 def test_purposes_are_kept_apart_and_share_the_limit(plugin: CacheMemory) -> None:
-    chunks = plugin.lazylayer_open_cache("cache_memory", "chunks")
-    ranges = plugin.lazylayer_open_cache("cache_memory", "ranges")
-    assert chunks is not None
-    assert ranges is not None
+    chunks = plugin.lazylayer_open_cache("chunks")
+    ranges = plugin.lazylayer_open_cache("ranges")
     chunks.put("key", b"chunk")
     ranges.put("key", b"range")
     assert (chunks.get("key"), ranges.get("key")) == (b"chunk", b"range")
@@ -50,18 +46,12 @@ def test_purposes_are_kept_apart_and_share_the_limit(plugin: CacheMemory) -> Non
 
 
 def test_closing_a_section_forgets_only_that(plugin: CacheMemory) -> None:
-    chunks = plugin.lazylayer_open_cache("cache_memory", "chunks")
-    ranges = plugin.lazylayer_open_cache("cache_memory", "ranges")
-    assert chunks is not None
-    assert ranges is not None
+    chunks = plugin.lazylayer_open_cache("chunks")
+    ranges = plugin.lazylayer_open_cache("ranges")
     chunks.put("key", b"chunk")
     ranges.put("key", b"range")
     chunks.close()
     assert (chunks.get("key"), ranges.get("key")) == (None, b"range")
-
-
-def test_other_kinds_are_not_ours(plugin: CacheMemory) -> None:
-    assert plugin.lazylayer_open_cache("cache_dir", "chunks") is None
 
 
 def test_what_is_kept_cannot_be_changed_from_outside() -> None:
@@ -75,4 +65,4 @@ def test_what_is_kept_cannot_be_changed_from_outside() -> None:
 @pytest.mark.parametrize("table", [{"max_bytes": 0}, {"max_bytes": "1"}, {"max_byte": 1}])
 def test_bad_options_are_errors_that_name_the_key(table: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=r"plugin\.cache_memory"):
-        CacheMemory().lazylayer_configure(Settings(plugin={"cache_memory": table}))
+        configured(CacheMemory(), "cache_memory", table)

@@ -37,7 +37,7 @@ def lazylayer_open_layer(
 
 
 @hookimpl
-def lazylayer_warm_up() -> None:
+def lazylayer_daemon_started() -> None:
     """Import the reader."""
     import lazylayer_format_estargz.reader  # noqa: F401
 

@@ -36,7 +36,7 @@ def lazylayer_open_layer(blob: OpenedBlob, descriptor: Descriptor, verify: bool)
 
 
 @hookimpl
-def lazylayer_warm_up() -> None:
+def lazylayer_daemon_started() -> None:
     """Import the reader."""
     import lazylayer_format_zstdchunked.reader  # noqa: F401
 

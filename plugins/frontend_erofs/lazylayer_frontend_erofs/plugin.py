@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazylayer import hookimpl
-from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions
+from lazylayer.api.mounting import KernelMount, Missing, MountableTree, MountedTree, MountOptions, Works
 from lazylayer.api.settings import Settings
 from lazylayer.errors import MountError
 from lazylayer_frontend_erofs.options import NAME, Options
@@ -31,23 +31,22 @@ class FrontendErofs:
         self._lock = threading.Lock()
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.frontend_erofs]`."""
-        self._options = settings.plugin_options(NAME, Options)
+    def lazylayer_configure(self, settings: Settings, options: Options) -> None:
+        """Take `[plugin.frontend_erofs]` and the directories."""
+        self._options = options
         self._root, self._run = settings.root, settings.run
 
     @hookimpl
-    def lazylayer_probe_frontend(self, frontend: str) -> str | None:
-        """Mounts a tiny image, which stays hidden, and looks whether a failing read fails."""
-        if frontend != NAME:
-            return None
+    def lazylayer_probe_frontend(self) -> Works | Missing:
+        """Mount a tiny hidden image, and check that a failing read fails."""
         from lazylayer_frontend_erofs.probe import what_is_missing
 
-        return what_is_missing()
+        reason, _, remedy = what_is_missing().rpartition("; ")
+        return Missing(reason, remedy) if remedy else Works()
 
     @hookimpl
-    def lazylayer_warm_up(self, frontend: str) -> None:
-        """Imports what mounts need, and starts the keeper."""
+    def lazylayer_daemon_started(self, frontend: str) -> None:
+        """Import the modules that mounts need, and start the keeper."""
         if frontend == NAME:
             import lazylayer_frontend_erofs.mount  # noqa: F401
 
@@ -56,11 +55,9 @@ class FrontendErofs:
                 keeping.get_ready()
 
     @hookimpl
-    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
-        """Writes the metadata and mounts; the data are served from threads."""
-        if options.frontend != NAME:
-            return None
-        if options.separate_files:
+    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, mount_options: MountOptions) -> MountedTree:
+        """Write the metadata and mount; the data are served from threads."""
+        if mount_options.separate_files:
             raise MountError(f"{NAME} reads ahead from one file into the next; use another frontend")
         from lazylayer_frontend_erofs.mount import mount_tree
 

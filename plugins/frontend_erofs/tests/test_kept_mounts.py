@@ -32,13 +32,14 @@ from lazylayer.api.mounting import MountOptions
 from lazylayer.api.settings import Settings
 from lazylayer_testing.frontend import trees as frontend_tree
 from lazylayer_frontend_erofs import FrontendErofs
+from lazylayer_frontend_erofs.options import Options
 
 mountpoint, run, tree, hold = sys.argv[1:]
 tree = frontend_tree.odd_tree() if tree == "odd" else frontend_tree.access_tree(b"x")
 tree.identity = "sample"
 plugin = FrontendErofs()
-plugin.lazylayer_configure(Settings(root=run, run=run))
-mounted = plugin.lazylayer_mount_tree(tree, mountpoint, MountOptions("frontend_erofs"))
+plugin.lazylayer_configure(Settings(root=run, run=run), Options())
+mounted = plugin.lazylayer_mount_tree(tree, mountpoint, MountOptions())
 if hold == "hold":
     tree.gate.clear()
     teller = threading.Thread(target=lambda: tree.waiting.wait() and print("held", flush=True))

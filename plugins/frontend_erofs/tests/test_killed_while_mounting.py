@@ -20,6 +20,7 @@ from lazylayer.api.mounting import MountOptions
 from lazylayer.api.settings import Settings
 from lazylayer_testing.frontend import trees as frontend_tree
 from lazylayer_frontend_erofs import FrontendErofs, image
+from lazylayer_frontend_erofs.options import Options
 
 def read(self, offset, size):
     os.write(1, b"asked\\n")
@@ -28,9 +29,9 @@ def read(self, offset, size):
 image.Image.read = read
 mountpoints, run = sys.argv[1:-1], sys.argv[-1]
 plugin = FrontendErofs()
-plugin.lazylayer_configure(Settings(root=run, run=run))
+plugin.lazylayer_configure(Settings(root=run, run=run), Options())
 for mountpoint in mountpoints:
-    arguments = frontend_tree.odd_tree(), mountpoint, MountOptions("frontend_erofs")
+    arguments = frontend_tree.odd_tree(), mountpoint, MountOptions()
     threading.Thread(target=plugin.lazylayer_mount_tree, args=arguments).start()
 """
 

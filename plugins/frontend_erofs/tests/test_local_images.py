@@ -23,6 +23,7 @@ from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.localimages import LocalImages
 from lazylayer_frontend_erofs.probe import what_is_missing
 from lazylayer_frontend_erofs.writer import write_metadata
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.frontend import trees
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree
@@ -51,17 +52,14 @@ class Place:
         self.mounted: list[MountedTree] = []
 
     def plugin(self, **options: object) -> FrontendErofs:
-        plugin = FrontendErofs()
-        table = {"keeper": "off", **options}
-        root, run = str(self.directory / "root"), str(self.directory / "run")
-        plugin.lazylayer_configure(Settings(root=root, run=run, plugin={"frontend_erofs": table}))
+        settings = Settings(root=str(self.directory / "root"), run=str(self.directory / "run"))
+        plugin = configured(FrontendErofs(), "frontend_erofs", {"keeper": "off", **options}, settings)
         self.plugins.append(plugin)
         return plugin
 
     def mount(self, tree: SampleTree, plugin: FrontendErofs | None = None) -> MountedTree:
         plugin = plugin or self.plugin()
-        mounted = plugin.lazylayer_mount_tree(tree, str(self.mountpoint), MountOptions("frontend_erofs"))
-        assert mounted is not None
+        mounted = plugin.lazylayer_mount_tree(tree, str(self.mountpoint), MountOptions())
         self.mounted.append(mounted)
         return mounted
 
@@ -324,6 +322,7 @@ from lazylayer.api.settings import Settings
 from lazylayer_testing.frontend import trees
 from lazylayer_testing.frontend.trees import odd_tree, access_tree
 from lazylayer_frontend_erofs import FrontendErofs
+from lazylayer_frontend_erofs.options import Options
 
 trees.HUGE = 3
 directory, which = sys.argv[1:]
@@ -331,9 +330,8 @@ tree = odd_tree() if which == "odd" else access_tree(b"x")
 tree.identity = "sample"
 tree.fail = LayerError("nobody may ask for this")
 plugin = FrontendErofs()
-settings = Settings(root=f"{directory}/root", run=f"{directory}/run", plugin={"frontend_erofs": {"keeper": "off"}})
-plugin.lazylayer_configure(settings)
-mounted = plugin.lazylayer_mount_tree(tree, f"{directory}/mount", MountOptions("frontend_erofs"))
+plugin.lazylayer_configure(Settings(root=f"{directory}/root", run=f"{directory}/run"), Options(keeper="off"))
+mounted = plugin.lazylayer_mount_tree(tree, f"{directory}/mount", MountOptions())
 print(mounted.needs_tree, flush=True)
 if sys.stdin.readline() == "leave\\n":
     assert mounted.leave()

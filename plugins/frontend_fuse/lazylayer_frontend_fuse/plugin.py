@@ -5,42 +5,32 @@ from __future__ import annotations
 import os
 
 from lazylayer import hookimpl
-from lazylayer.api.mounting import KernelMount, MountableTree, MountedTree, MountOptions
-from lazylayer.api.settings import Settings
+from lazylayer.api.mounting import KernelMount, Missing, MountableTree, MountedTree, MountOptions, Works
 from lazylayer.errors import MountError
-from lazylayer_frontend_fuse.options import NAME, Options
+from lazylayer_frontend_fuse.options import Options
 
 __all__ = ["FrontendFuse"]
 
 
 class FrontendFuse:
-    """The plugin; it keeps its options."""
-
-    def __init__(self) -> None:
-        self._options = Options()
+    """The plugin."""
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.frontend_fuse]`."""
-        self._options = settings.plugin_options(NAME, Options)
-
-    @hookimpl
-    def lazylayer_probe_frontend(self, frontend: str) -> str | None:
-        """Looks for /dev/fuse, libfuse 2, and the right to mount."""
-        if frontend != NAME:
-            return None
+    def lazylayer_probe_frontend(self) -> Works | Missing:
+        """Look for /dev/fuse, libfuse 2, and the right to mount."""
         from lazylayer_frontend_fuse.connection import what_is_missing
 
-        return what_is_missing()
+        reason, _, remedy = what_is_missing().rpartition("; ")
+        return Missing(reason, remedy) if remedy else Works()
 
     @hookimpl
-    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
-        """Mounts the tree and serves it from threads of libfuse."""
-        if options.frontend != NAME:
-            return None
+    def lazylayer_mount_tree(
+        self, tree: MountableTree, mountpoint: str, mount_options: MountOptions, options: Options
+    ) -> MountedTree:
+        """Mount the tree and serve it from threads of libfuse."""
         from lazylayer_frontend_fuse.session import mount_tree
 
-        return mount_tree(tree, mountpoint, options, self._options)
+        return mount_tree(tree, mountpoint, mount_options, options)
 
     @hookimpl
     def lazylayer_remove_mount(self, mount: KernelMount) -> bool | None:

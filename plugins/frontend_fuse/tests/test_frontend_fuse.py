@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.api.mounting import MountedTree, MountOptions, VirtualDirectory, VirtualFile
-from lazylayer.api.settings import Settings
+from lazylayer.api.mounting import MountedTree, MountOptions, VirtualDirectory, VirtualFile, Works
 from lazylayer.api.tree import Entry, Landmarks
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import ConfigurationError, MountError
@@ -24,10 +23,11 @@ from lazylayer.linux import mountcalls, mounttable
 from lazylayer_frontend_fuse import NAME, FrontendFuse, Options, connection, libfuse
 from lazylayer_frontend_fuse.operations import Operations
 from lazylayer_frontend_fuse.session import mount_tree
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree
 
-OPTIONS = MountOptions(NAME)
+OPTIONS = MountOptions()
 
 
 @pytest.fixture
@@ -45,15 +45,9 @@ def show(tree: SampleTree, mountpoint: str, own: Options | None = None) -> Mount
 # --- the plugin ------------------------------------------------------------------------------------
 
 
-def test_other_frontends_are_left_alone() -> None:
-    plugin = FrontendFuse()
-    assert plugin.lazylayer_probe_frontend("frontend_other") is None
-    assert plugin.lazylayer_mount_tree(access_tree(b""), "/nowhere", MountOptions("frontend_other")) is None
-
-
 @pytest.mark.fuse
-def test_probe_says_nothing_where_fuse_works() -> None:
-    assert FrontendFuse().lazylayer_probe_frontend(NAME) == ""
+def test_probe_finds_that_fuse_works() -> None:
+    assert FrontendFuse().lazylayer_probe_frontend() == Works()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,7 @@ def test_probe_says_nothing_where_fuse_works() -> None:
 )
 def test_wrong_options_are_refused(table: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=r"plugin\.frontend_fuse"):
-        FrontendFuse().lazylayer_configure(Settings(plugin={NAME: table}))
+        configured(FrontendFuse(), NAME, table)
 
 
 def test_probe_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -283,7 +277,7 @@ def test_debug_traces_the_protocol(mountpoint: str) -> None:
         "from lazylayer_testing.frontend.trees import access_tree\n"
         "from lazylayer_frontend_fuse import NAME, Options\n"
         "from lazylayer_frontend_fuse.session import mount_tree\n"
-        "mounted = mount_tree(access_tree(b''), sys.argv[1], MountOptions(NAME, debug=True), Options())\n"
+        "mounted = mount_tree(access_tree(b''), sys.argv[1], MountOptions(debug=True), Options())\n"
         "os.listdir(sys.argv[1])\n"
         "mounted.unmount()\n"
     )
@@ -299,7 +293,7 @@ def test_a_process_that_ends_takes_its_mounts_along(mountpoint: str) -> None:
         "from lazylayer_testing.frontend.trees import access_tree\n"
         "from lazylayer_frontend_fuse import NAME, Options\n"
         "from lazylayer_frontend_fuse.session import mount_tree\n"
-        "mount_tree(access_tree(b''), sys.argv[1], MountOptions(NAME), Options())\n"
+        "mount_tree(access_tree(b''), sys.argv[1], MountOptions(), Options())\n"
     )
     done = subprocess.run([sys.executable, "-c", code, mountpoint], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -348,11 +342,11 @@ def test_ordinary_user_mounts_with_fusermount(tmp_path: Path) -> None:
         "from lazylayer_frontend_fuse.session import mount_tree\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "with tempfile.TemporaryDirectory() as directory:\n"
-        "    mounted = mount_tree(access_tree(b''), directory, MountOptions(NAME), Options())\n"
+        "    mounted = mount_tree(access_tree(b''), directory, MountOptions(), Options())\n"
         "    print(sorted(os.listdir(directory)))\n"
         "    mounted.unmount()\n"
         "    print(os.listdir(directory), mounted.wait(0))\n"
-        "    mounted = mount_tree(access_tree(b''), directory, MountOptions(NAME), Options())\n"
+        "    mounted = mount_tree(access_tree(b''), directory, MountOptions(), Options())\n"
         "    file = open(directory + '/for-all', 'rb')\n"
         "    mounted.unmount(force=True)\n"
         "    print(os.listdir(directory), mounted.wait(0))\n"

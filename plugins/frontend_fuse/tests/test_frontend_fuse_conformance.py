@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from lazylayer.api.mounting import MountOptions
-from lazylayer_frontend_fuse import NAME, Options
+from lazylayer_frontend_fuse import Options
 from lazylayer_frontend_fuse.session import mount_tree
 from lazylayer_testing.frontend import FrontendConformance, MountTree
 
@@ -19,4 +19,4 @@ class TestFrontendFuse(FrontendConformance):
 
     @pytest.fixture
     def mount_tree(self) -> MountTree:
-        return partial(mount_tree, options=MountOptions(NAME), own=Options())
+        return partial(mount_tree, options=MountOptions(), own=Options())

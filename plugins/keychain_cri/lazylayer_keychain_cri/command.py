@@ -21,9 +21,8 @@ from lazylayer_keychain_cri.proxy import ImageServiceProxy
 __all__ = ["serve_proxy"]
 
 
-def serve_proxy(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT. Raises ConfigurationError and LazylayerError."""
-    options = settings.plugin_options("keychain_cri", Options)
+def serve_proxy(settings: Settings, options: Options) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigurationError and LazylayerError."""
     if not options.listen:
         raise ConfigurationError(
             '[plugin.keychain_cri] names no socket; set listen = "/run/lazylayer/cri.sock"',

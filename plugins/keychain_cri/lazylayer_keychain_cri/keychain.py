@@ -26,9 +26,8 @@ class CriKeychain:
         self._store: RememberedCredentials | None = None
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.keychain_cri]`."""
-        options = settings.plugin_options(NAME, Options)
+    def lazylayer_configure(self, settings: Settings, options: Options) -> None:
+        """Take `[plugin.keychain_cri]`."""
         if not options.listen:
             raise SkipPlugin(f"[plugin.{NAME}] names no socket to listen on; set listen to use it")
         self._store = open_store(settings, options)
@@ -45,10 +44,10 @@ class CriKeychain:
             Passes every request on to the real image service. Point kubelet at the socket that
             [plugin.keychain_cri] listen names, with --image-service-endpoint.
             """
-            from lazylayer.cli import load_settings
+            from lazylayer.cli import load_options, load_settings
             from lazylayer_keychain_cri.command import serve_proxy
 
-            serve_proxy(load_settings(context))
+            serve_proxy(load_settings(context), load_options(context, NAME, Options))
 
     @hookimpl
     def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:

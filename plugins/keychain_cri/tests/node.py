@@ -10,7 +10,7 @@ import grpc
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import parse_reference
 from lazylayer.api.settings import Settings
-from lazylayer_keychain_cri import CriKeychain
+from lazylayer_keychain_cri import CriKeychain, Options
 from lazylayer_keychain_cri.proxy import SERVICE, ImageServiceProxy
 from lazylayer_keychain_cri.remembered import RememberedCredentials
 
@@ -26,13 +26,10 @@ class Node:
         self.directory = directory
         self.backend_socket = directory / "backend.sock"
         self.listen = directory / "listen.sock"
-        self.settings = Settings(
-            root=str(directory / "root"),
-            plugin={"keychain_cri": {"listen": str(self.listen), "backend": str(self.backend_socket)}},
-        )
         self.store_directory = directory / "root" / "keychain_cri"
         self.keychain = CriKeychain()
-        self.keychain.lazylayer_configure(self.settings)
+        options = Options(listen=str(self.listen), backend=str(self.backend_socket))
+        self.keychain.lazylayer_configure(Settings(root=str(directory / "root")), options)
         self.channel = grpc.insecure_channel(f"unix:{self.listen}")
 
     def start_proxy(self) -> ImageServiceProxy:

@@ -16,9 +16,10 @@ from loguru import logger
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
-from lazylayer_keychain_cri import CriKeychain
+from lazylayer_keychain_cri import CriKeychain, Options
 from lazylayer_keychain_cri.proxy import SERVICE
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.servers.process import wait_until
 
 from .image_service import IMAGE_ID, REFERENCE, ImageService, field, image_request, pull_request
@@ -306,9 +307,9 @@ class TestFiles:
 class TestOptions:
     def test_is_left_out_unless_configured(self) -> None:
         with pytest.raises(SkipPlugin, match="set listen to use it"):
-            CriKeychain().lazylayer_configure(Settings())
+            CriKeychain().lazylayer_configure(Settings(), Options())
 
     @pytest.mark.parametrize("options", [{"listen": 5}, {"listen": "x", "max_entries": 0}, {"socket": "x"}])
     def test_mistakes_are_errors(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError, match="keychain_cri"):
-            CriKeychain().lazylayer_configure(Settings(plugin={"keychain_cri": options}))
+            configured(CriKeychain(), "keychain_cri", options)

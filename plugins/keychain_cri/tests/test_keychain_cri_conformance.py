@@ -9,7 +9,7 @@ import pytest
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
 from lazylayer.api.settings import Settings
-from lazylayer_keychain_cri import CriKeychain
+from lazylayer_keychain_cri import CriKeychain, Options
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
 from lazylayer_testing.keychain import KeychainConformance, KeychainStore
 
@@ -18,7 +18,7 @@ class Pulls:
     def __init__(self, root: Path) -> None:
         self.directory = root / "keychain_cri"
         self.plugin = CriKeychain()
-        self.plugin.lazylayer_configure(Settings(root=str(root), plugin={"keychain_cri": {"listen": "unused"}}))
+        self.plugin.lazylayer_configure(Settings(root=str(root)), Options(listen="unused"))
 
     def put(self, logins: Mapping[str, Credentials]) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)

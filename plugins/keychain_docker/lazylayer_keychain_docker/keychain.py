@@ -17,7 +17,6 @@ import msgspec
 from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import DEFAULT_REGISTRY, Reference
-from lazylayer.api.settings import Settings
 from lazylayer.errors import FormatError, PluginError
 from lazylayer_keychain_docker.helper import CredentialHelper
 from lazylayer_logins.dockerconfig import DOCKER_HUB_KEY, MAX_CONFIG_SIZE, DockerAuths, canonical_host, host_of_key
@@ -57,9 +56,9 @@ class DockerKeychain:
         self._options = Options()
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.keychain_docker]`."""
-        self._options = settings.plugin_options(_NAME, Options)
+    def lazylayer_configure(self, options: Options) -> None:
+        """Take `[plugin.keychain_docker]`."""
+        self._options = options
 
     @hookimpl
     def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:

@@ -12,9 +12,9 @@ from loguru import logger
 
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
-from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError
 from lazylayer_keychain_docker import DockerKeychain
+from lazylayer_testing.configuring import configured
 
 IMAGE = Reference(repository="team/app", host="registry.example.com", tag="1")
 SECRET = "hunter2:with:colons"
@@ -35,7 +35,7 @@ class DockerHome:
         self.configure()
 
     def configure(self, **options: object) -> None:
-        self.keychain.lazylayer_configure(Settings(plugin={"keychain_docker": options}))
+        configured(self.keychain, "keychain_docker", options)
 
     def write(self, **tables: Any) -> None:
         self.config.write_text(json.dumps(tables))

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lazylayer.api.credentials import Credentials
-from lazylayer.api.settings import Settings
-from lazylayer_keychain_docker import DockerKeychain
+from lazylayer_keychain_docker import DockerKeychain, Options
 from lazylayer_testing.keychain import KeychainConformance, KeychainStore
 
 
@@ -18,7 +17,7 @@ class ConfigFile:
         self.path = directory / "config.json"
         self.path.write_text("{}")
         self.plugin = DockerKeychain()
-        self.plugin.lazylayer_configure(Settings(plugin={"keychain_docker": {"config": str(self.path)}}))
+        self.plugin.lazylayer_configure(Options(config=str(self.path)))
 
     def put(self, logins: Mapping[str, Credentials]) -> None:
         auths = {

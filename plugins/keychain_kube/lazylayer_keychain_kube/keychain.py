@@ -13,7 +13,6 @@ from loguru import logger
 from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
-from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, PluginError, SkipPlugin
 from lazylayer_keychain_kube.pullsecrets import TYPES, PullSecrets
 
@@ -62,9 +61,9 @@ class KubeKeychain:
         self._closed = False
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `[plugin.keychain_kube]`."""
-        self._options = options = settings.plugin_options(_NAME, Options)
+    def lazylayer_configure(self, options: Options) -> None:
+        """Take `[plugin.keychain_kube]`."""
+        self._options = options
         if options.kubeconfig and options.in_cluster:
             raise ConfigurationError(
                 f"[plugin.{_NAME}] has both kubeconfig and in_cluster; remove one", key=f"plugin.{_NAME}.in_cluster"

@@ -13,9 +13,9 @@ from loguru import logger
 
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
-from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
-from lazylayer_keychain_kube import KubeKeychain, watcher
+from lazylayer_keychain_kube import KubeKeychain, Options, watcher
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.servers.process import wait_until
 
 from .kube_api import LEGACY_CONFIG, KubeApi
@@ -49,7 +49,7 @@ class Node:
 
     def configure(self, **options: Any) -> None:
         table = {"kubeconfig": str(self.kubeconfig), "timeout": 30.0, **options}
-        self.keychain.lazylayer_configure(Settings(plugin={"keychain_kube": table}))
+        configured(self.keychain, "keychain_kube", table)
 
     def get(self, host: str = "registry.example.com", repository: str = "team/app") -> Credentials | None:
         return self.keychain.lazylayer_get_credentials(host, Reference(repository=repository, host=host, tag="1"))
@@ -341,7 +341,7 @@ class TestStartingEarly:
 class TestOptions:
     def test_is_left_out_unless_configured(self) -> None:
         with pytest.raises(SkipPlugin, match="set kubeconfig or in_cluster"):
-            KubeKeychain().lazylayer_configure(Settings())
+            KubeKeychain().lazylayer_configure(Options())
 
     @pytest.mark.parametrize(
         "options",
@@ -355,7 +355,7 @@ class TestOptions:
     )
     def test_mistakes_are_errors(self, options: dict[str, Any]) -> None:
         with pytest.raises(ConfigurationError, match="keychain_kube"):
-            KubeKeychain().lazylayer_configure(Settings(plugin={"keychain_kube": options}))
+            configured(KubeKeychain(), "keychain_kube", options)
 
 
 def test_shown_nowhere(node: Node, log: list[str]) -> None:

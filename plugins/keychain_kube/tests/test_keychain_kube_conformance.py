@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lazylayer.api.credentials import Credentials
-from lazylayer.api.settings import Settings
 from lazylayer_keychain_kube import KubeKeychain
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.keychain import KeychainConformance, KeychainStore
 from lazylayer_testing.servers.process import wait_until
 
@@ -23,8 +23,7 @@ class Cluster:
             '{"current-context": "x", "contexts": [{"name": "x", "context": {"cluster": "c"}}],'
             f'"clusters": [{{"name": "c", "cluster": {{"server": "{api.url}"}}}}]}}'
         )
-        self.plugin = KubeKeychain()
-        self.plugin.lazylayer_configure(Settings(plugin={"keychain_kube": {"kubeconfig": str(kubeconfig)}}))
+        self.plugin = configured(KubeKeychain(), "keychain_kube", {"kubeconfig": str(kubeconfig)})
 
     def put(self, logins: Mapping[str, Credentials]) -> None:
         self.api.delete_all()

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from lazylayer.api.oci import Reference
-from lazylayer.api.settings import Settings
 from lazylayer.errors import LazylayerError
 from lazylayer_keychain_kube import KubeKeychain
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.servers.process import wait_until
 
 from .kube_apiserver import READER_TOKEN, KubeApiServer, why_not
@@ -48,7 +48,7 @@ class Node:
         self.configure()
 
     def configure(self, **options: Any) -> None:
-        self.keychain.lazylayer_configure(Settings(plugin={"keychain_kube": {**self.options, **options}}))
+        configured(self.keychain, "keychain_kube", {**self.options, **options})
 
     def user(self, host: str) -> str:
         found = self.keychain.lazylayer_get_credentials(host, Reference(repository="app", host=host, tag="1"))

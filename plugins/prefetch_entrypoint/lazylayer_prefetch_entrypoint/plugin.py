@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary, ref
 import msgspec
 
 from lazylayer import hookimpl
-from lazylayer.api.settings import Settings
 from lazylayer_prefetch_entrypoint.following import ProgramLocality
 
 if TYPE_CHECKING:
@@ -39,13 +38,13 @@ class PrefetchEntrypoint:
         self._localities: WeakKeyDictionary[OpenedLayer, ref[ProgramLocality]] = WeakKeyDictionary()
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
+    def lazylayer_configure(self, options: Options) -> None:
         """Take `[plugin.prefetch_entrypoint]`."""
-        self._options = settings.plugin_options(NAME, Options)
+        self._options = options
 
     @hookimpl
-    def lazylayer_warm_up(self) -> None:
-        """Import what the first image will need."""
+    def lazylayer_daemon_started(self) -> None:
+        """Import the modules that the first image needs."""
         import lazylayer_prefetch_entrypoint.prefetch  # noqa: F401
 
     @hookimpl

@@ -13,10 +13,9 @@ from contextlib import AbstractContextManager
 import pytest
 
 from lazylayer import hookimpl
-from lazylayer.api.settings import Settings
 from lazylayer.api.tree import Entry
 from lazylayer.errors import UnavailableError
-from lazylayer_prefetch_entrypoint import NAME, PrefetchEntrypoint
+from lazylayer_prefetch_entrypoint import Options, PrefetchEntrypoint
 from lazylayer_prefetch_entrypoint.following import ProgramLocality, is_program
 from lazylayer_testing.synthetic import MemoryImage, SyntheticLayer, memory_image, until_quiet
 
@@ -75,7 +74,7 @@ def prefetch(image: MemoryImage, max_bytes: int = 64 << 20) -> None:
     """Has the image's plugin prefetch it, with this limit."""
     plugin = image.plugins[0]
     assert isinstance(plugin, PrefetchEntrypoint)
-    plugin.lazylayer_configure(Settings(plugin={NAME: {"max_bytes": max_bytes}}))
+    plugin.lazylayer_configure(Options(max_bytes=max_bytes))
     plugin.lazylayer_prefetch_image(image.image)
 
 

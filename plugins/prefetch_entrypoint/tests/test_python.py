@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazylayer.api.settings import Settings
-from lazylayer_prefetch_entrypoint import PrefetchEntrypoint
+from lazylayer_prefetch_entrypoint import Options, PrefetchEntrypoint
 from lazylayer_prefetch_entrypoint.budget import Budget
 from lazylayer_prefetch_entrypoint.modules import Modules, version_of
 from lazylayer_prefetch_entrypoint.python import Invocation, is_interpreter, read_invocation
@@ -121,7 +120,7 @@ def prefetch(image: MemoryImage) -> None:
     """Has the image's plugin prefetch it."""
     plugin = image.plugins[0]
     assert isinstance(plugin, PrefetchEntrypoint)
-    plugin.lazylayer_configure(Settings())
+    plugin.lazylayer_configure(Options())
     plugin.lazylayer_prefetch_image(image.image)
 
 

@@ -15,25 +15,6 @@ Headers = dict[str, str | list[str]]
 Files = str | list[str]
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[plugin.resolver_registry]`."""
-
-    connect_timeout: _Seconds = 10.0
-    """Seconds to establish a connection."""
-    idle_timeout: _Seconds = 30.0
-    """Seconds in which a response must bring at least 1 KiB, or end; otherwise it is abandoned."""
-    attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
-    """Attempts at a request that fails temporarily, without progress in between."""
-    mirror_attempts: Annotated[int, msgspec.Meta(ge=1)] = 2
-    """Attempts at a mirror before the next one is tried."""
-    mirror_rest: Annotated[float, msgspec.Meta(ge=0)] = 30.0
-    """Seconds to skip a mirror after a failure."""
-    connections: Annotated[int, msgspec.Meta(ge=1)] = 64
-    """Requests in flight per host; further ones wait up to `idle_timeout`."""
-    multi_range: bool = True
-    """Request several ranges at once; hosts that do not support it are detected."""
-
-
 class EndpointOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Connection settings of one registry or mirror, named as in containerd's hosts.toml."""
 
@@ -91,3 +72,24 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: dict[str, StargzHost] = {}
     request_timeout_sec: int = 0
     """Accepted from stargz-snapshotter: seconds without a byte; 0 for the default, negative for no limit."""
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.resolver_registry]`."""
+
+    connect_timeout: _Seconds = 10.0
+    """Seconds to establish a connection."""
+    idle_timeout: _Seconds = 30.0
+    """Seconds in which a response must bring at least 1 KiB, or end; otherwise it is abandoned."""
+    attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """Attempts at a request that fails temporarily, without progress in between."""
+    mirror_attempts: Annotated[int, msgspec.Meta(ge=1)] = 2
+    """Attempts at a mirror before the next one is tried."""
+    mirror_rest: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    """Seconds to skip a mirror after a failure."""
+    connections: Annotated[int, msgspec.Meta(ge=1)] = 64
+    """Requests in flight per host; further ones wait up to `idle_timeout`."""
+    multi_range: bool = True
+    """Request several ranges at once; hosts that do not support it are detected."""
+    resolver: ResolverOptions = ResolverOptions()
+    """The table `[resolver]`: where registries and their mirrors are."""

@@ -11,7 +11,7 @@ from lazylayer.api.credentials import Keychain
 from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.api.settings import Settings
 from lazylayer.api.sources import BlobSource
-from lazylayer_resolver_registry.options import NAME, Options, ResolverOptions
+from lazylayer_resolver_registry.options import Options
 
 if TYPE_CHECKING:
     import click
@@ -33,9 +33,10 @@ class ResolverRegistry:
     `_lock` guards the transport and the authorizers. Never hold it during a request.
     """
 
+    options_table = "resolver"
+
     def __init__(self) -> None:
         self._options = Options()
-        self._resolver = ResolverOptions()
         self._plain_http: tuple[str, ...] = ()
         self._hosts: Hosts | None = None
         self._lock = threading.Lock()
@@ -44,13 +45,12 @@ class ResolverRegistry:
         self._authorizers: dict[tuple[Endpoint, str, str], Authorizer] = {}
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
+    def lazylayer_configure(self, settings: Settings, options: Options) -> None:
         """Store `[plugin.resolver_registry]`, `[resolver]` and `resolve.plain_http`."""
-        self._options = settings.plugin_options(NAME, Options)
-        self._resolver = settings.resolver_options(ResolverOptions)
+        self._options = options
         self._plain_http = settings.resolve.plain_http
         self._hosts = None
-        if self._resolver.hosts:
+        if options.resolver.hosts:
             self._known_hosts()  # report mistakes at start-up
 
     @hookimpl
@@ -95,7 +95,7 @@ class ResolverRegistry:
         cli.add_command(login_check)
 
     @hookimpl
-    def lazylayer_warm_up(self) -> None:
+    def lazylayer_daemon_started(self) -> None:
         """Import the modules of the read path and load the system's certificates."""
         import lazylayer_resolver_registry.images
         import lazylayer_resolver_registry.mirrored
@@ -115,7 +115,7 @@ class ResolverRegistry:
         from lazylayer_resolver_registry.hosts import Hosts
 
         if self._hosts is None:
-            self._hosts = Hosts(self._resolver, self._plain_http)
+            self._hosts = Hosts(self._options.resolver, self._plain_http)
         return self._hosts
 
     def _route(self, reference: Reference, keychain: Keychain, actions: str) -> Route:

@@ -11,6 +11,7 @@ from lazylayer.api.oci import Descriptor, Platform, ResolvedImage, parse_referen
 from lazylayer.api.settings import ResolveSettings, Settings
 from lazylayer.api.sources import BlobSource
 from lazylayer_resolver_registry import ResolverRegistry
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.registry import ImageLayer, ScriptedRegistry
 
 __all__ = ["PLATFORM", "REPOSITORY", "Client", "fetched"]
@@ -26,13 +27,10 @@ class Client:
         self, registry: ScriptedRegistry, resolver: Mapping[str, object] | None = None, **options: object
     ) -> None:
         self.registry = registry
-        self.plugin = ResolverRegistry()
-        settings = Settings(
-            resolve=ResolveSettings(plain_http=(registry.host,)),
-            plugin={"resolver_registry": dict(options)},
-            resolver=dict(resolver or {}),
+        settings = Settings(resolve=ResolveSettings(plain_http=(registry.host,)))
+        self.plugin = configured(
+            ResolverRegistry(), "resolver_registry", options, settings, resolver=dict(resolver or {})
         )
-        self.plugin.lazylayer_configure(settings)
         self.credentials: Credentials | None = None
         self.asked: list[str] = []
         self.data = random.Random(1).randbytes(300_000)

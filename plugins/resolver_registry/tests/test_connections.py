@@ -37,10 +37,7 @@ FAR = "registry.invalid"
 def plugin() -> Iterator[ResolverRegistry]:
     """Return the plugin for a registry that does not exist, so only a proxy can answer."""
     plugin = ResolverRegistry()
-    options = {"attempts": 1}
-    plugin.lazylayer_configure(
-        Settings(resolve=ResolveSettings(plain_http=(FAR,)), plugin={"resolver_registry": options})
-    )
+    plugin.lazylayer_configure(Settings(resolve=ResolveSettings(plain_http=(FAR,))), Options(attempts=1))
     yield plugin
     plugin.lazylayer_close()
 

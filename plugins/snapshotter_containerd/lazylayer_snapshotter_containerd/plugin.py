@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from lazylayer import hookimpl
+from lazylayer_snapshotter_containerd.options import Options
 
-__all__ = ["SnapshotterContainerd"]
+__all__ = ["Options", "SnapshotterContainerd"]
 
 
 class SnapshotterContainerd:

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-import msgspec
 from loguru import logger
 
 from lazylayer.errors import LazylayerError
@@ -19,25 +18,15 @@ from lazylayer.linux.malloc import use_few_arenas
 from lazylayer.mounts.control import ControlServer, process_directory
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_snapshotter_containerd.options import Options
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
 from lazylayer_snapshotter_containerd.service import make_server
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 
-__all__ = ["Options", "serve"]
+__all__ = ["serve"]
 
 _GRACE = 5.0
 """Seconds that calls under way have to end when the daemon does."""
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[plugin.snapshotter_containerd]`."""
-
-    address: str = ""
-    """The socket; empty for `snapshotter.sock` in the run directory."""
-    threads: int = 256
-    """How many calls are answered at once; threads are made when needed."""
-    wait_for_prefetch: bool = False
-    """Whether a container is made only when the prefetch of its layers is over, or `prefetch.timeout` is."""
 
 
 def serve(program: Program, address: str = "") -> None:
@@ -52,7 +41,7 @@ def serve(program: Program, address: str = "") -> None:
     """
     use_few_arenas()
     settings = program.settings
-    options = settings.plugin_options("snapshotter_containerd", Options)
+    options = program.options("snapshotter_containerd", Options)
     listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
     root = Path(settings.root).absolute() / "snapshotter"
     with ExitStack() as stack:
@@ -70,7 +59,7 @@ def serve(program: Program, address: str = "") -> None:
         stack.callback(listen.unlink, missing_ok=True)
         server.start()
         restorer = Restorer(snapshotter, remote)
-        filesystem.warm_up()  # calls are answered meanwhile
+        filesystem.daemon_started()  # calls are answered meanwhile
         logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
         notify("READY=1")
         signals.wait()

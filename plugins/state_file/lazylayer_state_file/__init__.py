@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILURES", "STATE_DIRECTORY", "Options", "StateFile", "encode_state"]
 
-NAME = "state_file"
 STATE_DIRECTORY = b".stargz-snapshotter"
 FAILURES = "failures.jsonl"
 
@@ -74,9 +73,9 @@ class StateFile:
         self._warned = False
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
+    def lazylayer_configure(self, settings: Settings, options: Options) -> None:
         """Store `[plugin.state_file]` and the run directory."""
-        self._options = settings.plugin_options(NAME, Options)
+        self._options = options
         self._run = Path(settings.run)
 
     @hookimpl

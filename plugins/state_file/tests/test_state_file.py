@@ -16,6 +16,7 @@ from lazylayer.api.events import LayerState, StateEvent
 from lazylayer.api.oci import Digest, sha256_digest
 from lazylayer.api.settings import Settings
 from lazylayer_state_file import FAILURES, STATE_DIRECTORY, StateFile, encode_state
+from lazylayer_testing.configuring import configured
 
 DIGEST = sha256_digest(b"layer")
 STATE = LayerState(DIGEST, 1000, 250)
@@ -31,9 +32,7 @@ class OpenLayer:
 
 
 def make_plugin(run: Path, **options: object) -> StateFile:
-    plugin = StateFile()
-    plugin.lazylayer_configure(Settings(run=str(run), plugin={"state_file": options}))
-    return plugin
+    return configured(StateFile(), "state_file", options, Settings(run=str(run)))
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -136,10 +135,10 @@ def test_a_run_directory_that_cannot_be_written_is_said_once(tmp_path: Path) -> 
         "import sys; from loguru import logger\n"
         "from lazylayer.api.events import StateEvent\n"
         "from lazylayer.api.settings import Settings\n"
-        "from lazylayer_state_file import StateFile\n"
+        "from lazylayer_state_file import Options, StateFile\n"
         "logger.enable('lazylayer_state_file')\n"
         "plugin = StateFile()\n"
-        "plugin.lazylayer_configure(Settings(run=sys.argv[1]))\n"
+        "plugin.lazylayer_configure(Settings(run=sys.argv[1]), Options())\n"
         "for _ in range(3): plugin.lazylayer_report_state(StateEvent('failed', error='x'))\n"
     )
     done = subprocess.run(

@@ -16,7 +16,6 @@ from loguru import logger
 from lazylayer import hookimpl
 from lazylayer.api.events import LayerState, StateEvent
 from lazylayer.api.mounting import VirtualDirectory
-from lazylayer.api.settings import Settings
 from lazylayer_state_prometheus.addresses import parse_address
 
 if TYPE_CHECKING:
@@ -55,9 +54,9 @@ class StatePrometheus:
         self._server: MetricsServer | None = None
 
     @hookimpl
-    def lazylayer_configure(self, settings: Settings) -> None:
+    def lazylayer_configure(self, options: Options) -> None:
         """Store `[plugin.state_prometheus]` and check its address."""
-        self._options = settings.plugin_options(NAME, Options)
+        self._options = options
         address = self._options.address
         if address and not address.startswith("/"):
             parse_address(address)
@@ -70,7 +69,7 @@ class StatePrometheus:
         cli.add_command(metrics)
 
     @hookimpl
-    def lazylayer_warm_up(self, frontend: str) -> None:
+    def lazylayer_daemon_started(self, frontend: str) -> None:
         """Start the metrics server. Only the daemon serves: other processes would need the same address."""
         self._frontend = frontend
         if not self._options.address:

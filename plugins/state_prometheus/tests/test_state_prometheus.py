@@ -21,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lazylayer.api.events import LayerState, StateEvent
 from lazylayer.api.oci import Digest, sha256_digest
-from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError
 from lazylayer_state_prometheus import StatePrometheus
+from lazylayer_testing.configuring import configured
 from lazylayer_testing.servers.process import free_port
 
 README = Path(__file__).parent.parent / "README.md"
@@ -49,10 +49,7 @@ class OpenLayer:
 
 
 def made(**options: object) -> Any:
-    plugin = StatePrometheus()
-    table = {"address": f"127.0.0.1:{free_port()}", **options}
-    plugin.lazylayer_configure(Settings(plugin={"state_prometheus": table}))
-    return plugin
+    return configured(StatePrometheus(), "state_prometheus", {"address": f"127.0.0.1:{free_port()}", **options})
 
 
 def values(text: bytes) -> dict[str, float]:
@@ -159,7 +156,7 @@ def test_every_metric_is_explained_with_its_type_and_labels() -> None:
 
 @contextmanager
 def serving(plugin: Any) -> Iterator[str]:
-    plugin.lazylayer_warm_up("frontend_fuse")
+    plugin.lazylayer_daemon_started("frontend_fuse")
     try:
         yield f"http://{plugin._options.address}"
     finally:

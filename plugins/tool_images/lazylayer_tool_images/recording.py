@@ -119,7 +119,7 @@ def mount_separately(hooks: Hooks, settings: MountSettings, tree: MountableTree,
     reasons = []
     for frontend in dict.fromkeys((*configured, *settings.prefer)):
         try:
-            return hooks.mount_tree(tree, mountpoint, MountOptions(frontend, separate_files=True))
+            return hooks.of(frontend).mount_tree(tree, mountpoint, MountOptions(separate_files=True))
         except MountError as error:
             reasons.append(str(error))
     raise MountError("no frontend here can tell which files are read: " + "; ".join(reasons))

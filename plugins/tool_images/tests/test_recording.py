@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from lazylayer import hookimpl
-from lazylayer.api.mounting import MountOptions
+from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.api.settings import MountSettings
 from lazylayer.errors import MountError
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_testing.synthetic import RecordedMount
 from lazylayer_tool_images.recording import mount_separately
 
 MOUNT: Any = object()
@@ -25,12 +26,12 @@ class Frontend:
         self.separate = separate
 
     @hookimpl
-    def lazylayer_mount_tree(self, options: MountOptions) -> Any:
-        if options.frontend != self.name:
-            return None
-        if options.separate_files and not self.separate:
+    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, mount_options: MountOptions) -> MountedTree:
+        if mount_options.separate_files and not self.separate:
             raise MountError(f"{self.name} reads ahead")
-        return MOUNT, self.name
+        mounted = RecordedMount(tree, mountpoint)
+        mounted.frontend = self.name
+        return mounted
 
 
 def hooks_of(*frontends: Frontend) -> Hooks:
@@ -52,8 +53,7 @@ AHEAD, APART, OTHER = Frontend("ahead", separate=False), Frontend("apart", separ
     ],
 )
 def test_frontend_is_chosen_by_what_it_can_do(settings: MountSettings, chosen: str) -> None:
-    mounted: Any = mount_separately(hooks_of(AHEAD, APART, OTHER), settings, MOUNT, "/mnt")
-    assert mounted == (MOUNT, chosen)
+    assert mount_separately(hooks_of(AHEAD, APART, OTHER), settings, MOUNT, "/mnt").frontend == chosen
 
 
 def test_every_reason_is_told_where_no_frontend_can() -> None:

@@ -14,7 +14,7 @@ from lazylayer_testing.checks.plugin import CheckedPlugin
 
 def open_cache(plugin: CheckedPlugin, root: Path, *, max_bytes: int) -> Cache:
     """The plugin's cache for chunks, of a new program below `root`; it must take the option `max_bytes`."""
-    return plugin.open(root, max_bytes=max_bytes).open_cache(plugin.name, "chunks")
+    return plugin.open(root, max_bytes=max_bytes).of(plugin.name).open_cache("chunks")
 
 
 def is_persistent(plugin: CheckedPlugin, root: Path) -> bool:

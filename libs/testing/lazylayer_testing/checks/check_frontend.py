@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer.api.mounting import Missing, MountableTree, MountedTree, MountOptions
 from lazylayer_testing.checks.plugin import CheckedPlugin
 from lazylayer_testing.frontend import FrontendConformance, MountTree
 
@@ -17,12 +17,12 @@ class TestFrontend(FrontendConformance):
     @pytest.fixture
     def mount_tree(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> MountTree:
         """Mounts with the plugin, if it says that it works here."""
-        hooks = checked_plugin.open(tmp_path)
-        reason = hooks.probe_frontend(checked_plugin.name)
-        if reason:
-            pytest.skip(reason)
+        frontend = checked_plugin.open(tmp_path).of(checked_plugin.name)
+        found = frontend.probe_frontend()
+        if isinstance(found, Missing):
+            pytest.skip(str(found))
 
         def mount(tree: MountableTree, mountpoint: str) -> MountedTree:
-            return hooks.mount_tree(tree, mountpoint, MountOptions(checked_plugin.name))
+            return frontend.mount_tree(tree, mountpoint, MountOptions())
 
         return mount

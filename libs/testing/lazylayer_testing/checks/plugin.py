@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,32 +36,37 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
 
     name: str
     settings: Settings
+    tables: Mapping[str, Any]
 
     def open(self, root: Path, **options: object) -> Hooks:
         """The plugin's hooks, as of a new program, below `root`.
 
         :param options: what the kit demands beside, or instead of, what is configured.
         """
-        table = {**self.settings.plugin.get(self.name, {}), **options}
+        table = {**self.tables.get("plugin", {}).get(self.name, {}), **options}
         settings = msgspec.structs.replace(
             self.settings,
             root=str(root / "root"),
             run=str(root / "run"),
             plugins=PluginsSettings(enabled=(self.name,)),
-            plugin={self.name: table},
         )
         plugins = Plugins.load(settings.plugins)
-        plugins.configure(settings)
+        plugins.configure(settings, {**self.tables, "plugin": {self.name: table} if table else {}})
         plugins.require(self.name, "the conformance kit")
         return plugins.hooks()
 
 
 def check_plugin(
-    record: PluginRecord, settings: Settings, arguments: Sequence[str] = (), echo: Callable[[str], None] = print
+    record: PluginRecord,
+    settings: Settings,
+    tables: Mapping[str, Any],
+    arguments: Sequence[str] = (),
+    echo: Callable[[str], None] = print,
 ) -> int:
     """Runs the kits for all hooks of the plugin; returns 0 if it passed them, else pytest's exit code.
 
-    :param settings: of the program, with the options of the plugin.
+    :param settings: of the program.
+    :param tables: the tables of plugins, nested as in TOML: `{"plugin": {NAME: {…}}}`.
     :param arguments: more arguments for pytest.
     """
     kits = [KITS[hook] for hook in record.hooks if hook in KITS]
@@ -81,7 +87,7 @@ def check_plugin(
             "no:cacheprovider",
             *arguments,
         ]
-        return int(pytest.main(command, plugins=[_Fixtures(CheckedPlugin(record.name, settings))]))
+        return int(pytest.main(command, plugins=[_Fixtures(CheckedPlugin(record.name, settings, tables))]))
 
 
 class _Fixtures:

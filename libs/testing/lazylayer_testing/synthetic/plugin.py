@@ -14,7 +14,7 @@ from lazylayer.api.credentials import Keychain
 from lazylayer.api.events import StateEvent
 from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
 from lazylayer.api.layers import LayerContents, PrefetchPlan
-from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
+from lazylayer.api.mounting import Missing, MountableTree, MountedTree, Works
 from lazylayer.api.oci import (
     Descriptor,
     Digest,
@@ -124,9 +124,9 @@ class MemoryPlugin:
         return self.sources[descriptor.digest]
 
     @hookimpl
-    def lazylayer_open_cache(self, kind: str, purpose: str) -> Cache | None:
+    def lazylayer_open_cache(self, purpose: str) -> Cache:
         """Open the cache in `caches` for this purpose."""
-        return self.caches.setdefault(purpose, DictCache()) if kind == "memory" else None
+        return self.caches.setdefault(purpose, DictCache())
 
     @hookimpl
     def lazylayer_open_layer(self, blob: OpenedBlob, descriptor: Descriptor) -> LayerContents | None:
@@ -151,15 +151,13 @@ class MemoryPlugin:
         self.prefetch_image(image)
 
     @hookimpl
-    def lazylayer_probe_frontend(self, frontend: str) -> str | None:
-        """Accept the frontend `recorded`."""
-        return "" if frontend == "recorded" else None
+    def lazylayer_probe_frontend(self) -> Works | Missing:
+        """Say that the frontend works."""
+        return Works()
 
     @hookimpl
-    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str, options: MountOptions) -> MountedTree | None:
+    def lazylayer_mount_tree(self, tree: MountableTree, mountpoint: str) -> MountedTree:
         """Record a mount."""
-        if options.frontend != "recorded":
-            return None
         self.before_mount()
         self.mounts[mountpoint] = RecordedMount(tree, mountpoint)
         return self.mounts[mountpoint]
@@ -182,5 +180,5 @@ class SyntheticProgram:
         self.settings = msgspec.structs.replace(
             settings or Settings(),
             cache=CacheSettings(chunks="memory", ranges="memory"),
-            mount=MountSettings(frontend="recorded"),
+            mount=MountSettings(frontend="memory"),
         )

@@ -1,0 +1,18 @@
+"""The options of the snapshotter."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Options"]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[plugin.snapshotter_containerd]`."""
+
+    address: str = ""
+    """The socket; empty for `snapshotter.sock` in the run directory."""
+    threads: int = 256
+    """How many calls are answered at once; threads are made when needed."""
+    wait_for_prefetch: bool = False
+    """Whether a container is made only when the prefetch of its layers is over, or `prefetch.timeout` is."""

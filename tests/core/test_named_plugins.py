@@ -1,0 +1,117 @@
+"""Plugins that are asked by their name: caches and frontends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from lazylayer.api.mounting import Missing, MountOptions, Works
+from lazylayer.errors import LazylayerError, MountError, PluginError, PluginRequiredError
+from lazylayer.plugin.hooks import NamedPlugin
+from lazylayer.plugin.records import PluginRecord
+from synthetic.hooks import any_of, hooks_of, plugin
+
+ANY: Any = object()
+MOUNT_OPTIONS = MountOptions()
+CALLS: dict[str, Callable[[NamedPlugin], object]] = {
+    "open_cache": lambda named: named.open_cache("chunks"),
+    "probe_frontend": lambda named: named.probe_frontend(),
+    "mount_tree": lambda named: named.mount_tree(ANY, "/mnt", MOUNT_OPTIONS),
+}
+EXPECTED = {
+    "open_cache": "lazylayer.api.cache.Cache",
+    "probe_frontend": "lazylayer.api.mounting.Works or lazylayer.api.mounting.Missing",
+    "mount_tree": "lazylayer.api.mounting.MountedTree",
+}
+
+
+class Options(msgspec.Struct, frozen=True):
+    size: int = 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+class TestAnswers:
+    def test_only_the_named_one_is_asked(self, name: str) -> None:
+        answer = any_of(name)
+        hooks = hooks_of(first=plugin(**{name: lambda: 1 / 0}), mine=plugin(**{name: lambda: answer}))
+        assert CALLS[name](hooks.of("mine")) is answer
+
+    def test_it_is_given_its_options(self, name: str) -> None:
+        seen: list[object] = []
+
+        def implementation(options: object) -> object:
+            seen.append(options)
+            return any_of(name)
+
+        records = PluginRecord("other", options=Options(1)), PluginRecord("mine", options=Options(2))
+        hooks = hooks_of(*records, mine=plugin(**{name: implementation}))
+        CALLS[name](hooks.of("mine"))
+        assert seen == [Options(2)]
+
+    @pytest.mark.parametrize(
+        ("answer", "said"), [({}, "it returned dict; expected "), ("", "it returned str; expected ")]
+    )
+    def test_wrong_answer_names_plugin_hook_and_type(self, name: str, answer: object, said: str) -> None:
+        with pytest.raises(PluginError) as error:
+            CALLS[name](hooks_of(mine=plugin(**{name: lambda: answer})).of("mine"))
+        assert str(error.value) == f"plugin mine, lazylayer_{name}: {said}{EXPECTED[name]}"
+
+    def test_no_answer_is_an_error(self, name: str) -> None:
+        with pytest.raises(PluginError, match=f"plugin mine, lazylayer_{name}: it returned nothing; expected"):
+            CALLS[name](hooks_of(mine=plugin(**{name: lambda: None})).of("mine"))
+
+    def test_failure_names_plugin_version_and_hook(self, name: str) -> None:
+        record = PluginRecord("mine", "lazylayer-mine", "1.2")
+        hooks = hooks_of(record, mine=plugin(**{name: lambda: dict[str, int]()["lost"]}))
+        with pytest.raises(PluginError) as error:
+            CALLS[name](hooks.of("mine"))
+        assert str(error.value) == f"plugin mine (lazylayer-mine 1.2), lazylayer_{name}: KeyError: 'lost'"
+        assert isinstance(error.value.__cause__, KeyError)
+
+    def test_own_errors_go_up_as_they_are(self, name: str) -> None:
+        failure = LazylayerError("no")
+
+        def fail() -> None:
+            raise failure
+
+        with pytest.raises(LazylayerError) as error:
+            CALLS[name](hooks_of(mine=plugin(**{name: fail})).of("mine"))
+        assert error.value is failure
+
+
+SKIPPED = PluginRecord("mine", "d", "1", "skipped", "no /dev/x")
+WITHOUT = PluginRecord("mine", "d", "1")
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ((), "it is not installed; install it, for one of ours with `pip install lazylayer-mine`"),
+        ((SKIPPED,), "no /dev/x"),
+        ((WITHOUT,), "it does not have the hook {hook} (no installed plugin has {hook})"),
+    ],
+)
+class TestUnusable:
+    def test_cache(self, records: tuple[PluginRecord, ...], reason: str) -> None:
+        with pytest.raises(PluginRequiredError) as error:
+            hooks_of(*records).of("mine").open_cache("ranges")
+        assert f"cache.ranges names it, but {reason.format(hook='lazylayer_open_cache')}" in str(error.value)
+
+    def test_probe(self, records: tuple[PluginRecord, ...], reason: str) -> None:
+        found = hooks_of(*records).of("mine").probe_frontend()
+        assert str(found).startswith(reason.format(hook="lazylayer_probe_frontend"))
+
+    def test_mount(self, records: tuple[PluginRecord, ...], reason: str) -> None:
+        with pytest.raises(MountError) as error:
+            hooks_of(*records).of("mine").mount_tree(ANY, "/mnt", MOUNT_OPTIONS)
+        said = reason.format(hook="lazylayer_mount_tree")
+        assert str(error.value).startswith(f"/mnt: cannot mount with mine: {said}")
+
+
+def test_missing_says_what_and_what_to_do() -> None:
+    assert str(Missing("no /dev/x", "modprobe x")) == "no /dev/x; modprobe x"
+    assert str(Missing("no /dev/x")) == "no /dev/x"
+    assert Works() == Works()
