@@ -15,7 +15,8 @@ from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import VerificationError
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
-from lazylayer_tarlayers.toc import encode_toc, read_toc
+from lazylayer_tarlayers.toc import encode_toc
+from lazylayer_tarlayers.tocreading import read_toc
 
 __all__ = ["TINY_TOC", "TinyFormat"]
 

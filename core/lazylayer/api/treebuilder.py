@@ -184,6 +184,14 @@ def _refuse_name(path: bytes, name: bytes) -> NoReturn:
     raise FormatError(f"a name of {len(name)} bytes is longer than {_MAX_NAME}: {name[:80]!r}…")
 
 
+def _sort(children: dict[bytes, Entry]) -> None:
+    """Sort a directory in place: a sorted copy would take as much memory again."""
+    names = sorted(children)
+    entries = [children[name] for name in names]
+    children.clear()
+    children.update(zip(names, entries, strict=True))
+
+
 def _apply_whiteouts(root: Entry) -> None:
     """Turns `.wh.` names into whiteout entries and opaque marks, and sorts every directory."""
     stack = [root]
@@ -204,5 +212,5 @@ def _apply_whiteouts(root: Entry) -> None:
                 elif sibling.children is not None:
                     # The layer's own directory stays, but nothing of the layers below shows in it.
                     sibling.opaque = sibling.replacing = True
-        directory.children = {name: children[name] for name in sorted(children)}
+        _sort(children)
         stack.extend(child for child in children.values() if child.children is not None)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError
+from lazylayer_tarlayers.modtimes import format_modtime
 from lazylayer_tarlayers.tarmember import TarMember
-from lazylayer_tarlayers.toc import TocEntry, format_modtime
+from lazylayer_tarlayers.toc import TocEntry
 
 __all__ = ["TocBuilder"]
 

@@ -16,7 +16,8 @@ from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
 from lazylayer_tarlayers.tarmember import TarMember, padding
 from lazylayer_tarlayers.tarwriter import make_header
-from lazylayer_tarlayers.toc import TOC_NAME, encode_toc, read_toc
+from lazylayer_tarlayers.toc import TOC_NAME, encode_toc
+from lazylayer_tarlayers.tocreading import read_toc
 
 __all__ = ["build_layer"]
 

@@ -15,7 +15,8 @@ from lazylayer.errors import FormatError, LayerError, ResolveError, Verification
 from lazylayer_format_estargz.footer import ESTARGZ_FOOTER_SIZE, find_footer
 from lazylayer_tarlayers.annotations import LAYER_DIGEST
 from lazylayer_tarlayers.inflate import GzipReader, inflate_gzip_member
-from lazylayer_tarlayers.toc import MAX_TOC_SIZE, TOC_NAME, read_toc, tail_size
+from lazylayer_tarlayers.toc import MAX_TOC_SIZE, TOC_NAME, tail_size
+from lazylayer_tarlayers.tocreading import read_toc
 
 __all__ = ["TOC_IMAGE_SUFFIX", "open_contents"]
 

@@ -14,7 +14,8 @@ from lazylayer_format_zstdchunked.frames import zstd_compressor
 from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
-from lazylayer_tarlayers.toc import encode_toc, read_toc
+from lazylayer_tarlayers.toc import encode_toc
+from lazylayer_tarlayers.tocreading import read_toc
 
 __all__ = ["build_layer"]
 

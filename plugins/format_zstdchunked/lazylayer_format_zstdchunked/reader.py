@@ -10,7 +10,8 @@ from lazylayer.errors import FormatError, LayerError, VerificationError
 from lazylayer_format_zstdchunked.annotations import TOC_CHECKSUMS, TOC_POSITIONS
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, LONGEST_FOOTER, TocPlace, find_footer, parse_position
 from lazylayer_format_zstdchunked.frames import inflate_member
-from lazylayer_tarlayers.toc import MAX_TOC_SIZE, read_toc, tail_size
+from lazylayer_tarlayers.toc import MAX_TOC_SIZE, tail_size
+from lazylayer_tarlayers.tocreading import read_toc
 
 __all__ = ["open_contents"]
 
