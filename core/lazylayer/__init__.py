@@ -7,7 +7,6 @@ explained in `lazylayer.api.hookspecs`.
 
 from __future__ import annotations
 
-from loguru import logger as _logger
 from pluggy import HookimplMarker as _HookimplMarker
 
 from lazylayer.errors import SkipPlugin
@@ -18,6 +17,3 @@ __version__ = "0.1.0"
 
 hookimpl = _HookimplMarker("lazylayer")
 """Marks a function or method as the implementation of the hook of the same name."""
-
-# A library is silent until a program asks to hear it (lazylayer.log does, for the command line).
-_logger.disable("lazylayer")

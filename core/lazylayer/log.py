@@ -14,9 +14,8 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from loguru import logger
-
 from lazylayer.api.text import is_secret_name, one_line, scrub
+from lazylayer.logger import logger
 
 if TYPE_CHECKING:
     from loguru import Message, Record

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
-from loguru import logger
 
 from lazylayer.api.settings import Settings
 from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
+from lazylayer.logger import logger
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.options import read_options
 from lazylayer.plugin.registry import Plugins

@@ -7,27 +7,28 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
 from loguru import logger
 
 from lazylayer import __version__
-from lazylayer.cli import cli, main, pass_program
+from lazylayer.cli import main, pass_program
 from lazylayer.cli.commands import CORE_COMMANDS
-from lazylayer.cli.invocation import Invocation
-from lazylayer.configuration import loading
+from lazylayer.configuration import files, loading
 from lazylayer.errors import ConfigurationError, MountError, PluginRequiredError
 from lazylayer.program import Program
+from synthetic.distributions import install
 
 CACHES = ("--set", "cache.chunks=cache_test", "--set", "cache.ranges=cache_test")
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "etc" / "lazylayer.toml")
+    monkeypatch.setattr(files, "DEFAULT_FILE", tmp_path / "etc" / "lazylayer.toml")
     yield
     logger.remove()
     logger.disable("lazylayer")
@@ -53,7 +54,23 @@ def run(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture
-def failing_command(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def offer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[click.Command], None]:
+    """Offer a command as a plugin does, by an entry point."""
+
+    def offer(command: click.Command) -> None:
+        assert command.name is not None
+        module = ModuleType("tst_commands")
+        module.__dict__["command"] = command
+        monkeypatch.setitem(sys.modules, "tst_commands", module)
+        commands = {command.name: "tst_commands:command"}
+        install(tmp_path / "site", "tst-commands", {}, groups={"lazylayer.commands": commands})
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+    return offer
+
+
+@pytest.fixture
+def failing_command(offer: Callable[[click.Command], None]):  # type: ignore[no-untyped-def]
     """Makes `lazylayer fail` a command that raises what it is told."""
 
     def install(error: BaseException) -> None:
@@ -61,7 +78,7 @@ def failing_command(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped
         def fail() -> None:
             raise error
 
-        monkeypatch.setattr(Invocation, "plugin_commands", lambda *_: {"fail": fail})
+        offer(fail)
 
     return install
 
@@ -108,13 +125,13 @@ class TestExits:
         result = run("--version")
         assert (result.status, result.out) == (0, f"lazylayer, version {__version__}\n")
 
-    def test_status_of_a_command(self, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def test_status_of_a_command(self, run, offer) -> None:  # type: ignore[no-untyped-def]
         @click.command("seven")
         @click.pass_context
         def seven(context: click.Context) -> None:
             context.exit(7)
 
-        monkeypatch.setattr(Invocation, "plugin_commands", lambda *_: {"seven": seven})
+        offer(seven)
         assert run("seven").status == 7
 
     def test_broken_pipe(self) -> None:
@@ -142,14 +159,7 @@ class TestCommands:
             assert result.status == 0
             assert f"Usage: lazylayer {name}" in result.out
 
-    def test_core_commands_cannot_be_replaced(self, run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-        context = click.Context(cli, obj=Invocation())
-        mine = click.Command("mount")
-        monkeypatch.setattr(Invocation, "plugin_commands", lambda *_: {"mount": mine})
-        assert cli.get_command(context, "mount") is not mine
-        assert cli.list_commands(context) == sorted(CORE_COMMANDS)
-
-    def test_program_is_passed_and_closed(self, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def test_program_is_passed_and_closed(self, run, offer, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
         closed: list[Program] = []
         monkeypatch.setattr("lazylayer.program.find_problems", lambda *_: [])
         monkeypatch.setattr(Program, "close", lambda self: closed.append(self))  # noqa: PLW0108 - a method
@@ -160,7 +170,7 @@ class TestCommands:
         def show(program: Program, twice: bool) -> None:
             click.echo(f"{program.settings.fetch.threads} {twice} {len(closed)}")
 
-        monkeypatch.setattr(Invocation, "plugin_commands", lambda *_: {"show": show})
+        offer(show)
         result = run("--set", "fetch.threads=3", "show", "--twice")
         assert result.out == "3 True 0\n"
         assert len(closed) == 1

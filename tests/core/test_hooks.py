@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
 import pytest
 from loguru import logger
 
@@ -82,7 +81,6 @@ BY_NAME = {"open_cache", "probe_frontend", "mount_tree"}
 """Tested in test_named_plugins.py."""
 TO_ALL = {
     "configure",
-    "add_commands",
     "daemon_started",
     "layer_opened",
     "prefetch_image",
@@ -342,25 +340,4 @@ class TestToAll:
         assert [line.partition(":")[0] for line in log] == [
             "plugin bad, lazylayer_add_virtual_entries",
             "plugin wrong, lazylayer_add_virtual_entries",
-        ]
-
-    def test_commands(self, log: list[str]) -> None:
-        def add(name: str) -> Callable[[click.Group], None]:
-            def add_commands(cli: click.Group) -> None:
-                @cli.command(name)
-                def command() -> None: ...
-
-            return add_commands
-
-        def fail_half_way(cli: click.Group) -> None:
-            add("half")(cli)
-            raise ValueError("no more")
-
-        group = click.Group("lazylayer")
-        one, two = plugin(add_commands=add("hello")), plugin(add_commands=add("hello"))
-        hooks_of(one=one, bad=plugin(add_commands=fail_half_way), two=two).add_commands(group)
-        assert list(group.commands) == ["hello"]
-        assert log == [
-            "plugin bad, lazylayer_add_commands: ValueError: no more",
-            "plugin two: there is another command hello",
         ]

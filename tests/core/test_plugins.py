@@ -12,9 +12,9 @@ import pytest
 from lazylayer.api.settings import PluginsSettings, Settings
 from lazylayer.configuration.loading import load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
-from lazylayer.plugin.discovery import find_entry_points
 from lazylayer.plugin.records import PluginRecord
 from lazylayer.plugin.registry import Plugins
+from lazylayer.plugin.selection import find_entry_points
 from lazylayer.program import Program, find_problems
 from synthetic.distributions import install
 

@@ -68,7 +68,7 @@ def test_good_plugin_passes(command_line: CommandLine) -> None:
     done = command_line.run("plugins", "check", "cache_good", "--", "-q")
     said = done.stdout.decode()
     assert "cache_good (tst-cache_good 1.0)" in said
-    assert "lazylayer_open_cache: checked by check_cache.py" in said
+    assert "lazylayer_open_cache: checked by lazylayer_testing.checks.plugin:check_cache" in said
     assert " passed" in said
 
 
@@ -88,10 +88,47 @@ def test_bad_plugin_fails_and_says_where(command_line: CommandLine) -> None:
 
 def test_hook_without_kit(command_line: CommandLine) -> None:
     done = command_line.run("plugins", "check", "reporter")
-    assert b"lazylayer_report_state: there is no kit for this hook" in done.stdout
+    assert b"lazylayer_report_state: no installed kit checks this hook" in done.stdout
 
 
 def test_unknown_plugin(command_line: CommandLine) -> None:
     done = command_line.run("plugins", "check", "cache_missing", check=False)
     assert done.returncode == 78
     assert b"`lazylayer plugins check` asks for it, but it is not installed" in done.stderr
+
+
+KIT = """
+def check(name, settings, tables, arguments):
+    print("third party's kit:", name, tables["plugin"][name], *arguments)
+    return 3
+"""
+
+
+def test_third_party_ships_a_kit(command_line: CommandLine, tmp_path: Path) -> None:
+    kits = {"lazylayer.kits": {"lazylayer_report_state": "tst_kit:check"}}
+    plugin = """
+import msgspec
+from lazylayer import hookimpl
+
+class Options(msgspec.Struct, frozen=True):
+    size: int = 1
+
+class Plugin:
+    @hookimpl
+    def lazylayer_report_state(self, event): ...
+"""
+    install(
+        tmp_path / "site", "tst-kit", {"loud": "tst_loud:Plugin"}, {"tst_kit": KIT, "tst_loud": plugin}, groups=kits
+    )
+    done = command_line.run("plugins", "check", "loud", "--", "-q", check=False, settings={"plugin.loud.size": "2"})
+    assert done.returncode == 3
+    said = done.stdout.decode()
+    assert "lazylayer_report_state: checked by tst_kit:check" in said
+    assert "third party's kit: loud {'size': 2} -q" in said
+
+
+def test_broken_kit(command_line: CommandLine, tmp_path: Path) -> None:
+    install(tmp_path / "site", "tst-kit", {}, groups={"lazylayer.kits": {"lazylayer_report_state": "tst_gone:check"}})
+    done = command_line.run("plugins", "check", "reporter", check=False)
+    assert done.returncode == 1
+    assert b"kit tst_gone:check of tst-kit: No module named 'tst_gone'; reinstall it" in done.stderr

@@ -6,7 +6,6 @@ The plugins are distributions on disk, and `lazylayer` is run as an operator wou
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -29,25 +28,17 @@ class DictCache(Cache):
     def put(self, key, data): self.values[key] = data
 
 class Plugin:
-    def __init__(self): self.settings = None
-
-    @hookimpl
-    def lazylayer_configure(self, settings): self.settings = settings
-
     @hookimpl
     def lazylayer_open_cache(self): return DictCache()
 
-    @hookimpl
-    def lazylayer_add_commands(self, cli):
-        @cli.command("probe")
-        @click.argument("key")
-        @pass_program
-        def probe(program, key):
-            "Put and get."
-            assert self.settings is not None, "the plugin that adds commands is the one that is configured"
-            cache = program.hooks.of("tst_good").open_cache("chunks")
-            cache.put(key, b"value")
-            click.echo(f"{key} {cache.get(key).decode()}")
+@click.command()
+@click.argument("key")
+@pass_program
+def probe(program, key):
+    "Put and get."
+    cache = program.hooks.of("tst_good").open_cache("chunks")
+    cache.put(key, b"value")
+    click.echo(f"{key} {cache.get(key).decode()}")
 """
 HEADER = "from lazylayer import SkipPlugin, hookimpl\n"
 TROUBLES = {
@@ -65,11 +56,6 @@ TROUBLES = {
         "no licence",
     ),
     "failing_late": ("@hookimpl\ndef lazylayer_configure(settings): settings.nonsense\n", "error", "nonsense"),
-    "failing_commands": (
-        "@hookimpl\ndef lazylayer_configure(settings): ...\n@hookimpl\ndef lazylayer_add_commands(cli): 1 / 0\n",
-        "ok",
-        "",
-    ),
 }
 Run = Callable[..., CompletedProcess[bytes]]
 
@@ -78,7 +64,8 @@ Run = Callable[..., CompletedProcess[bytes]]
 def run(tmp_path: Path) -> Run:
     """Runs `lazylayer` where the good plugin and all the troubled ones are installed."""
     path = tmp_path / "site"
-    install(path, "tst-good", {"tst_good": "tst_good_module:Plugin"}, {"tst_good_module": GOOD})
+    commands = {"lazylayer.commands": {"probe": "tst_good_module:probe"}}
+    install(path, "tst-good", {"tst_good": "tst_good_module:Plugin"}, {"tst_good_module": GOOD}, groups=commands)
     for name, (source, _, _) in TROUBLES.items():
         install(path, f"tst-{name}", {f"tst_{name}": f"tst_{name}"}, {f"tst_{name}": HEADER + source})
     for vendor in ("red", "blue"):
@@ -112,7 +99,7 @@ def test_list_as_text(run: Run) -> None:
     assert "tst_good" in text
     lines = text.splitlines()
     (where,) = (number for number, line in enumerate(lines) if line.startswith("tst_skipping "))
-    assert lines[where].split() == ["tst_skipping", "skipped", "tst-skipping", "1.0"]
+    assert lines[where].split() == ["tst_skipping", "skipped", "-", "tst-skipping", "1.0"]
     assert lines[where + 1].strip() == "no /dev/tst here; modprobe tst"
 
 
@@ -164,18 +151,3 @@ def test_check_says_everything(run: Run) -> None:
     assert "lazylayer: error: plugin tst_missing: plugins.required asks for it, but it is not installed" in said
     assert "lazylayer: warning: plugin tst_broken is left out" in said
     assert run("config", "check").stdout.startswith(b"the configuration is good")
-
-
-def test_help_shows_commands_of_plugins_in_spite_of_all(run: Run) -> None:
-    done = run("--help")
-    assert re.search(rb"probe +Put and get\.", done.stdout)
-    assert b"mount " in done.stdout
-    assert b"plugin tst_failing_commands (tst-failing_commands 1.0), lazylayer_add_commands: ZeroDiv" in done.stderr
-    without = run("--help", settings={"plugins.disabled": '["tst_good"]'})
-    assert b"probe" not in without.stdout
-
-
-def test_broken_configuration_does_not_hide_the_help(run: Run) -> None:
-    done = run("--help", settings={"plugins.enabled": "3"})
-    assert b"mount " in done.stdout
-    assert b"commands of plugins are left out: --set plugins.enabled: plugins.enabled: Expected `array`" in done.stderr

@@ -25,7 +25,6 @@ from typing import IO, TYPE_CHECKING
 from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
-    import click
     import msgspec
 
     from lazylayer.api import mounting
@@ -60,24 +59,6 @@ def lazylayer_configure(settings: Settings, options: msgspec.Struct | None) -> N
 
     Threading and errors: called from the main thread. Raise `SkipPlugin(reason)` to be left out, and
     `ConfigurationError` for options that contradict each other. Open nothing yet.
-    """
-
-
-@hookspec
-def lazylayer_add_commands(cli: click.Group) -> None:
-    """Add commands to the command line.
-
-    All plugins are called, before `lazylayer_configure`, or without it, as for `--help`.
-
-    :param cli: a group; a name that the core or an earlier plugin has taken is left out, with a warning.
-
-    Example::
-
-        @hookimpl
-        def lazylayer_add_commands(cli):
-            cli.add_command(click.Command("hello", callback=lambda: click.echo("hello")))
-
-    Threading and errors: called from the main thread, also for `--help`: import inside the command.
     """
 
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from lazylayer.cli.invocation import Invocation
 
+if TYPE_CHECKING:
+    from lazylayer.cli.plugincommands import PluginCommands
+
 __all__ = ["CORE_COMMANDS", "LazyCommand", "LazyGroup"]
 
 
 EXIT_BROKEN_PIPE = 141
-"""As if SIGPIPE had ended us, which is what a shell expects of the left side of `| head`."""
+"""As if SIGPIPE had ended the process, which a shell expects of the left side of `| head`."""
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is (`module:name`), and its summary, so that `--help` need not import it."""
+    """The place of a command (`module:name`), and its summary, so that `--help` need not import it."""
 
     target: str
     summary: str
@@ -38,16 +42,7 @@ CORE_COMMANDS: Mapping[str, LazyCommand] = {
         "lazylayer.cli.status:status",
         "Show every mount of this machine's lazylayer processes, and how much of it was fetched.",
     ),
-    "convert": LazyCommand(
-        "lazylayer_tool_images.commands.convert:convert", "Convert the image SRC and write it to DST."
-    ),
     "doctor": LazyCommand("lazylayer.cli.doctor:doctor", "Show what this machine can do, and what to change."),
-    "verify": LazyCommand(
-        "lazylayer_tool_images.commands.verify:verify", "Check everything in the image REF against its digests."
-    ),
-    "diff": LazyCommand(
-        "lazylayer_tool_images.commands.diff:diff", "Show what differs in what the images REF1 and REF2 show."
-    ),
     "plugins": LazyCommand("lazylayer.cli.plugins:plugins", "Show and check plugins."),
     "config": LazyCommand("lazylayer.cli.config:config", "Show and check the configuration."),
 }
@@ -57,25 +52,35 @@ CORE_COMMANDS: Mapping[str, LazyCommand] = {
 class LazyGroup(click.Group):
     """The commands of `CORE_COMMANDS` and those of plugins, which cannot take a name of the core's.
 
-    A command's module is imported when the command is used. For `--help` plugins are imported, since
-    only they know their commands, but no more than that: they are not configured.
+    A command's module is imported when the command is used; the list of commands imports none of them.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, sorted."""
-        return sorted({*CORE_COMMANDS, *self._plugin_commands(ctx)})
+        """Return all names, sorted."""
+        return sorted({*CORE_COMMANDS, *self._plugin_commands(ctx).names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported, or None."""
+        """Import and return the command; return None if there is none of this name."""
         lazy = CORE_COMMANDS.get(cmd_name)
         if lazy is None:
-            return self._plugin_commands(ctx).get(cmd_name)
+            return self._load_plugin_command(ctx, cmd_name)
         module, _, name = lazy.target.partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name; suggest the nearest name if there is none."""
+        name = args[0]
+        if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            near = get_close_matches(name, self.list_commands(ctx), 1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{name}'.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command. Ends quietly, as by SIGPIPE, when whoever reads its output went away."""
+        """Run the command. End quietly, as by SIGPIPE, if the reader of its output goes away."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -86,15 +91,23 @@ class LazyGroup(click.Group):
         return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in `--help`."""
-        plugin_commands = self._plugin_commands(ctx)
+        """Write the list of commands for `--help`."""
+        commands = self._plugin_commands(ctx)
         shown = {name: lazy.summary for name, lazy in CORE_COMMANDS.items()}
         limit = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
-        for name, command in plugin_commands.items():
+        for name in commands.names:
+            command = commands.describe(name)
             if not command.hidden:
                 shown[name] = command.get_short_help_str(limit)
         with formatter.section("Commands"):
             formatter.write_dl(sorted(shown.items()))
 
-    def _plugin_commands(self, ctx: click.Context) -> Mapping[str, click.Command]:
+    def _plugin_commands(self, ctx: click.Context) -> PluginCommands:
         return ctx.ensure_object(Invocation).plugin_commands(frozenset(CORE_COMMANDS))
+
+    def _load_plugin_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        commands = self._plugin_commands(ctx)
+        if name not in commands.names:
+            return None
+        ctx.ensure_object(Invocation).log_from(commands.package(name))
+        return commands.load(name)

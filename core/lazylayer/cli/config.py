@@ -57,7 +57,7 @@ def check(context: click.Context) -> None:
     if problems:
         _show_and_exit(context, problems)
     configuration = invocation.configuration()
-    plugins = invocation.plugins(configuration.settings.plugins)
+    plugins = invocation.plugins(configuration.settings)
     plugins.configure(configuration.settings, configuration.plugin_tables)
     for record in plugins.records:
         if record.status == "error":

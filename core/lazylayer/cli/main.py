@@ -1,4 +1,4 @@
-"""The `lazylayer` group, and what becomes of errors."""
+"""The `lazylayer` group, its options, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -74,8 +74,14 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits; `arguments` are those of the process by default."""
-    sys.exit(_run(arguments, Invocation()))
+    """Run the command line and exit; `arguments` are those of the process by default."""
+    status = _run(arguments, Invocation())
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # It failed before, and _run has reported it. Python would try once more, and exit with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
 
 
 def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
@@ -96,7 +102,7 @@ def _run(arguments: Sequence[str] | None, invocation: Invocation) -> int:
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return _fail(f"{where}{error.strerror or error}", error, invocation.debug, EXIT_FAILURE)
-    except Exception as error:  # noqa: BLE001 - a defect of ours is told in one line too
+    except Exception as error:  # noqa: BLE001 - a defect of ours is reported in one line too
         said = f"{type(error).__name__}: {error} (a defect in lazylayer or a plugin; --debug shows where)"
         return _fail(said, error, invocation.debug, EXIT_FAILURE)
     return result if type(result) is int else 0

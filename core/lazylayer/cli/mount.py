@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lazylayer.cli.invocation import Invocation, warn_of_silence
 from lazylayer.cli.references import IMAGE, plain_http_override
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lazylayer.mounts.filesystem import Filesystem
 
 _READY_FD = "_LAZYLAYER_READY_FD"
-"""Tells the detached process where to say that its mount is ready."""
+"""The descriptor on which the detached process reports that its mount is ready."""
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -43,10 +44,11 @@ def mount(
 ) -> None:
     """Mount the image REF at DIR.
 
-    Returns when the mount is ready; a process of its own serves it. Without --layer the image's
-    layers are merged as a container would see them; with it, one layer is shown exactly as overlayfs
-    wants a lower directory, whiteouts included.
+    Returns when the mount is ready; a process of its own serves it. Without --layer, DIR shows the
+    image's layers merged, as a container sees them. With it, DIR shows one layer as overlayfs wants a
+    lower directory, whiteouts included.
     """
+    _require_directory(directory)
     ready_fd = os.environ.pop(_READY_FD, None)
     if not foreground and ready_fd is None:
         sys.exit(_start_detached())
@@ -62,13 +64,13 @@ def mount(
 @click.pass_context
 def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
-    from lazylayer.cli.program import load_program, load_settings
+    from lazylayer.cli.program import load_program
     from lazylayer.mounts.control import find_mount, request_unmount
     from lazylayer.mounts.frontends import remove_dead_mount
 
-    run = Path(load_settings(context).run)
+    run = Path(context.ensure_object(Invocation).configuration().settings.run)
     mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
-    process = find_mount(run, mountpoint)
+    process = find_mount(run, mountpoint, warn_of_silence)
     if process is not None:
         request_unmount(run, process.pid, mountpoint, force=force)
         return
@@ -76,8 +78,17 @@ def umount(context: click.Context, directory: Path, force: bool) -> None:
         remove_dead_mount(program.hooks, mountpoint)
 
 
+def _require_directory(directory: Path) -> None:
+    try:
+        directory.stat()
+    except FileNotFoundError:
+        raise click.BadParameter(f"Directory '{directory}' does not exist.", param_hint="'DIR'") from None
+    except OSError:
+        pass  # a dead mount, which mounting removes
+
+
 def _start_detached() -> int:
-    """Runs this command again, in the background; returns its exit status once it is ready."""
+    """Run this command again, in the background. Return its exit status once it is ready."""
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "lazylayer", *sys.argv[1:]]
     environment = {**os.environ, _READY_FD: str(writing)}
@@ -105,9 +116,12 @@ def _serve(
     layer: int | None,
     ready_fd: int | None,
 ) -> None:
+    import msgspec
+
     from lazylayer.cli.program import load_program
     from lazylayer.linux.malloc import use_few_arenas
-    from lazylayer.mounts.control import ControlServer, process_directory
+    from lazylayer.mounts.control import process_directory
+    from lazylayer.mounts.controlserver import ControlServer
     from lazylayer.mounts.filesystem import Filesystem
 
     use_few_arenas()
@@ -115,6 +129,9 @@ def _serve(
         gone = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: gone.set())
+        invocation, log = context.ensure_object(Invocation), program.settings.log
+        if ready_fd is not None and log.level == "INFO":
+            invocation.set_up_log(msgspec.structs.replace(log, level="WARNING"))  # success needs no words
         filesystem = Filesystem(program)
         own = process_directory(Path(program.settings.run))
         try:
@@ -124,6 +141,7 @@ def _serve(
                 threading.Thread(target=_wait_gone, args=(filesystem, str(directory), gone), daemon=True).start()
                 if ready_fd is not None:
                     _detach(own, ready_fd)
+                    invocation.set_up_log(log)
                 while not gone.wait(0.5):  # a signal that another thread gets does not end a wait
                     pass
             finally:
@@ -144,7 +162,7 @@ def _wait_gone(filesystem: Filesystem, mountpoint: str, gone: threading.Event) -
 
 
 def _detach(own: Path, ready_fd: int) -> None:
-    """Says that the mount is ready and turns away from the terminal."""
+    """Report that the mount is ready, and leave the terminal."""
     log = os.open(own / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

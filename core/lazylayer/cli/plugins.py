@@ -1,4 +1,4 @@
-"""`lazylayer plugins …`: which plugins there are, and whether they keep their contracts."""
+"""`lazylayer plugins …`: list the installed plugins, and check that they keep their contracts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from lazylayer.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lazylayer.configuration.loading import Configuration
     from lazylayer.plugin.records import PluginRecord
@@ -26,21 +26,25 @@ def plugins() -> None:
 
 
 @plugins.command("list")
-@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"plugins": […]}.')
+@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"plugins": […], "commands": […]}.')
 @click.pass_context
 def list_plugins(context: click.Context, as_json: bool) -> None:
-    """Show every plugin that is installed or asked for: version, hooks, status, and why.
+    """Show every plugin that is installed or asked for: version, hooks, status, and why; then commands of plugins.
 
-    Those that are asked first come first. A plugin that cannot be used does not make this fail.
+    Plugins that are asked first come first. TIER is what a plugin states of its quality: bronze, silver or
+    gold. A plugin that cannot be used does not make this command fail.
     """
     import msgspec
 
     records = _configured(context)[0].records
+    commands = list(_find_commands(context))
     if as_json:
-        shown = [{field: getattr(each, field) for field in _FIELDS} for each in records]
-        click.echo(msgspec.json.encode({"plugins": shown}))
+        shown = [{**{field: getattr(each, field) for field in _FIELDS}, "tier": _tier(each)} for each in records]
+        click.echo(msgspec.json.encode({"plugins": shown, "commands": commands}))
     else:
         click.echo(_as_text(records))
+        if commands:
+            click.echo("\n" + _as_table([("COMMAND", "TIER", "DISTRIBUTION"), *map(_command_cells, commands)]))
 
 
 @plugins.command()
@@ -50,49 +54,83 @@ def list_plugins(context: click.Context, as_json: bool) -> None:
 def check(context: click.Context, name: str, arguments: tuple[str, ...]) -> None:
     """Run the conformance kits for the hooks of the plugin NAME on it.
 
-    The plugin runs with the options that the configuration gives it. What follows `--` goes to
-    pytest: `-- -x -q`, say. Needs the extra lazylayer[testing].
+    The plugin runs with the options that the configuration gives it. Arguments after `--` go to pytest:
+    `-- -x -q`, for example. The kits for lazylayer's own hooks are in the extra lazylayer[testing].
     """
-    from lazylayer.errors import LazylayerError
+    from lazylayer.cli.kits import find_kits, run_kit
 
     loaded, configuration = _configured(context)
     loaded.require(name, "`lazylayer plugins check`")
     record = loaded.record(name)
     assert record is not None
-    try:
-        from lazylayer_testing.checks.plugin import check_plugin
-    except ImportError as error:
-        raise LazylayerError(f"{error}; the kits need `pip install 'lazylayer[testing]'`") from error
-    context.exit(check_plugin(record, configuration.settings, configuration.plugin_tables, arguments))
+    click.echo(f"{name} ({record.distribution} {record.version}) loads, accepts its options, and implements")
+    kits = {hook: find_kits(hook) for hook in record.hooks}
+    for hook, found in kits.items():
+        checked = ", ".join(f"checked by {kit.value}" for kit in found)
+        click.echo(f"  {hook}: {checked or 'no installed kit checks this hook'}")
+    if not any(kits.values()):
+        click.echo("the kits for lazylayer's own hooks are in the extra lazylayer[testing]")
+    settings, tables = configuration.settings, configuration.plugin_tables
+    results = [run_kit(kit, name, settings, tables, arguments) for found in kits.values() for kit in found]
+    context.exit(max(results, default=0))
 
 
 def _configured(context: click.Context) -> tuple[Plugins, Configuration]:
-    """All plugins, configured as far as they can be: nothing that a plugin does is an error here."""
+    """Return all plugins, configured as far as they can be: a plugin that fails is no error here."""
     invocation = context.ensure_object(Invocation)
     configuration = invocation.configuration()
-    found = invocation.plugins(configuration.settings.plugins)
+    found = invocation.plugins(configuration.settings)
     found.configure(configuration.settings, configuration.plugin_tables)
     return found, configuration
+
+
+def _find_commands(context: click.Context) -> Iterator[dict[str, str]]:
+    from lazylayer.cli.commands import CORE_COMMANDS
+    from lazylayer.cli.quality import tier_of
+    from lazylayer.plugin.selection import distribution_of, version_of
+
+    commands = context.ensure_object(Invocation).plugin_commands(frozenset(CORE_COMMANDS))
+    for name in commands.names:
+        entry_point = commands.entry_point(name)
+        yield {
+            "name": name,
+            "distribution": distribution_of(entry_point),
+            "version": version_of(entry_point),
+            "target": entry_point.value,
+            "tier": tier_of(commands.package(name)),
+        }
+
+
+def _command_cells(command: dict[str, str]) -> tuple[str, ...]:
+    return command["name"], command["tier"] or "-", f"{command['distribution']} {command['version']}"
+
+
+def _tier(record: PluginRecord) -> str:
+    from lazylayer.cli.quality import tier_of
+
+    package = record.target.partition(":")[0].partition(".")[0]
+    return tier_of(package) if package else ""
 
 
 def _as_text(records: Sequence[PluginRecord]) -> str:
     from lazylayer.api.text import one_line
 
     if not records:
-        return "no plugin is installed; `pip install lazylayer-resolver-registry`, for one"
-    header = ("PLUGIN", "STATUS", "DISTRIBUTION", "HOOKS")
-    rows = [header, *(_cells(record) for record in records)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = []
-    for row, reason in zip(rows, ["", *(record.reason for record in records)], strict=True):
-        padded = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-        lines.append("  ".join([*padded, row[3]]).rstrip())
-        if reason:
-            lines.append(f"    {one_line(reason)}")
-    return "\n".join(lines)
+        return "no plugin is installed"
+    header = ("PLUGIN", "STATUS", "TIER", "DISTRIBUTION", "HOOKS")
+    lines = _as_table([header, *(_cells(record) for record in records)]).splitlines()
+    reasons = ("", *(record.reason for record in records))
+    return "\n".join(f"{line}\n    {one_line(why)}" if why else line for line, why in zip(lines, reasons, strict=True))
 
 
-def _cells(record: PluginRecord) -> tuple[str, str, str, str]:
+def _as_table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Align all columns but the last."""
+    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    padded = ([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def _cells(record: PluginRecord) -> tuple[str, ...]:
     hooks = ", ".join(hook.removeprefix("lazylayer_") for hook in record.hooks)
     distribution = " ".join(filter(None, (record.distribution, record.version))) or "not installed"
-    return record.name, record.status, distribution, hooks
+    return record.name, record.status, _tier(record) or "-", distribution, hooks

@@ -1,4 +1,4 @@
-"""How a command gets its program: the settings, the plugins and the hooks."""
+"""Give commands their program: settings, plugins and hooks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import click
 from lazylayer.cli.invocation import Invocation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import msgspec
 
     from lazylayer.api.settings import Settings
@@ -25,10 +27,13 @@ Options = TypeVar("Options", bound="msgspec.Struct")
 
 
 @contextmanager
-def load_program(context: click.Context, overrides: Sequence[str] = ()) -> Iterator[Program]:
-    """The program that `--config` and `--set` ask for, closed at the end.
+def load_program(
+    context: click.Context, overrides: Sequence[str] = (), config: Path | None = None
+) -> Iterator[Program]:
+    """Yield the program that `--config` and `--set` ask for, and close it at the end.
 
-    :param overrides: `KEY=VALUE`, for what the command's own options say; stronger than `--set`.
+    :param overrides: `KEY=VALUE`, for the options of the command itself; stronger than `--set`.
+    :param config: the file to read instead of that of `--config`.
 
     Raises ConfigurationError and PluginRequiredError.
     """
@@ -36,21 +41,26 @@ def load_program(context: click.Context, overrides: Sequence[str] = ()) -> Itera
 
     _forbid_core_files()
     invocation = context.ensure_object(Invocation)
+    if config is not None:
+        invocation.config = config
     configuration = invocation.configuration(overrides)
-    with Program(configuration, invocation.plugins(configuration.settings.plugins)) as program:
+    with Program(configuration, invocation.plugins(configuration.settings)) as program:
         yield program
 
 
 def _forbid_core_files() -> None:
-    """A core file would hold the credentials that this process learns, and what its readers read."""
+    """Forbid core files: they would hold the credentials that this process learns, and the bytes that it serves."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def load_settings(context: click.Context, overrides: Sequence[str] = ()) -> Settings:
-    """The settings alone, for commands that need no plugin."""
-    return context.ensure_object(Invocation).configuration(overrides).settings
+    """Return the settings alone, for commands that need no plugin, and set up the log. Raises ConfigurationError."""
+    invocation = context.ensure_object(Invocation)
+    settings = invocation.configuration(overrides).settings
+    invocation.set_up_log(settings.log)
+    return settings
 
 
 def load_options(context: click.Context, name: str, options: type[Options]) -> Options:
@@ -66,7 +76,7 @@ def load_options(context: click.Context, name: str, options: type[Options]) -> O
 
 
 def pass_program(command: Callable[Concatenate[Program, Parameters], Result]) -> Callable[Parameters, Result]:
-    """Decorates a command: it gets the program as its first argument; see `load_program`."""
+    """Decorate a command, which gets the program as its first argument; see `load_program`."""
 
     @functools.wraps(command)
     def with_program(*arguments: Any, **options: Any) -> Result:

@@ -5,29 +5,40 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from lazylayer.api.oci import PATH_SCHEMES, Reference, parse_reference
 from lazylayer.errors import InvalidReferenceError
+
+if TYPE_CHECKING:
+    from lazylayer.api.oci import Reference
 
 __all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override", "plain_http_overrides"]
 
 
 class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """`REF`, as a `Reference`."""
+
     name = "REF"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Reference:
+        import msgspec
+
+        from lazylayer.api.oci import PATH_SCHEMES, Reference, parse_reference
+
         if isinstance(value, Reference):
             return value
+        url = re.match(r"(?:https?|docker|oci-registry)://", value)
+        if url:
+            option = ", and add --plain-http" if url[0] == "http://" else ""
+            self.fail(f"{value}: references of images have no {url[0]}; write {value[url.end() :]}{option}", param, ctx)
         try:
             reference = parse_reference(value)
         except InvalidReferenceError as error:
             self.fail(str(error), param, ctx)
         if reference.scheme in PATH_SCHEMES:
-            # What serves a mount may run elsewhere, and later.
+            # The process that serves a mount may run elsewhere, and later.
             return msgspec.structs.replace(reference, repository=os.path.abspath(reference.repository))  # noqa: PTH100
         return reference
 
@@ -38,6 +49,8 @@ class _ImagePath(click.ParamType):  # type: ignore[type-arg]  # likewise
     name = "REF[:PATH]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Reference, bytes]:
+        from lazylayer.api.oci import PATH_SCHEMES
+
         if isinstance(value, tuple):
             return value
         # The first `:/` behind the scheme ends the image: neither tags nor hosts hold a slash.
@@ -51,12 +64,12 @@ IMAGE_PATH = _ImagePath()
 
 
 def plain_http_override(reference: Reference, plain_http: bool) -> list[str]:
-    """The setting that lets this run, and only this run, speak plain HTTP to the host of `reference`."""
+    """Return the setting that lets this run, and no other, speak plain HTTP to the host of `reference`."""
     return plain_http_overrides([reference], plain_http)
 
 
 def plain_http_overrides(references: Sequence[Reference], plain_http: bool) -> list[str]:
-    """The same for the hosts of several references; those that are not in a registry need none."""
+    """Return the same for the hosts of several references; those that are not in a registry need none."""
     if not plain_http:
         return []
     hosts = sorted({reference.host for reference in references if reference.host})

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lazylayer.cli.invocation import Invocation, warn_of_silence
+
 if TYPE_CHECKING:
     from lazylayer.api.events import LayerState, MountState
     from lazylayer.mounts.control import ProcessState
@@ -19,12 +21,11 @@ if TYPE_CHECKING:
 @click.pass_context
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
     """Show every mount of this machine's lazylayer processes, and how much of it was fetched."""
-    from lazylayer.cli.program import load_settings
     from lazylayer.mounts.control import processes
 
-    run = Path(load_settings(context).run)
+    run = Path(context.ensure_object(Invocation).configuration().settings.run)
     while True:
-        found = list(processes(run))
+        found = list(processes(run, warn_of_silence))
         if as_json:
             click.echo(_as_json(found))
         else:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -47,6 +46,8 @@ def parse_key(key: str) -> KeyPath:
         return tuple(key.split("."))
     if "\n" in key:
         raise ValueError(key)
+    import tomllib
+
     ((path, _),) = leaves(tomllib.loads(f"{key} = 0"))
     return path
 
@@ -67,6 +68,8 @@ def read_text(text: str) -> Any:
 
     # Without quotes dynaconf would obey `@int 3`, and in quotes too.
     if text[:1] in ("@", "'", '"'):
+        import tomllib
+
         try:
             return tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:

@@ -19,7 +19,6 @@ after the start-up.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,28 +26,23 @@ from typing import Any
 
 import msgspec
 
-from lazylayer.api.settings import PluginsSettings, Settings
+from lazylayer.api.settings import Settings
+from lazylayer.configuration.files import find_files, read_files
 from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
 
 __all__ = [
-    "DEFAULT_FILE",
     "ENVIRONMENT_PREFIX",
     "Configuration",
     "check_configuration",
     "load_configuration",
-    "load_plugin_choice",
 ]
 
-DEFAULT_FILE = Path("/etc/lazylayer/lazylayer.toml")
 ENVIRONMENT_PREFIX = "LAZYLAYER_"
 DEFAULT_ORIGIN = "default"
 
 TABLES_GROUP = "lazylayer.tables"
 """The group of entry points that names the top-level tables of plugins, beside `[plugin.NAME]`."""
-
-MAX_FILE_SIZE = 4 * 1024 * 1024
-"""Bytes. A larger file is not a configuration of ours."""
 
 
 class Configuration:
@@ -106,7 +100,7 @@ def load_configuration(
 
     Raises ConfigurationError with the first thing that is wrong; `check_configuration` finds all.
     """
-    files = _find_files(config)
+    files = find_files(config)
     layers = _every_setting(files, overrides, os.environ if environment is None else environment)
     settings = list(layers)
     problems = _problems(settings)
@@ -126,7 +120,7 @@ def check_configuration(
 ) -> list[ConfigurationError]:
     """Everything that is wrong with the core's own settings; an empty list if nothing is."""
     try:
-        files = _find_files(config)
+        files = find_files(config)
         settings = list(_every_setting(files, overrides, os.environ if environment is None else environment))
         problems = _problems(settings)
         if not problems:
@@ -136,57 +130,15 @@ def check_configuration(
     return problems
 
 
-def load_plugin_choice(config: Path | None = None, overrides: Sequence[str] = ()) -> PluginsSettings:
-    """The table `[plugins]` alone, quickly: what `lazylayer --help` needs. Raises as `load_configuration`."""
-    from_elsewhere = any(name.upper().startswith(f"{ENVIRONMENT_PREFIX}PLUGINS") for name in os.environ)
-    if from_elsewhere or overrides:
-        return load_configuration(config, overrides).settings.plugins
-    table: dict[str, Any] = {}
-    for setting in _from_files(_find_files(config)):
-        if setting.path[0] == "plugins" and len(setting.path) == 2:
-            table[setting.path[1]] = setting.value
-    try:
-        return msgspec.convert(table, PluginsSettings)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"[plugins]: {error}", key="plugins") from error
-
-
 # --- the layers -----------------------------------------------------------------------------------
-
-
-def _find_files(config: Path | None) -> list[Path]:
-    main = DEFAULT_FILE if config is None else config.absolute()
-    try:
-        if config is not None and not main.is_file():
-            raise ConfigurationError(f"{config}: there is no such file; --config names it")
-        files = [main] if main.is_file() else []
-        return files + sorted((main.parent / "conf.d").glob("*.toml"))
-    except OSError as error:
-        raise ConfigurationError(f"{main}: cannot be read: {error.strerror}") from error
 
 
 def _every_setting(
     files: Iterable[Path], overrides: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[Setting]:
-    yield from _from_files(files)
+    yield from read_files(files)
     yield from _from_environment(environment)
     yield from _from_overrides(overrides)
-
-
-def _from_files(files: Iterable[Path]) -> Iterator[Setting]:
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                content = stream.read(MAX_FILE_SIZE + 1)
-            if len(content) > MAX_FILE_SIZE:
-                raise ConfigurationError(f"{file}: larger than {MAX_FILE_SIZE} bytes")
-            table = tomllib.loads(content.decode())
-        except OSError as error:
-            raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
-        except ValueError as error:  # bad UTF-8, or TOMLDecodeError, which names line and column
-            raise ConfigurationError(f"{file}: not TOML: {error}") from error
-        for path, value in leaves(table):
-            yield Setting(path, value, str(file))
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:

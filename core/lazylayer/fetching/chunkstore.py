@@ -14,10 +14,9 @@ import hashlib
 import threading
 from collections import OrderedDict
 
-from loguru import logger
-
 from lazylayer.api.cache import Cache, CachedValue, ValueInMemory
 from lazylayer.fetching.rangestore import ask_cache
+from lazylayer.logger import logger
 
 __all__ = ["ChunkStore"]
 

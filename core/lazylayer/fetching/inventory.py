@@ -8,12 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from loguru import logger
-
 from lazylayer.api.byteranges import ByteRange, ByteRanges
 from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.oci import Digest
 from lazylayer.fetching.chunkstore import ChunkStore
+from lazylayer.logger import logger
 
 __all__ = ["Inventory"]
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from loguru import logger
-
 from lazylayer.api.byteranges import ByteRange, ByteRanges
 from lazylayer.api.cache import Cache, NoCache
 from lazylayer.api.oci import Digest
 from lazylayer.errors import FormatError
 from lazylayer.fetching.blob import Blob
+from lazylayer.logger import logger
 
 __all__ = ["Opening", "RangeStore", "ask_cache"]
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from loguru import logger
+from lazylayer.logger import logger
 
 __all__ = ["BackgroundWorkers", "Scheduler", "Turn"]
 

@@ -15,11 +15,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from loguru import logger
-
 from lazylayer.api.layers import LayerContents, Locality
 from lazylayer.api.settings import FetchSettings
 from lazylayer.fetching.locality import Siblings
+from lazylayer.logger import logger
 
 __all__ = ["Link", "ReadAhead", "Window", "Windows"]
 

@@ -12,13 +12,12 @@ import threading
 from collections.abc import Mapping
 from contextlib import closing
 
-from loguru import logger
-
 from lazylayer.api.labels import LayerSource
 from lazylayer.api.oci import Digest, Reference, ResolvedImage
 from lazylayer.api.settings import Settings
 from lazylayer.layers.image import open_image, resolve_image
 from lazylayer.layers.store import LayerStore
+from lazylayer.logger import logger
 from lazylayer.plugin.hooks import Hooks
 
 __all__ = ["Neighbours"]

@@ -9,8 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from loguru import logger
-
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.events import EventKind, LayerState, StateEvent
 from lazylayer.api.layers import LayerContents, Locality
@@ -22,6 +20,7 @@ from lazylayer.errors import LayerError, LazylayerError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.fetcher import Fetcher
 from lazylayer.fetching.scheduling import Turn
+from lazylayer.logger import logger
 
 __all__ = ["Layer"]
 

@@ -9,14 +9,13 @@ import threading
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
-from loguru import logger
-
 from lazylayer.api.oci import Digest, Reference
 from lazylayer.api.opened import OpenedImage, OpenedLayer
 from lazylayer.api.settings import Settings
 from lazylayer.errors import LazylayerError
 from lazylayer.fetching.scheduling import BackgroundWorkers, Scheduler, Turn
 from lazylayer.layers.layer import Layer
+from lazylayer.logger import logger
 from lazylayer.plugin.hooks import Hooks
 
 __all__ = ["Prefetcher"]

@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from loguru import logger
-
 from lazylayer.api.events import EventKind, LayerState, MountState, StateEvent
 from lazylayer.api.labels import (
     LAYER_SIZE,
@@ -44,6 +42,7 @@ from lazylayer.layers.chains import Neighbours
 from lazylayer.layers.image import Image, open_image, resolve_image
 from lazylayer.layers.layer import Layer
 from lazylayer.layers.store import LayerStore, Lease
+from lazylayer.logger import logger
 from lazylayer.mounts.frontends import choose_frontend
 from lazylayer.program import Program
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from loguru import logger
-
 from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import MountSettings
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
+from lazylayer.logger import logger
 from lazylayer.plugin.hooks import Hooks
 
 __all__ = ["choose_frontend"]

@@ -11,10 +11,10 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pluggy
-from loguru import logger
 
 from lazylayer.api import hookspecs
 from lazylayer.errors import LazylayerError, PluginError, SkipPlugin
+from lazylayer.logger import logger
 from lazylayer.plugin.records import PluginRecord, distribution_hint
 
 __all__ = ["ANSWERS", "Calls", "PluginManager", "make_manager"]

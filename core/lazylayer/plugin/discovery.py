@@ -1,11 +1,11 @@
-"""Find installed plugins by their entry points, choose the wanted ones and import them."""
+"""Choose the wanted ones of the installed plugins, and import them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,28 +16,19 @@ from lazylayer.errors import PluginError, SkipPlugin
 from lazylayer.plugin.calling import describe_error
 from lazylayer.plugin.options import declared_options
 from lazylayer.plugin.records import PluginRecord, PluginStatus, distribution_hint
+from lazylayer.plugin.selection import EVERY_OTHER, GROUP, distribution_of, matches, version_of, why_disabled
 
 if TYPE_CHECKING:
     from lazylayer.api.settings import PluginsSettings
 
-__all__ = ["GROUP", "find_entry_points"]
-
-GROUP = "lazylayer.plugins"
-"""The group of entry points that plugins are found in."""
+__all__ = ["choose_entry_points", "explain_missing", "hooks_of", "load_plugin"]
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-_REST = "*"
-
-
-def find_entry_points() -> list[EntryPoint]:
-    """The entry points of all installed plugins, by name and distribution; imports none of them."""
-    return sorted(entry_points(group=GROUP), key=lambda each: (each.name, _distribution(each)))
-
-
 def explain_missing(name: str) -> str:
+    """Return what to do about a plugin that is not installed."""
     return f"it is not installed; {distribution_hint(name)}"
 
 
@@ -48,7 +39,7 @@ def choose_entry_points(
     refused: list[PluginRecord] = []
     left: list[EntryPoint] = []
     for each in found:
-        reason = _why_disabled(each, wanted)
+        reason = why_disabled(each, wanted)
         if reason:
             refused.append(_record(each, "disabled", reason))
         else:
@@ -62,33 +53,12 @@ def choose_entry_points(
     return _in_order(usable, wanted.enabled), refused
 
 
-def _why_disabled(entry_point: EntryPoint, wanted: PluginsSettings) -> str:
-    if any(_means(wish, entry_point) for wish in wanted.disabled):
-        return "it is disabled: plugins.disabled names it"
-    if wanted.enabled and not any(_means(wish, entry_point) for wish in wanted.enabled):
-        return "it is disabled: plugins.enabled does not name it"
-    # `name@distribution` chooses among several of one name, also beside `*`.
-    pins = [wish for wish in wanted.enabled if wish.startswith(f"{entry_point.name}@")]
-    if pins and not any(_means(pin, entry_point) for pin in pins):
-        return f"it is disabled: plugins.enabled chooses {pins[0]}"
-    return ""
-
-
-def _means(wish: str, entry_point: EntryPoint) -> bool:
-    if wish in (entry_point.name, _REST):
-        return True
-    name, at, distribution = wish.partition("@")
-    return (
-        bool(at) and name == entry_point.name and _normalized(distribution) == _normalized(_distribution(entry_point))
-    )
-
-
 def _explain_duplicate(name: str, found: list[EntryPoint]) -> str:
     rivals = [each for each in found if each.name == name]
-    offers = ", ".join(f"{_distribution(each)} {_version(each)}" for each in rivals)
+    offers = ", ".join(f"{distribution_of(each)} {version_of(each)}" for each in rivals)
     return (
         f"{len(rivals)} distributions offer a plugin of this name: {offers}; "
-        f'uninstall all but one, or choose one with plugins.enabled = ["{name}@{_distribution(rivals[0])}", "*"]'
+        f'uninstall all but one, or choose one with plugins.enabled = ["{name}@{distribution_of(rivals[0])}", "*"]'
     )
 
 
@@ -96,7 +66,7 @@ def _missing(found: list[EntryPoint], wanted: PluginsSettings) -> list[PluginRec
     missing: dict[str, PluginRecord] = {}
     for wish in (*wanted.enabled, *wanted.required):
         name = wish.partition("@")[0]
-        if wish != _REST and not any(_means(wish, each) for each in found):
+        if wish != EVERY_OTHER and not any(matches(wish, each) for each in found):
             missing.setdefault(name, PluginRecord(name, status="error", reason=explain_missing(name)))
     return list(missing.values())
 
@@ -106,10 +76,10 @@ def _in_order(usable: list[EntryPoint], enabled: Sequence[str]) -> list[EntryPoi
     if not enabled:
         return usable
     ordered: list[EntryPoint] = []
-    named = [each for each in usable if any(wish != _REST and _means(wish, each) for wish in enabled)]
+    named = [each for each in usable if any(wish != EVERY_OTHER and matches(wish, each) for wish in enabled)]
     for wish in enabled:
-        matching = [each for each in usable if each not in named] if wish == _REST else named
-        ordered += [each for each in matching if _means(wish, each) and each not in ordered]
+        matching = [each for each in usable if each not in named] if wish == EVERY_OTHER else named
+        ordered += [each for each in matching if matches(wish, each) and each not in ordered]
     return ordered
 
 
@@ -144,7 +114,7 @@ def load_plugin(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple
     except PluginError as error:
         return _record(entry_point, "error", str(error)), None
     except ImportError as error:
-        reason = f"import failed: {describe_error(error)}; reinstall {_distribution(entry_point) or entry_point.name}"
+        reason = f"import failed: {describe_error(error)}; reinstall {distribution_of(entry_point) or entry_point.name}"
         return _record(entry_point, "error", reason), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import does, the others go on
         return _record(entry_point, "error", f"loading failed: {describe_error(error)}"), None
@@ -185,21 +155,9 @@ def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
 def _record(entry_point: EntryPoint, status: PluginStatus = "ok", reason: str = "") -> PluginRecord:
     return PluginRecord(
         entry_point.name,
-        _distribution(entry_point),
-        _version(entry_point),
+        distribution_of(entry_point),
+        version_of(entry_point),
         status,
         reason,
         target=entry_point.value,
     )
-
-
-def _distribution(entry_point: EntryPoint) -> str:
-    return (entry_point.dist.name or "") if entry_point.dist is not None else ""
-
-
-def _version(entry_point: EntryPoint) -> str:
-    return (entry_point.dist.version or "") if entry_point.dist is not None else ""
-
-
-def _normalized(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING
 
 import pluggy
-from loguru import logger
 
 from lazylayer.errors import BuildError, FormatError, MountError, PluginRequiredError, ResolveError
 from lazylayer.plugin.calling import Calls
 
 if TYPE_CHECKING:
-    import click
     import msgspec
 
     from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
@@ -65,27 +63,6 @@ class Hooks:
         return NamedPlugin(plugin, self._calls, record.options if record is not None else None)
 
     # --- start-up ----------------------------------------------------------------------------------
-
-    def add_commands(self, cli: click.Group) -> None:
-        """Add the plugins' commands to `cli`; a plugin that fails adds none and is logged.
-
-        A command whose name is taken is left out.
-        """
-        import click
-
-        for implementation in self._calls.implementations("lazylayer_add_commands"):
-            plugin = implementation.plugin_name
-            its_own = click.Group(cli.name)
-            try:
-                implementation.function(its_own)
-            except Exception as error:  # noqa: BLE001 - it loses its commands and nothing else
-                self._calls.log_failure(plugin, "lazylayer_add_commands", error)
-                continue
-            for name, command in its_own.commands.items():
-                if name in cli.commands:
-                    logger.warning("plugin {plugin}: there is another command {name}", plugin=plugin, name=name)
-                else:
-                    cli.add_command(command, name)
 
     def daemon_started(self, frontend: str) -> None:
         """Tell every plugin that a daemon serves now. Never raises; failures are logged."""

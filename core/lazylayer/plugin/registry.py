@@ -21,10 +21,11 @@ import msgspec
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, PluginRequiredError, SkipPlugin
 from lazylayer.plugin.calling import describe_error, make_manager
-from lazylayer.plugin.discovery import choose_entry_points, explain_missing, find_entry_points, hooks_of, load_plugin
+from lazylayer.plugin.discovery import choose_entry_points, explain_missing, hooks_of, load_plugin
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.options import declared_options, read_options
 from lazylayer.plugin.records import PluginRecord, distribution_hint
+from lazylayer.plugin.selection import find_entry_points
 
 if TYPE_CHECKING:
     from lazylayer.api.settings import PluginsSettings
@@ -78,13 +79,6 @@ class Plugins:
     def hooks(self) -> Hooks:
         """The façade through which these plugins are asked; it follows later changes."""
         return Hooks(self.manager, self._by_name)
-
-    def command_hooks(self) -> Hooks:
-        """A façade to plugins that were not configured: all that `lazylayer --help` needs."""
-        manager = make_manager()
-        for name in reversed(self._loaded):
-            manager.register(self._loaded[name], name)
-        return Hooks(manager, self._by_name)
 
     def configure(self, settings: Settings, tables: Mapping[str, Any] | None = None) -> None:
         """Give every loaded plugin its options and register it, so that its hooks are called.

@@ -1,93 +1,23 @@
-"""`lazylayer cri-proxy`: serves until it is told to end."""
+"""`lazylayer cri-proxy`."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import resource
-import signal
-import socket
-import stat
-import threading
-from pathlib import Path
+import click
 
-from loguru import logger
+from lazylayer.cli import load_options, load_settings
 
-from lazylayer.api.settings import Settings
-from lazylayer.errors import ConfigurationError, LazylayerError
-from lazylayer_keychain_cri.options import Options, open_store
-from lazylayer_keychain_cri.proxy import ImageServiceProxy
-
-__all__ = ["serve_proxy"]
+__all__ = ["cri_proxy"]
 
 
-def serve_proxy(settings: Settings, options: Options) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigurationError and LazylayerError."""
-    if not options.listen:
-        raise ConfigurationError(
-            '[plugin.keychain_cri] names no socket; set listen = "/run/lazylayer/cri.sock"',
-            key="plugin.keychain_cri.listen",
-        )
-    listen = Path(options.listen)
-    # Memory has the credentials of every pull: none of it goes into a core file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    lock = _lock(listen)
-    try:
-        _remove_old_socket(listen)
-        proxy = _open_proxy(settings, options)
-        try:
-            proxy.start()
-            logger.info(
-                "serving the image service of {backend} on {listen}", backend=options.backend, listen=str(listen)
-            )
-            _notify_ready()
-            while not stopped.wait(0.5):  # a signal that another thread gets does not end a wait
-                pass
-        finally:
-            proxy.close()
-            listen.unlink(missing_ok=True)
-    finally:
-        os.close(lock)
+@click.command("cri-proxy", short_help="Serve kubelet's image service and remember its credentials.")
+@click.pass_context
+def cri_proxy(context: click.Context) -> None:
+    """Serve the CRI image service for kubelet, and remember the credentials of its pulls.
 
+    Passes every request on to the real image service. Point kubelet at the socket that
+    [plugin.keychain_cri] listen names, with --image-service-endpoint.
+    """
+    from lazylayer_keychain_cri.options import NAME, Options
+    from lazylayer_keychain_cri.serving import serve_proxy
 
-def _open_proxy(settings: Settings, options: Options) -> ImageServiceProxy:
-    store = open_store(settings, options)
-    store.clear_leftovers()
-    old_mask = os.umask(0o177)  # the socket is for its owner from the start
-    try:
-        return ImageServiceProxy(options.listen, options.backend, store)
-    except RuntimeError as error:
-        raise LazylayerError(f"cannot listen on {options.listen}: {error}") from error
-    finally:
-        os.umask(old_mask)
-
-
-def _lock(listen: Path) -> int:
-    """Takes the lock beside the socket, so that a second proxy does not take it away from the first."""
-    listen.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(f"{listen}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise LazylayerError(f"another proxy serves {listen}; end it first") from None
-    return lock
-
-
-def _remove_old_socket(listen: Path) -> None:
-    if listen.exists() or listen.is_symlink():
-        if not stat.S_ISSOCK(listen.lstat().st_mode):
-            raise LazylayerError(f"{listen} is there and is no socket; remove it, or listen elsewhere")
-        listen.unlink()
-
-
-def _notify_ready() -> None:
-    """Tells systemd, if it wants to know (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(b"READY=1")
+    serve_proxy(load_settings(context), load_options(context, NAME, Options))

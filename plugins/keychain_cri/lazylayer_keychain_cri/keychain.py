@@ -1,12 +1,10 @@
-"""The plugin: answers from the credentials that the proxy remembered, and adds `lazylayer cri-proxy`.
+"""The plugin: answers from the credentials that the proxy of `lazylayer cri-proxy` remembered.
 
 The proxy is a process of its own, so that kubelet's image service does not end with a daemon that is
 restarted; keychain and proxy meet in the files of `RememberedCredentials`.
 """
 
 from __future__ import annotations
-
-import click
 
 from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
@@ -31,23 +29,6 @@ class CriKeychain:
         if not options.listen:
             raise SkipPlugin(f"[plugin.{NAME}] names no socket to listen on; set listen to use it")
         self._store = open_store(settings, options)
-
-    @hookimpl
-    def lazylayer_add_commands(self, cli: click.Group) -> None:
-        """Adds `lazylayer cri-proxy`."""
-
-        @cli.command("cri-proxy", short_help="Serve kubelet's image service and remember its credentials.")
-        @click.pass_context
-        def cri_proxy(context: click.Context) -> None:
-            """Serve the CRI image service for kubelet, and remember the credentials of its pulls.
-
-            Passes every request on to the real image service. Point kubelet at the socket that
-            [plugin.keychain_cri] listen names, with --image-service-endpoint.
-            """
-            from lazylayer.cli import load_options, load_settings
-            from lazylayer_keychain_cri.command import serve_proxy
-
-            serve_proxy(load_settings(context), load_options(context, NAME, Options))
 
     @hookimpl
     def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from lazylayer.api.text import one_line, scrub
-from lazylayer.cli.references import IMAGE, plain_http_override
+from lazylayer.cli import IMAGE, load_program, plain_http_override
 from lazylayer.errors import LazylayerError
 from lazylayer_resolver_registry.steps import Step, following
 
@@ -44,8 +44,6 @@ def login_check(context: click.Context, reference: Reference, plain_http: bool, 
     Resolves REF and reads one byte of its lowest layer. Prints each host and mirror asked, its answer, the keychain
     that had credentials, the token server, and where the layer is. Never prints secrets.
     """
-    from lazylayer.cli.program import load_program
-
     say = _say_nothing if as_json else click.echo
     report = _Report(str(reference))
     with load_program(context, plain_http_override(reference, plain_http)) as program:

@@ -14,8 +14,6 @@ from lazylayer.api.sources import BlobSource
 from lazylayer_resolver_registry.options import Options
 
 if TYPE_CHECKING:
-    import click
-
     from lazylayer_resolver_registry.authorization import Authorizer
     from lazylayer_resolver_registry.endpoints import Endpoint
     from lazylayer_resolver_registry.hosts import Hosts
@@ -86,13 +84,6 @@ class ResolverRegistry:
         from lazylayer_resolver_registry.store import RegistryStore
 
         return RegistryStore(self._route(reference, keychain, "pull,push").candidates("push")[-1])
-
-    @hookimpl
-    def lazylayer_add_commands(self, cli: click.Group) -> None:
-        """Add `login-check`."""
-        from lazylayer_resolver_registry.logincheck import login_check
-
-        cli.add_command(login_check)
 
     @hookimpl
     def lazylayer_daemon_started(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.references import IMAGE, plain_http_override
+from lazylayer.cli import IMAGE, load_program, plain_http_override
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -40,14 +40,10 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
       type = "snapshot"
       address = "/run/lazylayer/snapshotter.sock"
     """
-    from lazylayer.cli.invocation import Invocation
-    from lazylayer.cli.program import load_program
     from lazylayer_snapshotter_containerd.serving import serve as serve_snapshots
 
-    if config is not None:
-        context.ensure_object(Invocation).config = config
     overrides = [f"root={json.dumps(str(root.absolute()))}"] if root is not None else []
-    with load_program(context, overrides) as program:
+    with load_program(context, overrides, config) as program:
         serve_snapshots(program, address)
     # Python would wait for threads that still wait for a registry; there is nobody left to answer.
     sys.stderr.flush()
@@ -93,7 +89,6 @@ def pull(
     started as soon as this returns. The last line says for each layer whether it is lazy and, if not,
     why. The daemon (`lazylayer serve`) must know the registry too: --plain-http is for this command only.
     """
-    from lazylayer.cli.program import load_program
     from lazylayer_snapshotter_containerd.client import Containerd
     from lazylayer_snapshotter_containerd.pulling import as_text, pull_image
 

@@ -13,6 +13,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str = ""
     """The socket; empty for `snapshotter.sock` in the run directory."""
     threads: int = 256
-    """How many calls are answered at once; threads are made when needed."""
+    """Calls answered at once; threads are made when needed."""
     wait_for_prefetch: bool = False
-    """Whether a container is made only when the prefetch of its layers is over, or `prefetch.timeout` is."""
+    """Make a container only when the prefetch of its layers is over, or after `prefetch.timeout`."""

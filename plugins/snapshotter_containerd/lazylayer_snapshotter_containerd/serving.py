@@ -15,7 +15,8 @@ from loguru import logger
 
 from lazylayer.errors import LazylayerError
 from lazylayer.linux.malloc import use_few_arenas
-from lazylayer.mounts.control import ControlServer, process_directory
+from lazylayer.mounts.control import process_directory
+from lazylayer.mounts.controlserver import ControlServer
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.options import Options

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lazylayer.cli import load_settings
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -26,7 +28,6 @@ def metrics(context: click.Context) -> None:
     """
     from prometheus_client import CollectorRegistry, generate_latest
 
-    from lazylayer.cli.program import load_settings
     from lazylayer.mounts.control import processes
 
     run = Path(load_settings(context).run)

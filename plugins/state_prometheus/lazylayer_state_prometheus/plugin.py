@@ -19,7 +19,6 @@ from lazylayer.api.mounting import VirtualDirectory
 from lazylayer_state_prometheus.addresses import parse_address
 
 if TYPE_CHECKING:
-    import click
     from prometheus_client.core import Metric
 
     from lazylayer.api.opened import OpenedLayer
@@ -60,13 +59,6 @@ class StatePrometheus:
         address = self._options.address
         if address and not address.startswith("/"):
             parse_address(address)
-
-    @hookimpl
-    def lazylayer_add_commands(self, cli: click.Group) -> None:
-        """Add `metrics`."""
-        from lazylayer_state_prometheus.command import metrics
-
-        cli.add_command(metrics)
 
     @hookimpl
     def lazylayer_daemon_started(self, frontend: str) -> None:

@@ -1,14 +1,15 @@
-"""Runs the conformance kits on an installed plugin: what `lazylayer plugins check NAME` does.
+"""Run the conformance kits on an installed plugin, for `lazylayer plugins check NAME`.
 
 The kit of a hook is run by a test module beside this one, which opens the plugin as a program would:
 by its entry point, with its options, through its hooks, but below a directory of the test's own.
+The functions at the end are the entry points of the group `lazylayer.kits`.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,9 @@ import pytest
 
 from lazylayer.api.settings import PluginsSettings, Settings
 from lazylayer.plugin.hooks import Hooks
-from lazylayer.plugin.records import PluginRecord
 from lazylayer.plugin.registry import Plugins
 
-__all__ = ["KITS", "CheckedPlugin", "check_plugin"]
-
-KITS: Mapping[str, str] = {
-    "lazylayer_open_cache": "check_cache.py",
-    "lazylayer_mount_tree": "check_frontend.py",
-    "lazylayer_get_credentials": "check_keychain.py",
-    "lazylayer_resolve_blob": "check_resolver.py",
-}
-"""The test module that checks the implementation of a hook, for the hooks that have a kit."""
+__all__ = ["CheckedPlugin", "Kit", "check_cache", "check_frontend", "check_keychain", "check_resolver"]
 
 
 class CheckedPlugin(msgspec.Struct, frozen=True):
@@ -56,38 +48,35 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
         return plugins.hooks()
 
 
-def check_plugin(
-    record: PluginRecord,
-    settings: Settings,
-    tables: Mapping[str, Any],
-    arguments: Sequence[str] = (),
-    echo: Callable[[str], None] = print,
-) -> int:
-    """Runs the kits for all hooks of the plugin; returns 0 if it passed them, else pytest's exit code.
+class Kit:
+    """A kit as `lazylayer plugins check` runs it: one pytest session.
 
-    :param settings: of the program.
-    :param tables: the tables of plugins, nested as in TOML: `{"plugin": {NAME: {…}}}`.
-    :param arguments: more arguments for pytest.
+    :param module: the file name of the test module, beside this one.
     """
-    kits = [KITS[hook] for hook in record.hooks if hook in KITS]
-    echo(f"{record.name} ({record.distribution} {record.version}): loads, is configured, implements what it may")
-    for hook in record.hooks:
-        echo(f"  {hook}: {f'checked by {KITS[hook]}' if hook in KITS else 'there is no kit for this hook'}")
-    if not kits:
-        return 0
-    with tempfile.TemporaryDirectory(prefix="lazylayer-check-") as directory:
-        command = [
-            *(str(Path(__file__).with_name(kit)) for kit in kits),
-            "--rootdir",
-            directory,
-            "-c",
-            os.devnull,
-            "--import-mode=importlib",
-            "-p",
-            "no:cacheprovider",
-            *arguments,
-        ]
-        return int(pytest.main(command, plugins=[_Fixtures(CheckedPlugin(record.name, settings, tables))]))
+
+    def __init__(self, module: str) -> None:
+        self._module = Path(__file__).with_name(module)
+
+    def __call__(self, name: str, settings: Settings, tables: Mapping[str, Any], arguments: Sequence[str] = ()) -> int:
+        """Check plugin `name`. Return 0 if it passes, else pytest's exit code.
+
+        :param settings: of the program.
+        :param tables: the tables of plugins, nested as in TOML: `{"plugin": {NAME: {…}}}`.
+        :param arguments: more arguments for pytest.
+        """
+        with tempfile.TemporaryDirectory(prefix="lazylayer-check-") as directory:
+            command = [
+                str(self._module),
+                "--rootdir",
+                directory,
+                "-c",
+                os.devnull,
+                "--import-mode=importlib",
+                "-p",
+                "no:cacheprovider",
+                *arguments,
+            ]
+            return int(pytest.main(command, plugins=[_Fixtures(CheckedPlugin(name, settings, tables))]))
 
 
 class _Fixtures:
@@ -98,3 +87,9 @@ class _Fixtures:
     def checked_plugin(self) -> CheckedPlugin:
         """The plugin that the command line names."""
         return self._plugin
+
+
+check_cache = Kit("check_cache.py")
+check_frontend = Kit("check_frontend.py")
+check_keychain = Kit("check_keychain.py")
+check_resolver = Kit("check_resolver.py")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.references import IMAGE, plain_http_overrides
+from lazylayer.cli import IMAGE, load_program, plain_http_overrides
 from lazylayer_tool_images.commands.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ def convert(
     """
     from lazylayer.api.building import BuildOptions
     from lazylayer.api.oci import Platform
-    from lazylayer.cli.program import load_program
     from lazylayer_tool_images.conversion import Conversion, ConversionOptions
     from lazylayer_tool_images.profiles import read_profile, write_profile
 

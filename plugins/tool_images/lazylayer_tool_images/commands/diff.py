@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.references import IMAGE, plain_http_overrides
+from lazylayer.cli import IMAGE, load_program, plain_http_overrides
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -32,7 +32,6 @@ def diff(
     Their layers are merged as a container would see them. Only tables of contents are fetched, and
     files that were cut differently. Ends with 1 if there are differences, 0 if there are none.
     """
-    from lazylayer.cli.program import load_program
     from lazylayer.mounts.filesystem import Filesystem
     from lazylayer_tool_images.comparison import compare_images
 

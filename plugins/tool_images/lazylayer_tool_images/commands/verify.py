@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.references import IMAGE, plain_http_override
+from lazylayer.cli import IMAGE, load_program, plain_http_override
 from lazylayer_tool_images.commands.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def verify(context: click.Context, reference: Reference, plain_http: bool, as_js
     Fetches every layer and checks the blob, the archive in it (its diff ID), the table of contents
     and every chunk. Ends with 1 if anything is not as it was promised.
     """
-    from lazylayer.cli.program import load_program
     from lazylayer.layers.image import resolve_image
     from lazylayer_tool_images.verification import verify_image
 

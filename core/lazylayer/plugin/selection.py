@@ -1,0 +1,81 @@
+"""Find installed plugins by their entry points, and decide which of them `[plugins]` allows.
+
+Imports no plugin, and little else: the list of commands needs it at every `lazylayer --help`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol
+
+__all__ = [
+    "EVERY_OTHER",
+    "GROUP",
+    "Choice",
+    "distribution_of",
+    "find_entry_points",
+    "matches",
+    "version_of",
+    "why_disabled",
+]
+
+GROUP = "lazylayer.plugins"
+"""The group of entry points that plugins are found in."""
+
+EVERY_OTHER = "*"
+"""In `plugins.enabled`: all plugins that it does not name."""
+
+
+class Choice(Protocol):
+    """The part of `[plugins]` that says which plugins are loaded."""
+
+    @property
+    def enabled(self) -> Sequence[str]:
+        """Only these, if it is not empty; `*` stands for all others."""
+
+    @property
+    def disabled(self) -> Sequence[str]:
+        """Not these, even when enabled."""
+
+
+def find_entry_points() -> list[EntryPoint]:
+    """Return the entry points of all installed plugins, by name and distribution. Imports none of them."""
+    return sorted(entry_points(group=GROUP), key=lambda each: (each.name, distribution_of(each)))
+
+
+def why_disabled(entry_point: EntryPoint, wanted: Choice) -> str:
+    """Return the reason why `[plugins]` disables a plugin; an empty string if it does not."""
+    if any(matches(wish, entry_point) for wish in wanted.disabled):
+        return "it is disabled: plugins.disabled names it"
+    if wanted.enabled and not any(matches(wish, entry_point) for wish in wanted.enabled):
+        return "it is disabled: plugins.enabled does not name it"
+    # `name@distribution` chooses among several of one name, also beside `*`.
+    pins = [wish for wish in wanted.enabled if wish.startswith(f"{entry_point.name}@")]
+    if pins and not any(matches(pin, entry_point) for pin in pins):
+        return f"it is disabled: plugins.enabled chooses {pins[0]}"
+    return ""
+
+
+def matches(wish: str, entry_point: EntryPoint) -> bool:
+    """Return True if `NAME`, `NAME@DISTRIBUTION` or `*` means this plugin."""
+    if wish in (entry_point.name, EVERY_OTHER):
+        return True
+    name, at, distribution = wish.partition("@")
+    wanted = _normalized(distribution)
+    return bool(at) and name == entry_point.name and wanted == _normalized(distribution_of(entry_point))
+
+
+def distribution_of(entry_point: EntryPoint) -> str:
+    """Return the name of the distribution that an entry point belongs to; empty if it is unknown."""
+    return (entry_point.dist.name or "") if entry_point.dist is not None else ""
+
+
+def version_of(entry_point: EntryPoint) -> str:
+    """Return the version of the distribution that an entry point belongs to; empty if it is unknown."""
+    return (entry_point.dist.version or "") if entry_point.dist is not None else ""
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
