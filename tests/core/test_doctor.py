@@ -15,7 +15,7 @@ import pytest
 
 from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import CacheSettings, MountSettings, Settings
-from lazylayer.cli.examination import Finding, examine
+from lazylayer.cli.doctor import Finding, examine
 from lazylayer.errors import MountError
 from lazylayer.plugin.records import PluginRecord
 
