@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from lazylayer.cli.references import IMAGE, IMAGE_PATH, plain_http_override
+from lazylayer.cli.references import IMAGE_PATH, plain_http_override
 
 if TYPE_CHECKING:
     from lazylayer.api.mounting import MountableTree
@@ -40,7 +40,7 @@ def ls(
 ) -> None:
     """List what lies at PATH, by default the root, in the image REF.
 
-    Only tables of contents are fetched.
+    Fetches only tables of contents.
     """
     reference, path = image
     with _opened(context, reference, plain_http, layer) as tree:
@@ -53,13 +53,13 @@ def ls(
 @click.command()
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
-@click.option("--stats", is_flag=True, help="Say on standard error how much was fetched, as JSON.")
-@click.argument("reference", type=IMAGE, metavar="REF")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=bytes), metavar="PATH...")
+@click.option("--stats", is_flag=True, help="Report on standard error how much was fetched, as JSON.")
+@click.argument("image", type=IMAGE_PATH, metavar="REF[:PATH]")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=bytes), metavar="[PATH]...")
 @click.pass_context
 def cat(
     context: click.Context,
-    reference: Reference,
+    image: tuple[Reference, bytes],
     paths: tuple[bytes, ...],
     plain_http: bool,
     layer: int | None,
@@ -67,10 +67,14 @@ def cat(
 ) -> None:
     """Write the files at PATH in the image REF to standard output.
 
-    Only the chunks of these files are fetched, and every one is verified.
+    Fetches only the chunks of these files, and verifies each.
     """
     from lazylayer.errors import LayerError
 
+    reference, first = image
+    paths = paths if first == b"/" else (first, *paths)
+    if not paths:
+        raise click.UsageError("Missing argument 'PATH': cat REF:/PATH, or cat REF PATH...", context)
     with _opened(context, reference, plain_http, layer) as tree:
         for path in paths:
             entry = _find(tree, reference, path)
@@ -125,7 +129,7 @@ def _find(tree: MountableTree, reference: Reference, path: bytes) -> Entry:
         return found.entry
     entry = tree.tree.lookup(path)
     if entry is not None and entry.whiteout:
-        return entry  # for who looks at a layer by itself
+        return entry  # a layer by itself shows its whiteouts
     raise LayerError(f"{reference}: there is no {os.fsdecode(path)}")
 
 
