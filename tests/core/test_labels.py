@@ -33,9 +33,40 @@ def test_the_default_labels_name_a_layer_and_its_neighbours() -> None:
 
 
 @pytest.mark.seed(3)
-def test_the_cri_labels_win_over_the_default_set() -> None:
-    source = layer_source({**DEFAULT, **CRI})
+def test_the_cri_labels_name_a_layer_and_its_neighbours() -> None:
+    source = layer_source(CRI)
     assert (source.reference, source.digest, source.neighbours) == (parse_reference("registry.test/b:2"), TWO, (THREE,))
+
+
+SAME = {CRI_REFERENCE: "registry.test/a:1", CRI_DIGEST: ONE, CRI_LAYERS: f"{ONE},{THREE}"}
+
+
+@pytest.mark.seed(3)
+def test_the_cri_labels_win_over_a_default_set_that_agrees() -> None:
+    source = layer_source({**DEFAULT, **SAME})
+    assert (source.reference, source.digest, source.neighbours) == (parse_reference("registry.test/a:1"), ONE, (THREE,))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        CRI,
+        {CRI_REFERENCE: "registry.test/private:1"},
+        {CRI_DIGEST: TWO},
+        {**SAME, CRI_DIGEST: TWO},
+        {**SAME, CRI_REFERENCE: "registry.test/private:1"},
+        {**SAME, CRI_REFERENCE: "not/../good@"},
+    ],
+)
+def test_sets_of_labels_that_disagree_are_refused(others: dict[str, str]) -> None:
+    """An image's author can add labels by annotations: they must not lead to another image, fetched with our login."""
+    for labels in ({**DEFAULT, **others}, {**others, **DEFAULT}):
+        with pytest.raises(MountError, match=r"disagree|label"):
+            layer_source(labels)
+    swapped = dict(zip([CRI_REFERENCE, CRI_DIGEST, CRI_LAYERS], DEFAULT.values(), strict=True))
+    names = {CRI_REFERENCE: STARGZ_REFERENCE, CRI_DIGEST: STARGZ_DIGEST, CRI_LAYERS: STARGZ_LAYERS}
+    with pytest.raises(MountError, match=r"disagree|label"):
+        layer_source({**swapped, **{names[name]: value for name, value in others.items()}})
 
 
 @pytest.mark.seed(3)
@@ -51,7 +82,7 @@ def test_each_label_is_mandatory_and_has_its_own_error(labels: dict[str, str]) -
 
 @pytest.mark.seed(3)
 def test_a_complete_set_is_used_when_the_other_is_only_begun() -> None:
-    assert layer_source({**DEFAULT, CRI_REFERENCE: "registry.test/b:2"}).digest == ONE
+    assert layer_source({**DEFAULT, CRI_REFERENCE: "registry.test/a:1"}).digest == ONE
 
 
 def test_no_labels_say_so() -> None:
@@ -90,6 +121,25 @@ def test_a_list_of_many_layers_is_cut_to_what_containerd_accepts() -> None:
     labels = layer_source_labels(parse_reference("registry.test/a:1"), layers[0], layers)
     assert all(len(name) + len(value) <= 4096 for name, value in labels.items())
     assert len(layer_source(labels).neighbours) > 50
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        CRI_REFERENCE,
+        CRI_DIGEST,
+        STARGZ_REFERENCE,
+        "containerd.io/snapshot/remote/urls",
+        "containerd.io/snapshot/remote/stargz.skipverify",
+        "containerd.io/snapshot/remote/lazylayer.size",
+        "containerd.io/snapshot/remote/lazylayer.annotation/org.example",
+        "containerd.io/snapshot/remote",
+        "containerd.io/snapshot/uidmapping",
+    ],
+)
+def test_annotations_never_become_labels_that_mean_something_else(name: str) -> None:
+    """Even if a format plugin claims such a name."""
+    assert annotation_labels({name: "x"}, {name}) == {}
 
 
 def test_annotations_travel_as_labels_and_come_back() -> None:

@@ -1,7 +1,8 @@
-"""Labels and annotations by which lazylayer is told what to mount.
+"""Labels and annotations that name the layer to mount.
 
 The names are those of containerd and of the Go stargz-snapshotter, so that their clients work
-unchanged.
+unchanged. Labels come from the client that pulls; annotations come from the image's author, who is not trusted
+to say which layer to mount, nor from where.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _PASSED_ON = "containerd.io/snapshot/"
 """containerd hands labels with this prefix to snapshotters, and no others."""
 _ANNOTATION = _PASSED_ON + "remote/lazylayer.annotation/"
 """In front of the name of an annotation that has no such prefix."""
+_RESERVED = ("cri.", "remote", "uidmapping", "gidmapping")
+"""Labels behind that prefix which clients and snapshotters set: no annotation may become one."""
 _MAX_LABEL = 4096
 """Bytes of name and value together: containerd's limit."""
 
@@ -57,7 +60,7 @@ _LABEL_SETS = (
 
 
 class LayerSource(msgspec.Struct, frozen=True):
-    """Where labels say that a layer comes from: its image, its digest, and its neighbours.
+    """The source of a layer by its labels: its image, its digest, and its neighbours.
 
     `neighbours` holds the digests of the image's other layers that are worth resolving at the same
     time, in the order of the label and without `digest` itself.
@@ -69,31 +72,25 @@ class LayerSource(msgspec.Struct, frozen=True):
 
 
 def layer_source(labels: Mapping[str, str]) -> LayerSource:
-    """The source that `labels` name; the CRI set wins over the default set.
+    """Return the source that `labels` name, by the CRI set or the default set.
 
-    Within the set that is used, reference, digest and layers are all mandatory. Raises MountError,
-    which names the label that is missing or bad and, when a set was begun, the set.
+    Within the set that is used, reference, digest and layers are all mandatory. If labels of both sets are there,
+    they must name the same reference and digest: containerd makes labels out of an image's annotations too, and
+    those of a stranger must not lead to another image, which the node's credentials would fetch.
+
+    Raises MountError, which names the label that is missing or bad and, when a set was begun, the set.
     """
     begun = [each for each in _LABEL_SETS if any(label in labels for label in each[1:])]
     if not begun:
         raise MountError(f"the labels name no image: neither {CRI_REFERENCE} nor {STARGZ_REFERENCE} is set")
+    _refuse_disagreement(labels)
     complete = [each for each in begun if all(label in labels for label in each[1:])]
     if not complete:
         name, *wanted = begun[0]
         missing = next(label for label in wanted if label not in labels)
         raise MountError(f"the {name} labels are incomplete: {missing} is missing")
-    return _read_set(labels, *complete[0][1:])
-
-
-def _read_set(labels: Mapping[str, str], reference: str, digest: str, layers: str) -> LayerSource:
-    try:
-        image = parse_reference(labels[reference])
-    except InvalidReferenceError as error:
-        raise MountError(f"label {reference}: {error}") from error
-    try:
-        target = parse_digest(labels[digest])
-    except FormatError as error:
-        raise MountError(f"label {digest}: {error}") from error
+    _, reference, digest, layers = complete[0]
+    image, target = _reference(labels, reference), _digest(labels, digest)
     try:
         chain = [parse_digest(each.strip()) for each in labels[layers].split(",") if each.strip()]
     except FormatError as error:
@@ -102,14 +99,38 @@ def _read_set(labels: Mapping[str, str], reference: str, digest: str, layers: st
     return LayerSource(reference=image, digest=target, neighbours=neighbours)
 
 
+def _refuse_disagreement(labels: Mapping[str, str]) -> None:
+    (_, *cri), (_, *default) = _LABEL_SETS
+    for one, other, parse in ((cri[0], default[0], _reference), (cri[1], default[1], _digest)):
+        if one in labels and other in labels and parse(labels, one) != parse(labels, other):
+            raise MountError(
+                f"the labels disagree: {one} is {labels[one]}, {other} is {labels[other]}; "
+                "if the client set only one, the image has the other as an annotation: remove it there"
+            )
+
+
+def _reference(labels: Mapping[str, str], name: str) -> Reference:
+    try:
+        return parse_reference(labels[name])
+    except InvalidReferenceError as error:
+        raise MountError(f"label {name}: {error}") from error
+
+
+def _digest(labels: Mapping[str, str], name: str) -> Digest:
+    try:
+        return parse_digest(labels[name])
+    except FormatError as error:
+        raise MountError(f"label {name}: {error}") from error
+
+
 def label_number(labels: Mapping[str, str], name: str) -> int | None:
-    """The natural number that a label holds, or None if it is not set or does not parse."""
+    """Return the natural number that a label holds, or None if it is not set or does not parse."""
     text = labels.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def layer_source_labels(reference: Reference, digest: Digest, layers: list[Digest]) -> dict[str, str]:
-    """The default set of labels for one layer; the inverse of `layer_source`.
+    """Return the default set of labels for one layer; the inverse of `layer_source`.
 
     `layers` are the image's layers from this one on; the list is cut so that label and value stay
     within containerd's limit of 4096 bytes.
@@ -128,12 +149,14 @@ def annotation_labels(annotations: Mapping[str, str], wanted: Collection[str]) -
     """Return the labels that carry a layer's annotations of the `wanted` names to a snapshotter.
 
     A name that containerd passes on stays as it is, another gets a prefix that `label_annotations`
-    removes. An annotation that does not fit in a label is left out.
+    removes. Left out are annotations that do not fit in a label, and those whose names mean something else as labels:
+    a source, its verification, mapped ids.
     """
+    reserved = tuple(_PASSED_ON + each for each in _RESERVED)
     labels = {
         name if name.startswith(_PASSED_ON) else _ANNOTATION + name: value
         for name, value in annotations.items()
-        if name in wanted
+        if name in wanted and not name.startswith(reserved)
     }
     return {name: value for name, value in labels.items() if len(name.encode()) + len(value.encode()) <= _MAX_LABEL}
 

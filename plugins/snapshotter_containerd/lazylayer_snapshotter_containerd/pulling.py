@@ -22,9 +22,6 @@ from lazylayer_snapshotter_containerd.snapshotter import FALLBACK_LABEL, TARGET_
 
 __all__ = ["PulledImage", "PulledLayer", "as_text", "chain_ids", "pull_image"]
 
-_PASSED_ON = "containerd.io/snapshot/"
-"""containerd hands labels with this prefix to snapshotters."""
-
 _GC = "containerd.io/gc.ref"
 """Labels with this prefix tell containerd's garbage collector what a blob needs."""
 
@@ -184,9 +181,7 @@ class _Pull:
 
     def _layer_labels(self, number: int, layer: Descriptor) -> dict[str, str]:
         layers = [each.digest for each in self._image.manifest.layers[number:]]
-        passed_on = {key: value for key, value in layer.annotations.items() if key.startswith(_PASSED_ON)}
         return {
-            **passed_on,
             **annotation_labels(layer.annotations, self._program.hooks.formats().annotations),
             **layer_source_labels(self._image.reference, layer.digest, layers),
             LAYER_SIZE: str(layer.size),
