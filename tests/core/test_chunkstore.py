@@ -321,3 +321,22 @@ def test_room_is_that_of_an_empty_cache(
 ) -> None:
     monkeypatch.setattr(cache, "statistics", lambda: statistics)
     assert ChunkStore(cache).room_for(100) is room
+
+
+def test_open_chunks_take_up_a_part_of_the_cache_only() -> None:
+    class LimitedCache(RecordingCache):
+        def statistics(self) -> CacheStatistics | None:
+            return CacheStatistics(0, 0, limit=40 * len(DATA))
+
+    cache = LimitedCache()
+    store = ChunkStore(cache)
+    for number in range(30):
+        data = bytes([number]) * len(DATA)
+        digest = hashlib.sha256(data).digest()
+        key = f"sha256:{digest.hex()}"
+        store.keep(key, data)
+        assert store.read(key, digest, 0, 10) == data[:10]
+        assert sum(len(value.data) for value in cache.opened if not value.closed) <= 10 * len(DATA)
+    assert sum(not value.closed for value in cache.opened) == 10
+    store.close()
+    assert all(value.closed for value in cache.opened)

@@ -21,16 +21,19 @@ from lazylayer.logger import logger
 __all__ = ["ChunkStore"]
 
 _OPEN_CHUNKS = 128
+_OPEN_SHARE = 4
+"""Open chunks take up at most this part of the cache: a cache cannot evict what is open."""
 _HOMELESS_BYTES = 64 * 1024 * 1024
 _WRITTEN_CHUNKS = 65_536
 """80 bytes of memory each."""
 
 
 class _OpenChunk:
-    __slots__ = ("homeless", "retired", "users", "value")
+    __slots__ = ("cached", "homeless", "retired", "users", "value")
 
     def __init__(self, value: CachedValue, homeless: int) -> None:
         self.value = value
+        self.cached = 0 if homeless else value.size
         self.homeless = homeless
         self.users = 0
         self.retired = False
@@ -60,6 +63,8 @@ class ChunkStore:
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _OpenChunk] = OrderedDict()
         self._homeless = 0
+        self._cached = 0
+        self._cached_bytes: float | None = None
         self._written: set[int] = set()  # of the hashes of keys
 
     def read(self, key: str, digest: bytes, offset: int, size: int) -> bytes | None:
@@ -157,6 +162,7 @@ class ChunkStore:
 
     def _insert(self, key: str, chunk: _OpenChunk, users: int = 0) -> _OpenChunk:
         closing: list[_OpenChunk] = []
+        cached_bytes = self._most_cached_bytes()
         with self._lock:
             known = self._open.get(key)
             if known is not None:
@@ -166,9 +172,12 @@ class ChunkStore:
             else:
                 self._open[key] = chunk
                 self._homeless += chunk.homeless
+                self._cached += chunk.cached
             chunk.users += users
             while len(self._open) > 1 and (
-                len(self._open) > self._open_chunks or self._homeless > self._homeless_bytes
+                len(self._open) > self._open_chunks
+                or self._homeless > self._homeless_bytes
+                or self._cached > cached_bytes
             ):
                 _, oldest = self._open.popitem(last=False)
                 self._retire(oldest)
@@ -177,9 +186,18 @@ class ChunkStore:
             self._close_if_idle(each)
         return chunk
 
+    def _most_cached_bytes(self) -> float:
+        """Return how many bytes of the cache may be open."""
+        if self._cached_bytes is None:
+            statistics = ask_cache(self._cache.statistics, None, "tell how full it is")
+            limit = statistics.limit if statistics is not None else 0
+            self._cached_bytes = limit / _OPEN_SHARE if limit else float("inf")
+        return self._cached_bytes
+
     def _retire(self, chunk: _OpenChunk) -> None:
         chunk.retired = True
         self._homeless -= chunk.homeless
+        self._cached -= chunk.cached
 
     def _release(self, chunk: _OpenChunk) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
     DIRECTORY/v1/usage                     the counters (usage.py)
                 /00 … ff/PURPOSE-KEY       one file for each value (valuefile.py)
-                        /NEW-…             files that are being written
+                /new/PID-NUMBER            files that are being written (newfiles.py)
 
 A value is written to a file of its own, which gets its name when it is whole. Any number of processes
 may do all this at the same time. What goes wrong with files is a miss, or a value not kept; it is
@@ -12,12 +12,11 @@ Locks: `DirectoryCache._preparing`, and those of `usage.py` and `eviction.py`; n
 value is read or written.
 """
 
-# ruff: noqa: PTH102, PTH104, PTH108, PTH116, PTH120
+# ruff: noqa: PTH102, PTH104, PTH108, PTH116
 # A Path for each call would cost as much as the call itself.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import re
 import stat
@@ -29,9 +28,10 @@ from zlib import crc32
 from loguru import logger
 
 from lazylayer.api.cache import Cache, CachedValue, CachePurpose, CacheStatistics, ValueInMemory
-from lazylayer_cache_dir.eviction import BEING_WRITTEN, Evictor, room_taken
+from lazylayer_cache_dir.eviction import Evictor, room_taken
+from lazylayer_cache_dir.newfiles import NewFiles
 from lazylayer_cache_dir.usage import SHARDS, Usage
-from lazylayer_cache_dir.valuefile import HEADER_SIZE, DamagedFileError, FileValue, pack_header, read_value, touch
+from lazylayer_cache_dir.valuefile import HEADER_SIZE, DamagedFileError, FileValue, hold, pack_header, read_value, touch
 
 __all__ = ["DirectoryCache", "default_limit"]
 
@@ -42,7 +42,6 @@ CHECKED_FILES = 65_536
 LARGEST_DEFAULT_LIMIT = 50 * 1024**3
 
 _is_key = re.compile(r"[a-z0-9:._-]{1,128}").fullmatch
-_numbers = itertools.count()
 
 
 def default_limit(directory: Path) -> int:
@@ -60,7 +59,7 @@ class DirectoryCache(Cache):
 
     :param directory: an absolute path.
     :param max_bytes: bytes on disk that all values in `directory` may take up, also those of other
-        purposes; what processes write at this moment is not counted.
+        purposes, and values that are open; files that are being written are not counted.
     :param purpose: values are kept apart by it.
     """
 
@@ -70,6 +69,7 @@ class DirectoryCache(Cache):
         self._prefix = f"{purpose}-"
         self._checked: set[int] = set()
         self._told: set[int | None] = set()
+        self._new = NewFiles(f"{self._root}/new")
         self._usage: Usage | None = None
         self._evictor: Evictor | None = None
         self._closed = False
@@ -111,6 +111,8 @@ class DirectoryCache(Cache):
             status = os.fstat(fd)
             identity = hash((name, status.st_ino, status.st_mtime_ns, status.st_size))
             small = status.st_size <= HEADER_SIZE + SMALL
+            if not small and not hold(fd):
+                return None  # it is being evicted
             if small or identity not in self._checked:
                 data = read_value(fd, name, status.st_size)
                 self._remember(identity)
@@ -193,40 +195,26 @@ class DirectoryCache(Cache):
             if self._usage is not None:
                 return
             _make_private_directory(Path(self._root))
+            self._new.sweep()
             usage = Usage(Path(self._root, "usage"))
-            self._evictor = Evictor(self._root, usage, self._limit)
+            self._evictor = Evictor(self._root, usage, self._limit, self._new)
             self._usage = usage
             if usage.is_new:
                 self._evictor.count()
 
     def _keep(self, shard: int, name: str, data: bytes, taken: int) -> None:
-        new = f"{self._root}/{shard:02x}/{BEING_WRITTEN}{os.getpid()}-{next(_numbers)}"
-        try:
-            identity = self._write(new, name, data)
+        with self._new.create() as (fd, new):
+            identity = self._write(fd, new, name, data)
             if self._publish(new, shard, name, taken):
                 self._remember(identity)
-                return
-        except OSError:
-            _unlink_if_there(new)
-            raise
-        _unlink_if_there(new)
 
-    def _write(self, new: str, name: str, data: bytes) -> int:
-        """Writes a file, and returns what it is recognised by when it is opened."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(new, flags, 0o600)
-        except FileNotFoundError:
-            with suppress(FileExistsError):
-                os.mkdir(os.path.dirname(new), 0o700)
-            fd = os.open(new, flags, 0o600)
-        try:
-            if os.writev(fd, (pack_header(name, data), data)) != HEADER_SIZE + len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
-            touch(fd)  # the kernel's own times are too coarse to order by
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
+    @staticmethod
+    def _write(fd: int, new: str, name: str, data: bytes) -> int:
+        """Write a value to a file; return the identity by which `open` recognizes the file."""
+        if os.writev(fd, (pack_header(name, data), data)) != HEADER_SIZE + len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), new)
+        touch(fd)  # the kernel's own times are too coarse to order by
+        status = os.fstat(fd)
         return hash((name, status.st_ino, status.st_mtime_ns, status.st_size))
 
     def _publish(self, new: str, shard: int, name: str, taken: int) -> bool:
@@ -242,11 +230,16 @@ class DirectoryCache(Cache):
                     os.unlink(self._path(shard, name))
                     usage.add(shard, -room_taken(there), -1)
                 if usage.total().bytes + taken <= self._limit:
+                    self._make_shard(shard)
                     usage.add(shard, taken, 1)
                     os.rename(new, self._path(shard, name))
                     return True
             if not self._evictor.make_room(taken):
                 return False
+
+    def _make_shard(self, shard: int) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(f"{self._root}/{shard:02x}", 0o700)
 
     def _yield_room(self) -> None:
         """Leaves a full disk a part of what is here, so that new values find room again."""
@@ -302,11 +295,6 @@ class DirectoryCache(Cache):
 
 def _is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _unlink_if_there(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _make_private_directory(path: Path) -> None:

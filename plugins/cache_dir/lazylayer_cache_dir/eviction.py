@@ -1,7 +1,8 @@
 """Making room: the files that were not used for longest leave, down to nine tenths of the limit.
 
 One listing of the directory finds the oldest files, a few thousand of them, and evictions use them up
-before the next listing. A file that was used since its listing is passed over. The time of the last
+before the next listing. A file that was used since its listing is skipped, and so is one that a process
+has open: unlinking it would free no space. The time of the last
 use is the file's time of access, which every use sets; so all processes know of each other's uses,
 and of those before a restart.
 
@@ -9,27 +10,23 @@ The lock is `Evictor._lock`: one thread of an instance makes room, and others wa
 Several processes may evict at the same time; each removal is counted once.
 """
 
-# ruff: noqa: PTH108, PTH116
+# ruff: noqa: PTH116
 # A Path for each call would cost as much as the call itself.
 from __future__ import annotations
 
 import heapq
 import os
 import threading
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lazylayer_cache_dir.newfiles import NewFiles, remove_unless_used
 from lazylayer_cache_dir.usage import SHARDS, Held, Usage
 
-__all__ = ["BEING_WRITTEN", "Evictor", "room_taken"]
+__all__ = ["Evictor", "room_taken"]
 
 LISTED = 16_384
 """How many of the oldest files one listing remembers; 200 bytes of memory each."""
-BEING_WRITTEN = "NEW-"
-"""What the names of files begin with that are being written. Keys have no capital letters."""
-ABANDONED_AFTER = 3600
-"""Seconds after which a file that is being written belongs to a process that was killed."""
 
 
 class _Victim(NamedTuple):
@@ -46,8 +43,9 @@ def room_taken(file_size: int) -> int:
 class Evictor:
     """Keeps the shards below `root` within `max_bytes`. Safe to use from any thread."""
 
-    def __init__(self, root: str, usage: Usage, max_bytes: int) -> None:
+    def __init__(self, root: str, usage: Usage, max_bytes: int, new: NewFiles) -> None:
         self._root = root
+        self._new = new
         self._usage = usage
         self._limit = max_bytes
         self._lock = threading.Lock()
@@ -91,14 +89,14 @@ class Evictor:
         try:
             with self._usage as usage:
                 status = os.stat(path)
-                if status.st_atime_ns <= victim.used:
-                    os.unlink(path)
+                if status.st_atime_ns <= victim.used and remove_unless_used(path):
                     usage.add(victim.shard, -room_taken(status.st_size), -1)
         except FileNotFoundError:
             return
 
     def _list(self) -> None:
         """Counts everything, and remembers the oldest files, the oldest of them last."""
+        self._new.sweep()
         self._oldest = heapq.nsmallest(LISTED, self._count_shards())
         self._oldest.reverse()
 
@@ -122,17 +120,6 @@ class Evictor:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # a file that was being written has got its name
-                if entry.name.startswith(BEING_WRITTEN):
-                    _remove_if_abandoned(entry, status)
-                    continue
                 total += room_taken(status.st_size)
                 files.append(_Victim(status.st_atime_ns, shard, entry.name))
         return Held(total, len(files)), files
-
-
-def _remove_if_abandoned(entry: os.DirEntry[str], status: os.stat_result) -> None:
-    if status.st_mtime + ABANDONED_AFTER < time.time():
-        try:
-            os.unlink(entry.path)
-        except FileNotFoundError:
-            return

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 import time
@@ -28,7 +29,7 @@ try:  # ten times as fast, where there is a wheel of isal
 except ImportError:
     crc32 = zlib_crc32
 
-__all__ = ["HEADER_SIZE", "DamagedFileError", "FileValue", "checksum", "pack_header", "read_value", "touch"]
+__all__ = ["HEADER_SIZE", "DamagedFileError", "FileValue", "checksum", "hold", "pack_header", "read_value", "touch"]
 
 _HEADER = struct.Struct("<4sIQ")
 _MAGIC = b"LLV1"
@@ -77,6 +78,15 @@ def touch(fd: int) -> None:
     """
     seconds, nanoseconds = divmod(time.time_ns(), _NANOSECONDS)
     _futimens(fd, _Timespecs(seconds, nanoseconds, 0, _UTIME_OMIT))  # where it fails, order suffers only
+
+
+def hold(fd: int) -> bool:
+    """Keep an open file from being evicted until it is closed; return False if it is being evicted."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(fd).st_nlink > 0
 
 
 class FileValue(CachedValue):

@@ -74,7 +74,7 @@ def test_all_is_for_the_owner_only(directory: Path, cache: DirectoryCache) -> No
     finally:
         os.umask(previous)
     made = [directory.parent, directory, *directory.rglob("*")]
-    assert len(made) == 6
+    assert len(made) == 7
     assert all(stat.S_IMODE(each.stat().st_mode) == (0o700 if each.is_dir() else 0o600) for each in made)
 
 
@@ -330,18 +330,6 @@ def test_evicts_to_a_low_water_mark(directory: Path, cache: DirectoryCache) -> N
         number += 1
     assert before[0] > LIMIT - 65_536
     assert LIMIT * 0.8 < held(cache)[0] <= LIMIT * 0.9 + 61_440
-
-
-def test_files_that_a_killed_process_left_are_removed(directory: Path, cache: DirectoryCache) -> None:
-    cache.put("key", value_of("key"))
-    shard = file_of(directory, "key").parent
-    (shard / "NEW-1-1").write_bytes(b"old")
-    os.utime(shard / "NEW-1-1", (0, 0))
-    (shard / "NEW-1-2").write_bytes(b"being written")
-    for number in range(40):
-        cache.put(f"key-{number}", value_of("key"))
-    assert not (shard / "NEW-1-1").exists()
-    assert (shard / "NEW-1-2").exists()
 
 
 # --- the rest ----------------------------------------------------------------------------------------
