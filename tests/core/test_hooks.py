@@ -72,7 +72,7 @@ CALLS = {
         "unsupported format",
     ),
     "plan_prefetch": Call(lambda hooks: hooks.plan_prefetch(ANY, {}), None),
-    "remove_mount": Call(lambda hooks: hooks.remove_mount(ANY), None),
+    "recognize_mount": Call(lambda hooks: hooks.recognize_mount(ANY), None),
     "open_store": Call(lambda hooks: hooks.open_store(SHELF), BuildError, "no plugin takes shelf:… references"),
 }
 FORMATS = {"describe_format", "build_layer"}

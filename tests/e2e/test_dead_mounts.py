@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from e2e.command_line import CommandLine
 from lazylayer.api.mounting import Missing
 from lazylayer.linux import mountcalls, mounttable
 from lazylayer.program import Program
+from lazylayer_frontend_erofs.writer import write_metadata
+from lazylayer_testing.frontend.trees import access_tree
 from lazylayer_testing.servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.timeout(60)]
@@ -53,11 +55,20 @@ def command_line(tmp_path: Path, frontend: str) -> Iterator[CommandLine]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> str:
-    tree = tmp_path / "tree"
+    return make_image(tmp_path, "tree")
+
+
+@pytest.fixture
+def another_image(tmp_path: Path) -> str:
+    return make_image(tmp_path, "another")
+
+
+def make_image(directory: Path, name: str) -> str:
+    tree = directory / name
     tree.mkdir()
     (tree / "file").write_bytes(os.urandom(1_000_000))
-    CommandLine(tmp_path).run("convert", f"dir:{tree}", f"oci:{tmp_path}/image:v")
-    return f"oci:{tmp_path}/image:v"
+    CommandLine(directory).run("convert", f"dir:{tree}", f"oci:{directory}/{name}-image:v")
+    return f"oci:{directory}/{name}-image:v"
 
 
 def test_reads_under_way_of_a_dead_mount_fail_when_it_is_unmounted(
@@ -95,6 +106,77 @@ def test_what_is_not_ours_stays(command_line: CommandLine, tmp_path: Path) -> No
         assert mounttable.mount_at(str(mountpoint)) is not None
     finally:
         mountcalls.unmount(str(mountpoint))
+
+
+def test_a_living_mount_is_neither_covered_nor_detached(
+    command_line: CommandLine, image: str, another_image: str, tmp_path: Path
+) -> None:
+    with command_line.mounted(image) as mountpoint, keeping_busy(mountpoint):
+        device = mounttable.mount_at(str(mountpoint))
+        for reference in (image, another_image):
+            done = command_line.run("mount", reference, mountpoint, check=False)
+            assert done.returncode
+            assert f"{mountpoint} is already mounted".encode() in done.stderr
+        assert mounttable.mount_at(str(mountpoint)) == device
+        assert (mountpoint / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
+
+
+def test_a_busy_mount_whose_process_is_stopped_is_not_detached(command_line: CommandLine, image: str) -> None:
+    with command_line.mounted(image) as mountpoint, keeping_busy(mountpoint):
+        device = mounttable.mount_at(str(mountpoint))
+        (process,) = (command_line.run_directory / "processes").iterdir()
+        os.kill(int(process.name), signal.SIGSTOP)
+        try:
+            done = command_line.run("umount", mountpoint, check=False)
+            assert done.returncode
+            assert b"its process lives but does not answer" in done.stderr
+            assert mounttable.mount_at(str(mountpoint)) == device
+        finally:
+            os.kill(int(process.name), signal.SIGCONT)
+
+
+def test_mounting_over_dead_mounts_stacks_nothing(
+    command_line: CommandLine, image: str, another_image: str, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    for reference in (image, another_image, another_image, image):
+        command_line.run("mount", reference, mountpoint)
+        (process,) = (command_line.run_directory / "processes").iterdir()
+        os.kill(int(process.name), signal.SIGKILL)
+        wait_until(lambda pid=int(process.name): not process_is_there(pid), "the process is gone")  # type: ignore[misc]
+        command_line.status()  # which forgets the process
+    command_line.run("mount", image, mountpoint)
+    assert (mountpoint / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
+    command_line.run("umount", mountpoint)
+    assert mounttable.mount_at(str(mountpoint)) is None
+
+
+def test_a_foreign_erofs_stays(command_line: CommandLine, frontend: str, tmp_path: Path) -> None:
+    if frontend != "frontend_erofs":
+        pytest.skip("there is no EROFS that it might take for its own")
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    file = tmp_path / "theirs.erofs"
+    file.write_bytes(write_metadata(access_tree(b"").tree).image)
+    mountcalls.mount(str(file), str(mountpoint), "erofs", mountcalls.MountFlags.READ_ONLY, "")
+    try:
+        for options in ((), ("--force",)):
+            done = command_line.run("umount", *options, mountpoint, check=False)
+            assert b"a file system of the type erofs is" in done.stderr
+            assert mounttable.mount_at(str(mountpoint)) is not None
+    finally:
+        mountcalls.unmount(str(mountpoint))
+
+
+@contextmanager
+def keeping_busy(mountpoint: Path) -> Iterator[None]:
+    """Keep a mount in use by a process in it: an open file would wait for the mount's server when it is closed."""
+    with subprocess.Popen(["sleep", "1000"], cwd=mountpoint) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def is_waiting(pid: int) -> bool:

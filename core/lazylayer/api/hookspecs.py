@@ -309,23 +309,22 @@ def lazylayer_mount_tree(
 
 
 @hookspec(firstresult=True)
-def lazylayer_remove_mount(mount: mounting.KernelMount) -> bool | None:
-    """Take away a mount of yours that nobody serves any more, and all that was kept for its next process.
+def lazylayer_recognize_mount(mount: mounting.KernelMount) -> mounting.LeftMount | None:
+    """Recognize a mount that your frontend made in another process, or left in this one.
 
-    Stops at the first result that is not None; None means that such a mount is not yours.
+    Stops at the first result that is not None; None means that the mount is not yours.
 
-    :param mount: what lies on top at its mountpoint (`lazylayer.linux.mountcalls.KernelMount`).
-    :returns: True when it is gone; who waits for a read of it gets an error.
+    :param mount: the topmost mount of a mountpoint (`lazylayer.api.mounting.KernelMount`).
+    :returns: an object that says whether the mount's process lives, and removes the mount.
 
     Example::
 
         @hookimpl
-        def lazylayer_remove_mount(mount):
-            if mount.kind == "fuse.mine":
-                mountcalls.unmount(os.fsdecode(mount.mountpoint), force=True)
-                return True
+        def lazylayer_recognize_mount(mount):
+            return MyLeftMount(mount) if mount.kind == "fuse.mine" else None
 
-    Threading and errors: the process that made the mount has died. Do not look into the mount. Raise MountError.
+    Threading and errors: answer in two seconds, whether the mount's process is dead, stopped or busy:
+    do not look into the mount. Recognize only what is provably yours: it may be removed by force.
     """
 
 

@@ -12,6 +12,7 @@ from lazylayer.api.tree import Entry, Tree
 
 __all__ = [
     "KernelMount",
+    "LeftMount",
     "Missing",
     "MountOptions",
     "MountableTree",
@@ -137,13 +138,32 @@ class MountedTree(ABC):
         """
 
 
-class KernelMount(msgspec.Struct, frozen=True):
+class KernelMount(msgspec.Struct, frozen=True, kw_only=True):
     """One line of /proc/self/mountinfo."""
 
     mount_id: int
+    parent_id: int
+    """The mount that this one lies on: the one it covers, if both are at the same mountpoint."""
     device: str
     """`major:minor` of the mounted file system; unique among those that are mounted now."""
     mountpoint: bytes
     kind: str
     """The type of the file system, `fuse.lazylayer` for one."""
     source: bytes
+
+
+class LeftMount(ABC):
+    """A mount that a frontend recognizes as its own, though this process does not serve it."""
+
+    frontend: str
+    alive: bool
+    """True while the process that serves the mount lives, even if it is stopped or busy."""
+    resumable: bool = False
+    """True if `lazylayer_mount_tree` of the same frontend takes the mount over, or removes it, by itself."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Unmount at once, in use or not, and drop everything kept for the mount's next process.
+
+        Waiting reads get errors. Raises MountError.
+        """

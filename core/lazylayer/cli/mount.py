@@ -66,7 +66,7 @@ def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
     from lazylayer.cli.program import load_program
     from lazylayer.mounts.control import find_mount, request_unmount
-    from lazylayer.mounts.frontends import remove_dead_mount
+    from lazylayer.mounts.frontends import remove_left_mount
 
     run = Path(context.ensure_object(Invocation).configuration().settings.run)
     mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
@@ -75,7 +75,7 @@ def umount(context: click.Context, directory: Path, force: bool) -> None:
         request_unmount(run, process.pid, mountpoint, force=force)
         return
     with load_program(context) as program:
-        remove_dead_mount(program.hooks, mountpoint)
+        remove_left_mount(program.hooks, mountpoint, force=force)
 
 
 def _require_directory(directory: Path) -> None:

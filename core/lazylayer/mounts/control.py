@@ -153,7 +153,12 @@ def _pid(directory: Path) -> int:
 
 
 def _is_alive(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
+    """Return True if a process runs under this number; one that has ended and waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1]
+    except OSError:
+        return False
+    return state not in (b"Z", b"X")
 
 
 class ShortPath:

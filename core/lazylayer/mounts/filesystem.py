@@ -42,8 +42,9 @@ from lazylayer.layers.chains import Neighbours
 from lazylayer.layers.image import Image, open_image, resolve_image
 from lazylayer.layers.layer import Layer
 from lazylayer.layers.store import LayerStore, Lease
+from lazylayer.linux.mounttable import is_mounted
 from lazylayer.logger import logger
-from lazylayer.mounts.frontends import choose_frontend
+from lazylayer.mounts.frontends import choose_frontend, clear_mountpoint, remove_left_mount
 from lazylayer.program import Program
 
 __all__ = ["Filesystem"]
@@ -219,6 +220,13 @@ class Filesystem:
             logger.warning("{error}", error=error)
         self._hooks.daemon_started(frontend)
 
+    def remove_left(self, mountpoint: str) -> None:
+        """Remove a mount that a dead process left at `mountpoint`, with all that was kept of it.
+
+        Raises NotMountedError if there is none of ours, MountError if its process lives or it stays.
+        """
+        remove_left_mount(self._hooks, os.path.abspath(mountpoint))  # noqa: PTH100 - must not touch the mount
+
     def close(self, *, leave: bool = False) -> None:
         """Unmount everything, in use or not, and close layers and caches.
 
@@ -241,8 +249,6 @@ class Filesystem:
     def _claim(self, mountpoint: str, reference: Reference) -> Iterator[_Mount]:
         """Reserve a mountpoint while it is being mounted; give everything back if that fails."""
         self._forget_gone()
-        if not Path(mountpoint).is_dir():
-            raise MountError(f"{mountpoint} is not a directory")
         mountpoint = os.path.abspath(mountpoint)  # noqa: PTH100 - symlinks stay as they are
         mount = _Mount(reference)
         with self._lock:
@@ -250,12 +256,19 @@ class Filesystem:
                 raise MountError(f"{mountpoint} is already mounted; unmount it first")
             self._mounts[mountpoint] = mount
         try:
+            self._clear(mountpoint)
             yield mount
         except BaseException:
             with self._lock:
                 del self._mounts[mountpoint]
             mount.close()
             raise
+
+    def _clear(self, mountpoint: str) -> None:
+        """Make a claimed mountpoint ready; a dead mount there must not be touched before it is removed."""
+        clear_mountpoint(self._hooks, mountpoint, self.frontend())
+        if not is_mounted(mountpoint) and not Path(mountpoint).is_dir():
+            raise MountError(f"{mountpoint} is not a directory")
 
     def _find(self, mountpoint: str) -> _Mount:
         with self._lock:

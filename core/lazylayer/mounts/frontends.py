@@ -1,19 +1,19 @@
-"""Which frontend shows the mounts of this program."""
+"""Choose the frontend for new mounts, and clear mountpoints of the mounts that dead processes left."""
 
 from __future__ import annotations
 
-from lazylayer.api.mounting import Missing, Works
+from lazylayer.api.mounting import LeftMount, Missing, Works
 from lazylayer.api.settings import MountSettings
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
 from lazylayer.logger import logger
 from lazylayer.plugin.hooks import Hooks
 
-__all__ = ["choose_frontend"]
+__all__ = ["choose_frontend", "clear_mountpoint", "remove_left_mount"]
 
 
 def choose_frontend(hooks: Hooks, settings: MountSettings) -> str:
-    """The name of the frontend to mount with.
+    """Return the name of the frontend to mount with.
 
     A frontend named in the configuration is taken as it is; `auto` takes the first of
     `mount.prefer` that says it works here, and logs which and why. Raises MountError when none does,
@@ -35,12 +35,44 @@ def choose_frontend(hooks: Hooks, settings: MountSettings) -> str:
     raise MountError("no frontend works on this machine: " + "; ".join(reasons))
 
 
-def remove_dead_mount(hooks: Hooks, mountpoint: str) -> None:
-    """Has the frontend of a mount that no process of ours answers for remove it; `mountpoint` is absolute.
+def clear_mountpoint(hooks: Hooks, mountpoint: str, frontend: str) -> None:
+    """Remove dead mounts of ours at `mountpoint`, so that a new mount neither stacks on them nor fails.
 
-    Raises NotMountedError if there is none, and MountError when it cannot be unmounted.
+    A mount that `frontend` can take over stays. Raises MountError if a living process has the mount.
     """
-    mount = mounttable.mount_at(mountpoint)
-    if mount is None or not hooks.remove_mount(mount):
+    target = mounttable.real_mountpoint(mountpoint)
+    seen: set[int] = set()
+    while (mount := mounttable.mount_at(target)) is not None and mount.mount_id not in seen:
+        left = hooks.recognize_mount(mount)
+        if left is None:
+            return
+        if left.alive:
+            raise MountError(f"{mountpoint} is already mounted by another process; unmount it first")
+        if left.resumable and left.frontend == frontend:
+            return
+        logger.info("{mountpoint}: the mount of a dead process is removed", mountpoint=mountpoint)
+        seen.add(mount.mount_id)
+        left.remove()
+
+
+def remove_left_mount(hooks: Hooks, mountpoint: str, *, force: bool = False) -> None:
+    """Remove a mount that no answering process of ours has; `mountpoint` is absolute.
+
+    Raises NotMountedError if no frontend recognizes the mount, and MountError if its process lives,
+    unless `force`, or if it cannot be unmounted.
+    """
+    left = _find_left(hooks, mountpoint)
+    if left.alive and not force:
+        raise MountError(
+            f"{mountpoint}: its process lives but does not answer; wait, resume or end it, or unmount by force"
+        )
+    left.remove()
+
+
+def _find_left(hooks: Hooks, mountpoint: str) -> LeftMount:
+    mount = mounttable.mount_at(mounttable.real_mountpoint(mountpoint))
+    left = hooks.recognize_mount(mount) if mount is not None else None
+    if left is None:
         there = f"; a file system of the type {mount.kind} is" if mount is not None else ""
         raise NotMountedError(f"{mountpoint}: lazylayer has nothing mounted there{there}")
+    return left

@@ -30,7 +30,7 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "lazylayer_plan_prefetch": ("lazylayer.api.layers:PrefetchPlan",),
     "lazylayer_probe_frontend": ("lazylayer.api.mounting:Works", "lazylayer.api.mounting:Missing"),
     "lazylayer_mount_tree": ("lazylayer.api.mounting:MountedTree",),
-    "lazylayer_remove_mount": ("builtins:bool",),
+    "lazylayer_recognize_mount": ("lazylayer.api.mounting:LeftMount",),
     "lazylayer_add_virtual_entries": ("collections.abc:Mapping",),
     "lazylayer_build_layer": ("lazylayer.api.building:BuiltLayer",),
     "lazylayer_open_store": ("lazylayer.api.building:ImageStore",),

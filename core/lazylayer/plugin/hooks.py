@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lazylayer.api.layers import LayerContents, Locality, PrefetchPlan
     from lazylayer.api.mounting import (
         KernelMount,
+        LeftMount,
         Missing,
         MountableTree,
         MountedTree,
@@ -156,9 +157,9 @@ class Hooks:
 
     # --- showing trees -----------------------------------------------------------------------------
 
-    def remove_mount(self, mount: KernelMount) -> bool | None:
-        """Remove a mount whose process has died; None if no plugin knows it. Raises MountError."""
-        answer: bool | None = self._calls.first("lazylayer_remove_mount", mount=mount)
+    def recognize_mount(self, mount: KernelMount) -> LeftMount | None:
+        """Return the mount as the frontend that made it knows it; None if no frontend did."""
+        answer: LeftMount | None = self._calls.first("lazylayer_recognize_mount", mount=mount)
         return answer
 
     def add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory]:

@@ -1,328 +1,182 @@
-"""Where the /dev/fuse descriptors of mounts are kept, so that they outlive the process that serves them.
-
-Under a systemd that keeps descriptors (`FileDescriptorStoreMax=` in the unit) it is systemd; otherwise
-our own keeper process. What is known of a kept mount is a note in the run directory: a file of JSON.
-"""
+"""Mounts that outlive the process that made them: their descriptors in a store, and a note about each."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
-import select
-import socket
-import subprocess
-import sys
-import threading
-import time
+import secrets
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
-import msgspec
 from loguru import logger
 
-from lazylayer_frontend_erofs.keeper import SOCKET_NAME
+from lazylayer.api.mounting import KernelMount
+from lazylayer.errors import MountError
+from lazylayer_frontend_erofs.descriptors import DescriptorStore, KeeperProcess, SystemdStore
+from lazylayer_frontend_erofs.notes import Note, Notes, note_name
 
-__all__ = ["DescriptorStore", "KeeperProcess", "Keeping", "Note", "SystemdStore", "open_keeping"]
-
-_START_SECONDS = 10.0
-_PAUSE = 0.005
-_LARGEST_ANSWER = 1024 * 1024
-_FIRST_PASSED = 3
+__all__ = ["KeeperKind", "Keeping", "Kept", "open_keeping"]
 
 KeeperKind = Literal["auto", "process", "systemd", "off"]
 
 
-class DescriptorStore(Protocol):
-    """Holds descriptors by name. Safe to use from any thread."""
-
-    def put(self, name: str, descriptor: int) -> None:
-        """Holds a copy of the descriptor. Raises OSError."""
-
-    def take(self, name: str) -> int | None:
-        """A copy of a held descriptor, which stays held; None if there is none. Raises OSError."""
-
-    def drop(self, name: str) -> None:
-        """Lets go of a descriptor. Raises OSError."""
-
-    def get_ready(self) -> None:
-        """Does ahead what the first of the others would wait for. Raises OSError."""
-
-
-class Note(msgspec.Struct, frozen=True):
-    """What must be true of a mount that is taken up again."""
-
-    mountpoint: str
-    device: str
-    """`major:minor` of the EROFS mount."""
-    image: str
-    """Names the image: its metadata, and so the places of all data."""
-    token: str
-    """Unlike that of any other mount."""
-
-
 class Keeping:
-    """Keeps mounts: their descriptors in a store, and a note of each. Safe to use from any thread.
+    """Keeps mounts for the next process. Safe to use from any thread.
 
-    A mount that cannot be kept is no error: then it ends with its daemon, and a line in the log says so.
+    A mount that cannot be kept is no error: it ends with its daemon, and a line in the log says so.
+
+    :param store: holds the descriptors of served mounts; with None, those mounts end with their process.
+    :param directory: holds the notes.
     """
 
-    def __init__(self, store: DescriptorStore, directory: Path) -> None:
+    def __init__(self, store: DescriptorStore | None, directory: Path) -> None:
         self._store = store
-        self._directory = directory
+        self._notes = Notes(directory)
+
+    @property
+    def keeps_served(self) -> bool:
+        """True if a mount that this process serves can outlive it."""
+        return self._store is not None
 
     def get_ready(self) -> None:
-        """Does ahead what the first mount would wait for."""
+        """Prepare for the first mount, which then need not wait."""
         try:
-            self._store.get_ready()
+            if self._store is not None:
+                self._store.get_ready()
         except (OSError, ValueError) as error:
             logger.debug("the store of descriptors is not ready: {error}", error=error)
 
-    def hold(self, target: str, note: Note, descriptor: int) -> None:
-        """Keeps the mount at `target`, which is served on `descriptor`."""
-        name = _name(target)
+    def hold(self, note: Note, descriptor: int) -> None:
+        """Keep the mount that `note` describes; `descriptor` serves it, or is -1."""
         try:
-            self._write(name, note)
-            self._store.put(name, descriptor)
+            self._notes.write(note.mountpoint, note)
+            if self._store is not None and descriptor >= 0:
+                self._store.put(note_name(note.mountpoint), descriptor)
         except (OSError, ValueError) as error:
-            logger.warning("{target} will not outlive this process: {error}", target=target, error=error)
+            logger.warning("{target} will not outlive this process: {error}", target=note.mountpoint, error=error)
+
+    def find(self, mount: KernelMount) -> Note | None:
+        """Return the note of a mount of ours, whichever process has it; None for every other mount."""
+        target = os.fsdecode(mount.mountpoint)
+        try:
+            note = self._notes.read(target)
+        except (OSError, ValueError) as error:
+            logger.warning("{target}: its note cannot be read: {error}", target=target, error=error)
+            return None
+        return note if note is not None and note.is_of(mount) else None
+
+    def is_taken(self, target: str) -> bool:
+        """Return True if another process has the mount at `target`."""
+        return self._notes.is_taken(target)
 
     def take(self, target: str) -> tuple[Note, int] | None:
-        """The mount that was kept at `target`, with its descriptor; None if there is none."""
-        name = _name(target)
+        """Return the note of the mount at `target` with its descriptor, -1 if there is none.
+
+        The mount is this process's from now on. Returns None if nothing was kept there. Raises
+        MountError if another process has the mount.
+        """
         try:
-            note = self._read(name)
-            descriptor = self._store.take(name) if note is not None else None
+            note = self._notes.claim(target)
+            if note is None:
+                return None
+        except BlockingIOError as error:
+            raise MountError(f"{target} is already mounted by another process; unmount it first") from error
         except (OSError, ValueError) as error:
-            logger.warning("{target}: what was kept cannot be had: {error}", target=target, error=error)
+            logger.warning("{target}: its note cannot be read: {error}", target=target, error=error)
             return None
-        return None if note is None or descriptor is None else (note, descriptor)
+        return note, self._take_descriptor(target) if note.served else -1
+
+    def _take_descriptor(self, target: str) -> int:
+        try:
+            descriptor = self._store.take(note_name(target)) if self._store is not None else None
+        except (OSError, ValueError) as error:
+            logger.warning("{target}: its descriptor cannot be taken over: {error}", target=target, error=error)
+            return -1
+        return -1 if descriptor is None else descriptor
+
+    def leave(self, target: str) -> None:
+        """Let another process take the mount at `target`."""
+        self._notes.release(target)
 
     def forget(self, target: str, token: str) -> None:
-        """Keeps the mount at `target` no longer, if it is still the one with this token."""
-        name = _name(target)
+        """Keep the mount at `target` no longer, if it is still the one with this token."""
         try:
-            note = self._read(name)
-            if note is not None and note.token == token:
-                (self._directory / f"{name}.json").unlink(missing_ok=True)
-                self._store.drop(name)
+            if self._notes.remove(target, token) and self._store is not None:
+                self._store.drop(note_name(target))
         except (OSError, ValueError) as error:
             logger.debug("{target}: {error}", target=target, error=error)
 
-    def _read(self, name: str) -> Note | None:
+    def discard(self, target: str) -> None:
+        """Drop what was kept of the mount at `target`, whichever process has it: waiting reads get errors."""
         try:
-            return msgspec.json.decode((self._directory / f"{name}.json").read_bytes(), type=Note)
-        except FileNotFoundError:
-            return None
-
-    def _write(self, name: str, note: Note) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._directory / f".{name}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(note))
-        temporary.replace(self._directory / f"{name}.json")
+            note = self._notes.read(target)
+        except (OSError, ValueError) as error:
+            logger.debug("{target}: {error}", target=target, error=error)
+        else:
+            if note is not None:
+                self.forget(target, note.token)
 
 
-def open_keeping(kind: KeeperKind, run: str, grace: float) -> Keeping | None:
-    """What keeps the mounts of a program, as its options say; with `auto`, systemd where it offers that."""
+class Kept:
+    """One mount, as `keeping` keeps it for the next process that mounts the same there."""
+
+    def __init__(self, keeping: Keeping | None, target: str) -> None:
+        self._keeping = keeping
+        self.target = target
+        self._token = secrets.token_hex(8)
+
+    def hold(self, mount: KernelMount | None, image: str, identity: str, descriptor: int = -1) -> None:
+        """Keep the mount of an image; `descriptor` serves it, or is -1 for a local image."""
+        if self._keeping is not None and mount is not None:
+            note = Note(
+                mountpoint=self.target,
+                device=mount.device,
+                image=image,
+                token=self._token,
+                identity=identity,
+                source=os.fsdecode(mount.source),
+                served=descriptor >= 0,
+            )
+            self._keeping.hold(note, descriptor)
+
+    def take(self) -> tuple[Note, int] | None:
+        """Take over what was kept at the same place; see `Keeping.take`. It is this mount from now on."""
+        taken = self._keeping.take(self.target) if self._keeping is not None else None
+        if taken is not None:
+            self._token = taken[0].token
+        return taken
+
+    @property
+    def can_leave_served(self) -> bool:
+        """True if the mount can outlive this process although it is served."""
+        return self._keeping is not None and self._keeping.keeps_served
+
+    def leave(self) -> None:
+        """Let another process take the mount."""
+        if self._keeping is not None:
+            self._keeping.leave(self.target)
+
+    def release(self, descriptor: int) -> None:
+        """Close a descriptor that was taken, or -1, and keep the mount no longer."""
+        if descriptor >= 0:
+            os.close(descriptor)
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep the mount no longer."""
+        if self._keeping is not None:
+            self._keeping.forget(self.target, self._token)
+
+
+def open_keeping(kind: KeeperKind, run: str, grace: float) -> Keeping:
+    """Return what keeps the mounts of a program; with `auto`, systemd does where it offers that."""
+    directory = Path(run, "frontend_erofs")
+    return Keeping(_open_store(kind, directory, grace), directory)
+
+
+def _open_store(kind: KeeperKind, directory: Path, grace: float) -> DescriptorStore | None:
     if kind == "off":
         return None
-    directory = Path(run, "frontend_erofs")
     offered = os.environ.get("FDSTORE", "0") != "0" and "NOTIFY_SOCKET" in os.environ
     if kind == "systemd" or (kind == "auto" and offered):
-        return Keeping(SystemdStore(os.environ), directory)
-    return Keeping(KeeperProcess(directory, grace), directory)
-
-
-def _name(target: str) -> str:
-    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
-
-
-class SystemdStore:
-    """systemd's descriptor store: see sd_notify(3), FDSTORE, and sd_listen_fds(3)."""
-
-    def __init__(self, environment: os._Environ[str] | dict[str, str]) -> None:
-        self._address = environment.get("NOTIFY_SOCKET", "")
-        self._lock = threading.Lock()
-        self._passed: dict[str, int] = {}
-        if environment.get("LISTEN_PID") == str(os.getpid()):
-            names = environment.get("LISTEN_FDNAMES", "").split(":")
-            for number in range(int(environment.get("LISTEN_FDS", "0"))):
-                os.set_inheritable(_FIRST_PASSED + number, False)
-                if number < len(names):
-                    self._passed[names[number]] = _FIRST_PASSED + number
-
-    def put(self, name: str, descriptor: int) -> None:
-        """See `DescriptorStore.put`."""
-        self._send(f"FDSTORE=1\nFDNAME={name}", [descriptor])
-
-    def take(self, name: str) -> int | None:
-        """See `DescriptorStore.take`; systemd hands descriptors over when the process starts."""
-        with self._lock:
-            return self._passed.pop(name, None)
-
-    def drop(self, name: str) -> None:
-        """See `DescriptorStore.drop`."""
-        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
-
-    def get_ready(self) -> None:
-        """Nothing: systemd is there."""
-
-    def _send(self, text: str, descriptors: list[int]) -> None:
-        address = "\0" + self._address[1:] if self._address[:1] == "@" else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.connect(address)
-            socket.send_fds(notify, [text.encode()], descriptors)
-
-
-class KeeperProcess:
-    """Our own keeper: see `lazylayer_frontend_erofs.keeper`.
-
-    It is started when it is first needed, and again if it should die; then it is given everything
-    anew. `KeeperProcess._lock` is held over a message and its answer, which no network delays.
-    """
-
-    def __init__(self, directory: Path, grace: float) -> None:
-        self._directory = directory
-        self._grace = grace
-        self._lock = threading.RLock()
-        self._connection: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._held: dict[str, int] = {}
-
-    def put(self, name: str, descriptor: int) -> None:
-        """See `DescriptorStore.put`."""
-        with self._lock:
-            self._let_go(name)
-            self._held[name] = os.dup(descriptor)
-            self._call({"put": name, "grace": self._grace}, self._held[name])
-
-    def take(self, name: str) -> int | None:
-        """See `DescriptorStore.take`."""
-        with self._lock:
-            answer, descriptor = self._call({"take": name})
-            if descriptor is not None:
-                self._let_go(name)
-                self._held[name] = os.dup(descriptor)
-            return descriptor if answer.get("ok") else None
-
-    def drop(self, name: str) -> None:
-        """See `DescriptorStore.drop`."""
-        with self._lock:
-            self._let_go(name)
-            if self._connection is not None:
-                self._call({"drop": name})
-
-    def get_ready(self) -> None:
-        """Starts the keeper. See `DescriptorStore.get_ready`."""
-        with self._lock:
-            self._connect()
-
-    def _let_go(self, name: str) -> None:
-        known = self._held.pop(name, None)
-        if known is not None:
-            os.close(known)
-
-    def _call(self, message: dict[str, object], descriptor: int | None = None) -> tuple[dict[str, object], int | None]:
-        """Sends a message, to a new keeper if the last one is gone, and returns the answer."""
-        for last in (False, True):
-            connection = self._connect()
-            try:
-                return _exchange(connection, message, descriptor)
-            except (OSError, ValueError):
-                self._disconnect()
-                if last:
-                    raise
-        raise AssertionError("not reached")
-
-    def _connect(self) -> socket.socket:
-        if self._connection is not None:
-            return self._connection
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        deadline = time.monotonic() + _START_SECONDS
-        connection = self._try_connect()
-        while connection is None or not self._tell_everything(connection):
-            if connection is None and (self._process is None or self._process.poll() is not None):
-                self._start()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the keeper at {self._directory / SOCKET_NAME} does not answer")
-            time.sleep(_PAUSE)
-            connection = self._try_connect()
-        self._connection = connection
-        threading.Thread(target=self._watch, args=(connection,), name="lazylayer-keeping", daemon=True).start()
-        return connection
-
-    def _tell_everything(self, connection: socket.socket) -> bool:
-        """Has a keeper hold what the last one held; whether it could. One that is dying takes connections, too."""
-        try:
-            for name, descriptor in self._held.items():
-                _exchange(connection, {"put": name, "grace": self._grace}, descriptor)
-            _exchange(connection, {"list": True}, None)
-        except (OSError, ValueError):
-            connection.close()
-            return False
-        return True
-
-    def _try_connect(self) -> socket.socket | None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            # By way of /proc: the directory's own path may be longer than an address can be.
-            connection.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
-            connection.settimeout(_START_SECONDS)
-        except (FileNotFoundError, ConnectionRefusedError):
-            connection.close()
-            return None
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            os.close(directory)
-        return connection
-
-    def _start(self) -> None:
-        script = Path(__file__).with_name("keeper.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(script), str(self._directory)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
-
-    def _watch(self, connection: socket.socket) -> None:
-        """Starts a new keeper when this one dies, as long as there is something to keep."""
-        poll = select.poll()
-        poll.register(connection, 0)
-        poll.poll()
-        with self._lock:
-            if self._connection is not connection:
-                return
-            self._disconnect()
-            if self._held:
-                logger.warning("the keeper has died; a new one is started")
-                with contextlib.suppress(OSError, ValueError):
-                    self._connect()
-
-    def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-
-def _exchange(
-    connection: socket.socket, message: dict[str, object], descriptor: int | None
-) -> tuple[dict[str, object], int | None]:
-    socket.send_fds(connection, [json.dumps(message).encode()], [] if descriptor is None else [descriptor])
-    data, descriptors, _, _ = socket.recv_fds(connection, _LARGEST_ANSWER, 1)
-    for each in descriptors:
-        os.set_inheritable(each, False)
-    if not data:
-        raise ConnectionResetError("the keeper closed the connection")
-    answer: dict[str, object] = json.loads(data)
-    return answer, descriptors[0] if descriptors else None
+        return SystemdStore(os.environ)
+    return KeeperProcess(directory, grace)

@@ -16,7 +16,6 @@ from loguru import logger
 from lazylayer.api.mounting import MountableTree
 from lazylayer.errors import LazylayerError
 from lazylayer_frontend_erofs.image import Image
-from lazylayer_frontend_erofs.keeping import Keeping
 from lazylayer_frontend_erofs.localimages import LocalImages
 from lazylayer_frontend_erofs.mounts import ErofsMount
 
@@ -32,34 +31,15 @@ class _Wish(NamedTuple):
     image: Image
 
 
-class _NoDescriptors:
-    """A `DescriptorStore` for mounts that have no descriptor."""
-
-    def put(self, name: str, descriptor: int) -> None:
-        del name, descriptor
-
-    def take(self, name: str) -> int | None:
-        del name
-        return -1
-
-    def drop(self, name: str) -> None:
-        del name
-
-    def get_ready(self) -> None:
-        pass
-
-
 class Localizer:
     """The local images of a program, and who makes them. Safe to use from any thread.
 
     :param root: image files are kept below it, at most `limit` bytes of them.
-    :param run: what is mounted from them is noted below it, for the process that takes the mounts up.
     """
 
-    def __init__(self, root: Path, run: Path, limit: int) -> None:
+    def __init__(self, root: Path, limit: int) -> None:
         self._ending = threading.Event()
         self.images = LocalImages(root, limit, self._ending.is_set)
-        self.notes = Keeping(_NoDescriptors(), run / "frontend_erofs" / "local")
         self._lock = threading.Lock()
         self._wishes: dict[str, _Wish] = {}
         self._thread: threading.Thread | None = None

@@ -1,4 +1,4 @@
-"""How a mount is made: from a local image, served by this process, or taken up as the last process left it."""
+"""Mount a tree: take over the mount of it that a process left, show a local image, or serve the tree."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from lazylayer.api.mounting import MountableTree, MountedTree
 from lazylayer.errors import LayerError, MountError
 from lazylayer.linux import mountcalls, mounttable
 from lazylayer_frontend_erofs.image import Image
-from lazylayer_frontend_erofs.keeping import Keeping
-from lazylayer_frontend_erofs.kept import Kept
+from lazylayer_frontend_erofs.keeping import Keeping, Kept
 from lazylayer_frontend_erofs.kernel import mount_erofs
 from lazylayer_frontend_erofs.localizing import Localizer
+from lazylayer_frontend_erofs.machine import explain
 from lazylayer_frontend_erofs.metadata_cache import MetadataCache
-from lazylayer_frontend_erofs.mounts import ErofsMount, LocalMount, ServedMount, explain
+from lazylayer_frontend_erofs.mounts import ErofsMount, LocalMount, ServedMount, remove_mount
+from lazylayer_frontend_erofs.notes import Note
 from lazylayer_frontend_erofs.options import Options
 from lazylayer_frontend_erofs.serving import make_server, serve_image
 from lazylayer_frontend_erofs.writer import Metadata, write_metadata
@@ -32,24 +33,23 @@ def mount_tree(
     keeping: Keeping | None = None,
     local: Localizer | None = None,
 ) -> MountedTree:
-    """Mounts `tree`, or takes up the mount of it that was left; it answers when this returns. Raises MountError.
+    """Mount `tree`, or take over the mount of it that a process left; it answers when this returns.
 
-    Finished metadata are kept below the directory `root`, if one is given, and mounts by `keeping`. What
-    `local` has a whole image of is mounted from that; of the others it makes one when they are complete.
+    Raises MountError. Finished metadata are kept below the directory `root`, if one is given, and
+    mounts by `keeping`. A tree that `local` has as a whole is mounted from there; of the others it
+    makes local images once they are complete.
     """
-    if not Path(mountpoint).is_dir():
+    target = mounttable.real_mountpoint(mountpoint)
+    if mounttable.mount_at(target) is None and not Path(target).is_dir():
         raise MountError(f"{mountpoint} is not a directory; make it first")
     image = _open_image(tree, MetadataCache(Path(root), own.metadata_cache) if root else None)
-    target = os.path.realpath(mountpoint)
     kept = Kept(keeping, target)
-    noted = Kept(local.notes if local is not None else None, target)
     try:
-        mount = _take_up(image, own, kept, noted, mountpoint)
-        if mount is None and local is not None and _mount_local(image, tree, noted, local):
-            mount = LocalMount(mountpoint, target, noted.forget)
-            noted.hold(mount.device, image.name, -1)
-        if mount is None:
-            mount = _mount_served(image, tree, own, kept, mountpoint)
+        mount = (
+            _take_over(image, tree, own, kept, mountpoint)
+            or (_mount_local(image, tree, kept, local, mountpoint) if local is not None else None)
+            or _mount_served(image, tree, own, kept, mountpoint)
+        )
     except OSError as error:
         raise MountError(f"{mountpoint} cannot be mounted with EROFS: {explain(error)}") from error
     if local is not None and tree.identity and mount.needs_tree:
@@ -63,65 +63,70 @@ def _mount_served(image: Image, tree: MountableTree, own: Options, kept: Kept, m
         mountcalls.attach(mounted, kept.target)
     finally:
         os.close(mounted)
-    mount = ServedMount(mountpoint, kept.target, server, kept)
+    mount = ServedMount(mountpoint, kept, server)
     server.store_metadata(own.stored_metadata)
-    kept.hold(mount.device, image.name, server.descriptor)
+    with server.descriptor() as descriptor:
+        kept.hold(mount.kernel_mount, image.name, tree.identity, descriptor)
     return mount
 
 
-def _take_up(image: Image, own: Options, kept: Kept, noted: Kept, mountpoint: str) -> ErofsMount | None:
-    """The mount that was left at this place; None if there was none, or one of another tree, which is unmounted."""
-    if _is_left(image, noted) is not None:
-        return LocalMount(mountpoint, noted.target, noted.forget)
-    device = _is_left(image, kept)
-    if device is None:
+def _take_over(image: Image, tree: MountableTree, own: Options, kept: Kept, mountpoint: str) -> ErofsMount | None:
+    """Take over the mount of the same tree that a process left at this place.
+
+    Returns None if there was none. One of another tree, or without its descriptor, is removed first.
+    """
+    taken = kept.take()
+    if taken is None:
         return None
-    server = make_server(device, image, own, kept.forget)
+    note, descriptor = taken
+    on_top = mounttable.mount_at(kept.target)
+    if on_top is None or not note.is_of(on_top):
+        kept.release(descriptor)
+        return None
+    if not _shows(note, tree, image) or (note.served and descriptor < 0):
+        if descriptor >= 0:
+            logger.warning("{target}: the mount there shows another tree; it is removed", target=kept.target)
+        remove_mount(kept.target)
+        kept.release(descriptor)
+        return None
+    logger.info("the mount at {target} was taken over", target=kept.target)
+    if not note.served:
+        return LocalMount(mountpoint, kept)
+    server = make_server(descriptor, image, own, kept.forget)
     server.start()
     try:
         server.resend()
     except OSError as error:
         # The mount has gone meanwhile, which the server sees as well.
         logger.debug("{target}: {error}", target=kept.target, error=error)
-    logger.info("the mount at {target} was taken up again", target=kept.target)
-    return ServedMount(mountpoint, kept.target, server, kept)
+    return ServedMount(mountpoint, kept, server)
 
 
-def _is_left(image: Image, kept: Kept) -> int | None:
-    """What serves the mount that was left, if it is there and shows this image."""
-    taken = kept.take()
-    if taken is None:
-        return None
-    note, descriptor = taken
-    target = kept.target
-    on_top = mounttable.mount_at(target)
-    if on_top is not None and on_top.device == note.device and note.image == image.name:
-        return descriptor
-    kept.release(descriptor)
-    if on_top is not None and on_top.device == note.device:
-        logger.warning("{target}: what was mounted there shows another tree; it is unmounted", target=target)
-        mountcalls.unmount(target, force=True)
-    return None
+def _shows(note: Note, tree: MountableTree, image: Image) -> bool:
+    """Return True if the noted mount shows `tree`: equal metadata may stand for other data."""
+    return bool(tree.identity) and (note.identity, note.image) == (tree.identity, image.name)
 
 
-def _mount_local(image: Image, tree: MountableTree, noted: Kept, local: Localizer) -> bool:
-    """Mounts the local image, if there is one that is known to be good; whether it did. Raises OSError."""
+def _mount_local(image: Image, tree: MountableTree, kept: Kept, local: Localizer, mountpoint: str) -> LocalMount | None:
+    """Mount the local image; return None if there is none that is known to be good. Raises OSError."""
     file = local.images.open(tree.identity, image) if tree.identity else None
     if file is None:
-        return False
+        return None
     try:
         mounted = mount_erofs(f"/proc/self/fd/{file}", tree.source, direct=False)
     except OSError as error:
         # The kernel mounts no file of some file systems, tmpfs and overlayfs among them.
         local.give_up(tree.identity, error)
-        return False
+        return None
     finally:
         os.close(file)
     try:
-        mountcalls.attach(mounted, noted.target)
+        mountcalls.attach(mounted, kept.target)
     finally:
         os.close(mounted)
-    return True
+    mount = LocalMount(mountpoint, kept)
+    kept.hold(mount.kernel_mount, image.name, tree.identity)
+    return mount
 
 
 def _open_image(tree: MountableTree, cache: MetadataCache | None) -> Image:

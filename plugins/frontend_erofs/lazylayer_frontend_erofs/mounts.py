@@ -1,186 +1,111 @@
-"""The mounts that are made: those that this process serves, and those that the kernel shows by itself."""
+"""Mounts of EROFS: those that this process serves, those of a local image, and those that a process left."""
 
 from __future__ import annotations
 
-import atexit
-import errno
-import functools
 import os
-import threading
-import weakref
-from collections.abc import Callable
 
-from loguru import logger
-
-from lazylayer.api.mounting import KernelMount, MountedTree
+from lazylayer.api.mounting import KernelMount, LeftMount
 from lazylayer.errors import MountError
-from lazylayer.linux import mountcalls, mounttable
-from lazylayer.linux.mounttable import MountTable
-from lazylayer_frontend_erofs.keeping import Keeping
-from lazylayer_frontend_erofs.kept import Kept
+from lazylayer.linux import mountcalls
+from lazylayer.linux.frontendmount import FrontendMount
+from lazylayer_frontend_erofs.keeping import Keeping, Kept
+from lazylayer_frontend_erofs.machine import explain
 from lazylayer_frontend_erofs.options import NAME
 from lazylayer_frontend_erofs.server import ImageServer
 
-__all__ = ["ErofsMount", "LocalMount", "ServedMount", "explain", "remove_left"]
+__all__ = ["ErofsMount", "LeftErofsMount", "LocalMount", "ServedMount", "recognize_mount"]
 
 _END_SECONDS = 5.0
 
-_mounts: weakref.WeakSet[ErofsMount] = weakref.WeakSet()
 
-
-@functools.cache
-def _mount_table() -> MountTable:
-    return MountTable()
-
-
-class ErofsMount(MountedTree):
-    """A mount of EROFS. The lock makes unmounting happen once; it is held over a system call."""
+class ErofsMount(FrontendMount):
+    """A mount of EROFS, kept for the next process by `kept`."""
 
     frontend = NAME
 
-    def __init__(self, mountpoint: str, target: str) -> None:
-        self.mountpoint = mountpoint
-        self._target = target
-        self._left = False
-        self._lock = threading.Lock()
-        self._gone = threading.Event()
-        on_top = mounttable.mount_at(target)
-        self.device = on_top.device if on_top is not None else ""
-        _mounts.add(self)
+    def __init__(self, mountpoint: str, kept: Kept) -> None:
+        super().__init__(mountpoint)
+        self._kept = kept
 
-    def unmount(self, *, force: bool = False) -> None:
-        """Unmounts; see `MountedTree.unmount`."""
-        with self._lock:
-            if self._is_there():
-                self._remove(force=force)
-            self._gone.set()
-        self._forget()
-        if not force:
-            self.wait_ended()
+    def explain(self, error: OSError) -> str:
+        """Return why the kernel refused; see `FrontendMount.explain`."""
+        return explain(error)
 
-    def wait_ended(self) -> None:
-        """Waits a moment for who serves the mount to end."""
-
-    def _remove(self, *, force: bool) -> None:
-        if force:
-            self._fail()
-        try:
-            mountcalls.unmount(self._target, force=force)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise MountError(
-                    f"{self.mountpoint} is in use; end what uses it (fuser -vm {self.mountpoint}) or unmount by force"
-                ) from error
-            if self._is_there():
-                raise MountError(f"{self.mountpoint} cannot be unmounted: {explain(error)}") from error
-
-    def _is_there(self) -> bool:
-        """Whether the mount lies at its mountpoint. Raises MountError if another lies on top of it."""
-        if self._gone.is_set() or self._has_ended():
-            return False
-        on_top = mounttable.mount_at(self._target)
-        if on_top is None:
-            return False
-        if self.device and on_top.device != self.device:
-            raise MountError(f"something else ({on_top.kind}) is mounted over {self.mountpoint}; unmount that first")
-        return True
-
-    # --- what differs ------------------------------------------------------------------------------
-
-    def _has_ended(self) -> bool:
-        """Whether it is known without a look that the mount is gone."""
-        return False
-
-    def _fail(self) -> None:
-        """Has reads that wait get errors."""
-
-    def _forget(self) -> None:
-        """Keeps nothing for the mount's next process any more."""
+    def forget(self) -> None:
+        """Keep the mount no longer; see `FrontendMount.forget`."""
+        self._kept.forget()
 
 
 class ServedMount(ErofsMount):
     """A mount whose image this process serves."""
 
-    def __init__(self, mountpoint: str, target: str, server: ImageServer, kept: Kept) -> None:
-        super().__init__(mountpoint, target)
+    def __init__(self, mountpoint: str, kept: Kept, server: ImageServer) -> None:
+        super().__init__(mountpoint, kept)
         self._server = server
-        self._kept = kept
-
-    def wait_ended(self) -> None:
-        """Waits a moment for the server's threads, for tidiness; a read that hangs in the network holds them up."""
-        self._server.ended.wait(_END_SECONDS)
 
     def leave(self) -> bool:
-        """Leaves the mount to the keeper; see `MountedTree.leave`."""
-        self._left = self._kept.keeping is not None
-        if self._left:
-            self._server.leave()
-        return self._left
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the mount is gone; see `MountedTree.wait`."""
-        return self._gone.wait(0) or self._server.ended.wait(timeout)
-
-    def _has_ended(self) -> bool:
-        return self._server.ended.is_set()
-
-    def _fail(self) -> None:
-        self._server.fail()
-
-    def _forget(self) -> None:
-        self._kept.forget()
-
-
-class LocalMount(ErofsMount):
-    """A mount of a local image, which nobody serves: it outlives this process by itself.
-
-    :param forget: forgets what was noted for the process that takes it up.
-    """
-
-    needs_tree = False
-
-    def __init__(self, mountpoint: str, target: str, forget: Callable[[], None]) -> None:
-        super().__init__(mountpoint, target)
-        self._forget_note = forget
-
-    def leave(self) -> bool:
-        """Leaves the mount as it is; see `MountedTree.leave`."""
-        self._left = True
+        """Leave the mount to the keeper; see `MountedTree.leave`."""
+        if not self._kept.can_leave_served:
+            return False
+        self.left = True
+        self._server.leave()
+        self._kept.leave()
         return True
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the mount is gone; see `MountedTree.wait`."""
-        return self._gone.is_set() or _mount_table().wait_gone(self._target, self.device, timeout)
+        """Wait until the mount is gone; see `MountedTree.wait`."""
+        return self.is_removed or self._server.ended.wait(timeout)
 
-    def _forget(self) -> None:
-        self._forget_note()
+    def has_ended(self) -> bool:
+        """Return True if the kernel has let go of the image; see `FrontendMount.has_ended`."""
+        return self._server.ended.is_set()
+
+    def fail_reads(self) -> None:
+        """Answer reads with errors; see `FrontendMount.fail_reads`."""
+        self._server.fail()
+
+    def wait_ended(self) -> None:
+        """Wait a moment for the server's threads; see `FrontendMount.wait_ended`."""
+        self._server.ended.wait(_END_SECONDS)
 
 
-def remove_left(mount: KernelMount, *kept_by: Keeping | None) -> None:
-    """Removes a mount whose process has died; nobody in `kept_by` keeps it any more. Raises MountError."""
-    target = os.fsdecode(mount.mountpoint)
+class LocalMount(ErofsMount):
+    """A mount of a local image: it needs no server, and outlives this process by itself."""
+
+    needs_tree = False
+
+    def leave(self) -> bool:
+        """Leave the mount as it is; see `MountedTree.leave`."""
+        self.left = True
+        self._kept.leave()
+        return True
+
+
+class LeftErofsMount(LeftMount):
+    """A mount of EROFS that a process left, or has."""
+
+    frontend = NAME
+
+    def __init__(self, mount: KernelMount, keeping: Keeping) -> None:
+        self._target = os.fsdecode(mount.mountpoint)
+        self._keeping = keeping
+        self.alive = keeping.is_taken(self._target)
+        self.resumable = True
+
+    def remove(self) -> None:
+        """Unmount, and let go of what was kept for the next process; see `LeftMount.remove`."""
+        remove_mount(self._target)
+        self._keeping.discard(self._target)
+
+
+def recognize_mount(mount: KernelMount, keeping: Keeping) -> LeftErofsMount | None:
+    """Return the mount if a process of this program made it; None for every other mount, EROFS or not."""
+    return LeftErofsMount(mount, keeping) if keeping.find(mount) is not None else None
+
+
+def remove_mount(target: str) -> None:
+    """Unmount `target` at once, in use or not. Raises MountError."""
     try:
         mountcalls.unmount(target, force=True)
     except OSError as error:
         raise MountError(f"{target} cannot be unmounted: {explain(error)}") from error
-    for keeping in kept_by:
-        Kept(keeping, target).let_go()
-
-
-def explain(error: OSError) -> str:
-    """Why the kernel refused, as far as it is known."""
-    from lazylayer_frontend_erofs.probe import what_is_missing
-
-    return what_is_missing(quick=True) or error.strerror or str(error)
-
-
-@atexit.register
-def _unmount_all() -> None:
-    left = [mount for mount in _mounts if not mount._left]
-    for mount in left:
-        try:
-            mount.unmount(force=True)
-        except (MountError, OSError) as error:
-            logger.warning("at exit: {error}", error=error)
-    for mount in left:
-        mount.wait_ended()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazylayer import hookimpl
-from lazylayer.api.mounting import KernelMount, Missing, MountableTree, MountedTree, MountOptions, Works
+from lazylayer.api.mounting import KernelMount, LeftMount, Missing, MountableTree, MountedTree, MountOptions, Works
 from lazylayer.api.settings import Settings
 from lazylayer.errors import MountError
 from lazylayer_frontend_erofs.options import NAME, Options
@@ -64,15 +64,12 @@ class FrontendErofs:
         return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping(), self._open_localizer())
 
     @hookimpl
-    def lazylayer_remove_mount(self, mount: KernelMount) -> bool | None:
-        """Unmounts, and has the keeper let go, so that nobody waits for the next process."""
-        if mount.kind != "erofs":
-            return None
-        from lazylayer_frontend_erofs.mounts import remove_left
+    def lazylayer_recognize_mount(self, mount: KernelMount) -> LeftMount | None:
+        """Recognize a mount by the note that its process made; any other EROFS is somebody else's."""
+        from lazylayer_frontend_erofs.mounts import recognize_mount
 
-        localizer = self._open_localizer()
-        remove_left(mount, self._open_keeping(), localizer.notes if localizer is not None else None)
-        return True
+        keeping = self._open_keeping()
+        return recognize_mount(mount, keeping) if keeping is not None else None
 
     @hookimpl
     def lazylayer_report_state(self, event: StateEvent) -> None:
@@ -90,13 +87,13 @@ class FrontendErofs:
         from lazylayer_frontend_erofs.localizing import Localizer, default_limit
 
         with self._lock:
-            if self._localizer is None and self._root and self._run and self._options.local_images != 0:
+            if self._localizer is None and self._root and self._options.local_images != 0:
                 limit = self._options.local_images
                 try:
                     limit = default_limit(Path(self._root)) if limit is None else limit
                 except OSError:
                     return None
-                self._localizer = Localizer(Path(self._root), Path(self._run), limit)
+                self._localizer = Localizer(Path(self._root), limit)
             return self._localizer
 
     def _open_keeping(self) -> Keeping | None:

@@ -1,11 +1,9 @@
-"""Whether this machine can mount EROFS on a served file."""
+"""Check whether this machine can mount EROFS on a served file, by a trial."""
 
 from __future__ import annotations
 
 import errno
 import os
-import platform
-import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -14,29 +12,25 @@ from lazylayer.api.mounting import VirtualDirectory
 from lazylayer.api.tree import Entry
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, LazylayerError
+from lazylayer_frontend_erofs.image import Image
+from lazylayer_frontend_erofs.machine import what_machine_lacks
+from lazylayer_frontend_erofs.options import Options
+from lazylayer_frontend_erofs.serving import serve_image
+from lazylayer_frontend_erofs.writer import write_metadata
 
 __all__ = ["what_is_missing"]
 
-_FIRST_KERNEL = (6, 12)
 _GOOD, _BAD = b"good", b"bad"
 
 
-def what_is_missing(*, quick: bool = False) -> str:
-    """What this machine lacks, and the way out; empty if nothing.
+def what_is_missing() -> str:
+    """Return what this machine lacks, and the way out; empty if nothing.
 
-    Unless `quick`, a tiny image is mounted, hidden from everybody, to see that it is read, and that a
-    read that fails is an error: were it zeros, wrong bytes would be taken for the layer's.
+    The trial mounts a tiny image, hidden from everybody, and checks that it can be read and that a
+    failing read fails: a kernel that showed zeros instead would show wrong bytes of a layer.
     """
-    if os.geteuid() != 0:
-        return "only root may mount EROFS; run as root, or use frontend_fuse"
-    if _kernel_version() < _FIRST_KERNEL:
-        return f"Linux {platform.release()} cannot mount EROFS from a file; 6.12 and newer can"
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return (
-            "/dev/fuse is missing or closed; load the kernel's module (modprobe fuse), or give the container the device"
-        )
-    if quick:
-        return ""
+    if missing := what_machine_lacks():
+        return missing
     try:
         return _try()
     except (OSError, LazylayerError) as error:
@@ -47,7 +41,7 @@ def what_is_missing(*, quick: bool = False) -> str:
 
 
 class _TrialTree:
-    """Two files, of which one cannot be read."""
+    """A tree of two files, of which one cannot be read."""
 
     source = "trial"
     identity = ""
@@ -66,18 +60,13 @@ class _TrialTree:
         return lambda: None
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
-        """The good file's name; an error for the bad one."""
+        """Return the good file's name; fail for the bad one."""
         if entry.size == len(_BAD):
             raise LayerError("this read fails")
         return _GOOD[offset : offset + size]
 
 
 def _try() -> str:
-    from lazylayer_frontend_erofs.image import Image
-    from lazylayer_frontend_erofs.options import Options
-    from lazylayer_frontend_erofs.serving import serve_image
-    from lazylayer_frontend_erofs.writer import write_metadata
-
     tree = _TrialTree()
     server, mounted = serve_image(Image(tree, write_metadata(tree.tree)), tree.source, Options())
     try:
@@ -105,8 +94,3 @@ def _read(mounted: int, name: bytes) -> bytes:
 
 def _has_erofs() -> bool:
     return "\terofs\n" in Path("/proc/filesystems").read_text()
-
-
-def _kernel_version() -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", platform.release())
-    return (int(found[1]), int(found[2])) if found else (0, 0)

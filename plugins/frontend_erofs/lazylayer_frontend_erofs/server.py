@@ -4,7 +4,7 @@ Threads read requests and answer them. A read of metadata is answered at once; f
 which may wait for the network, another thread takes over the waiting for requests, and is made if
 there is none. The kernel reads through its own cache, so that there are few requests.
 
-The lock, `ImageServer._lock`, guards the count of threads.
+`ImageServer._lock` guards the counts of threads and of users of the descriptor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from loguru import logger
 
@@ -46,8 +46,9 @@ class ImageServer:
         direct: bool,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        self.descriptor = descriptor
-        """The /dev/fuse that is served."""
+        self._descriptor = descriptor
+        self._closed = False
+        self._users = 0
         self._image = image
         self._most_threads = threads
         self._max_read = max_read
@@ -68,9 +69,27 @@ class ImageServer:
         with self._lock:
             self._start_thread()
 
+    @contextlib.contextmanager
+    def descriptor(self) -> Iterator[int]:
+        """Lend the /dev/fuse that is served; it stays open until it is given back.
+
+        Raises OSError, ENODEV, if the server has ended: its number may be another file's by now.
+        """
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.ENODEV, "the mount is gone")
+            self._users += 1
+        try:
+            yield self._descriptor
+        finally:
+            with self._lock:
+                self._users -= 1
+            self._close_if_unused()
+
     def resend(self) -> None:
-        """Has the kernel send again what the last server of the descriptor took and did not answer."""
-        os.write(self.descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
+        """Ask the kernel to resend requests that the previous server read but never answered. Raises OSError."""
+        with self.descriptor() as descriptor:
+            os.write(descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
 
     def store_metadata(self, limit: int) -> None:
         """Puts up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them.
@@ -78,16 +97,18 @@ class ImageServer:
         If that is all of them, the image lets go of its own copy.
         """
         metadata = self._image.metadata[:limit]
-        for start in range(0, len(metadata), _STORE_BYTES):
-            os.writev(self.descriptor, protocol.store_notice(start, metadata[start : start + _STORE_BYTES]))
+        with self.descriptor() as descriptor:
+            for start in range(0, len(metadata), _STORE_BYTES):
+                os.writev(descriptor, protocol.store_notice(start, metadata[start : start + _STORE_BYTES]))
         if len(metadata) == self._image.metadata_size:
             self._image.release_metadata()
 
     def fail(self) -> None:
         """Answers every read with EIO from now on, those that are waiting too."""
         self._failing = True
-        for unique in list(self._under_way):
-            self._reply_error(unique, errno.EIO)
+        with contextlib.suppress(OSError), self.descriptor():
+            for unique in list(self._under_way):
+                self._reply_error(unique, errno.EIO)
 
     def leave(self) -> None:
         """Answers nothing any more: what comes, and what fails, waits for the next server of the descriptor."""
@@ -105,17 +126,23 @@ class ImageServer:
             pass
         with self._lock:
             self._threads -= 1
-            last = self._threads == 0
-        if last and not self._leaving:
-            os.close(self.descriptor)
-            self._on_end()
-            self.ended.set()
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        """Close the descriptor once no thread serves it and no caller uses it; a server that left keeps it."""
+        with self._lock:
+            if self._threads or self._users or self._closed or self._leaving:
+                return
+            self._closed = True
+        os.close(self._descriptor)
+        self._on_end()
+        self.ended.set()
 
     def _next_request(self) -> bytes:
         """The next request; empty when there will be no more."""
         while True:
             try:
-                request = os.read(self.descriptor, REQUEST_BYTES)
+                request = os.read(self._descriptor, REQUEST_BYTES)
             except OSError as error:
                 if error.errno in _TAKEN_BACK:
                     continue
@@ -196,7 +223,7 @@ class ImageServer:
     def _reply(self, unique: int, parts: list[bytes | memoryview]) -> None:
         length = REPLY.size + sum(map(len, parts))
         try:
-            os.writev(self.descriptor, [REPLY.pack(length, 0, unique), *parts])
+            os.writev(self._descriptor, [REPLY.pack(length, 0, unique), *parts])
         except OSError as error:
             # ENOENT: it was answered by `fail`, or its reader is gone. ENODEV: the mount is.
             if error.errno not in (errno.ENOENT, errno.ENODEV):
@@ -207,4 +234,4 @@ class ImageServer:
         if self._leaving:
             return
         with contextlib.suppress(OSError):
-            os.write(self.descriptor, REPLY.pack(REPLY.size, -number, unique))
+            os.write(self._descriptor, REPLY.pack(REPLY.size, -number, unique))

@@ -10,7 +10,7 @@ from lazylayer_frontend_erofs.kernel import mount_erofs, mount_file
 from lazylayer_frontend_erofs.options import Options
 from lazylayer_frontend_erofs.server import ImageServer
 
-__all__ = ["serve_image"]
+__all__ = ["make_server", "serve_image"]
 
 _DEVICE = "/dev/fuse"
 
@@ -18,7 +18,7 @@ _DEVICE = "/dev/fuse"
 def serve_image(
     image: Image, source: str, own: Options, on_end: Callable[[], None] = lambda: None
 ) -> tuple[ImageServer, int]:
-    """Serves an image and makes a mount of it; returns the server and the mount's descriptor. Raises OSError."""
+    """Serve an image and mount it; return the server and the mount's descriptor. Raises OSError."""
     device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         file = mount_file(device, max_read=own.max_read)
@@ -36,6 +36,7 @@ def serve_image(
 
 
 def make_server(device: int, image: Image, own: Options, on_end: Callable[[], None]) -> ImageServer:
+    """Make a server of `image` on an open /dev/fuse, as the options say; it is not started yet."""
     return ImageServer(
         device,
         image,

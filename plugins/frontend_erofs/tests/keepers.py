@@ -8,8 +8,8 @@ import socket
 import sys
 from pathlib import Path
 
+from lazylayer_frontend_erofs.descriptors import KeeperProcess
 from lazylayer_frontend_erofs.keeper import SOCKET_NAME
-from lazylayer_frontend_erofs.keeping import KeeperProcess
 
 WAIT = 60.0
 """Seconds after which what should have happened did not."""

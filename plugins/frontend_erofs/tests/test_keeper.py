@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from lazylayer.errors import MountError
+from lazylayer_frontend_erofs.descriptors import KeeperProcess, SystemdStore
 from lazylayer_frontend_erofs.keeper import SOCKET_NAME
-from lazylayer_frontend_erofs.keeping import KeeperProcess, Keeping, Note, SystemdStore, open_keeping
+from lazylayer_frontend_erofs.keeping import Keeping, open_keeping
+from lazylayer_frontend_erofs.notes import Note
 
 from .keepers import WAIT, Keepers, leave
 
@@ -207,7 +210,7 @@ def test_systemd_is_given_descriptors_and_names(tmp_path: Path) -> None:
 def test_systemd_hands_descriptors_over_at_the_start() -> None:
     code = (
         "import os, sys\n"
-        "from lazylayer_frontend_erofs.keeping import SystemdStore\n"
+        "from lazylayer_frontend_erofs.descriptors import SystemdStore\n"
         "os.environ['LISTEN_PID'] = str(os.getpid())\n"
         "store = SystemdStore(os.environ)\n"
         "taken = store.take('b')\n"
@@ -231,12 +234,10 @@ def test_systemd_hands_descriptors_over_at_the_start() -> None:
 
 
 def test_kind_of_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert open_keeping("off", str(tmp_path), 1) is None
+    assert not open_keeping("off", str(tmp_path), 1).keeps_served
 
     def kind(wanted: str) -> type:
-        keeping = open_keeping(wanted, str(tmp_path), 1)  # type: ignore[arg-type]
-        assert keeping is not None
-        return type(keeping._store)
+        return type(open_keeping(wanted, str(tmp_path), 1)._store)  # type: ignore[arg-type]
 
     monkeypatch.delenv("FDSTORE", raising=False)
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
@@ -273,31 +274,53 @@ class MemoryStore:
             raise OSError("away")
 
 
-NOTE = Note("/mnt", "0:40", "image", "token")
+NOTE = Note(mountpoint="/mnt", device="0:40", image="0" * 32, token="token")
 
 
 def test_a_mount_is_kept_with_a_note(tmp_path: Path) -> None:
-    keeping = Keeping(MemoryStore(), tmp_path)
+    store = MemoryStore()
+    keeping, successor = Keeping(store, tmp_path), Keeping(store, tmp_path)
     assert keeping.take("/mnt") is None
-    keeping.hold("/mnt", NOTE, 7)
-    assert keeping.take("/mnt") == (NOTE, 7)
-    assert keeping.take("/other") is None
-    keeping.forget("/mnt", "of another mount")
-    assert keeping.take("/mnt") == (NOTE, 7)
-    keeping.forget("/mnt", "token")
-    assert keeping.take("/mnt") is None
+    keeping.hold(NOTE, 7)
+    keeping.leave("/mnt")
+    assert successor.take("/other") is None
+    assert successor.take("/mnt") == (NOTE, 7)
+    successor.forget("/mnt", "of another mount")
+    assert store.held != {}
+    successor.forget("/mnt", "token")
+    assert successor.take("/mnt") is None
+    assert store.held == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_fails_and_a_torn_note_keep_nothing(tmp_path: Path) -> None:
+def test_what_a_living_process_has_is_not_taken(tmp_path: Path) -> None:
+    store = MemoryStore()
+    keeping, other = Keeping(store, tmp_path), Keeping(store, tmp_path)
+    keeping.hold(NOTE, 7)
+    assert other.is_taken("/mnt") and not keeping.is_taken("/mnt")
+    with pytest.raises(MountError, match="/mnt is already mounted by another process"):
+        other.take("/mnt")
+    keeping.leave("/mnt")
+    assert not other.is_taken("/mnt")
+    assert other.take("/mnt") == (NOTE, 7)
+    assert keeping.is_taken("/mnt")
+
+
+def test_a_store_that_fails_gives_no_descriptor(tmp_path: Path) -> None:
     store = MemoryStore()
     keeping = Keeping(store, tmp_path)
-    keeping.hold("/mnt", NOTE, 7)
+    keeping.hold(NOTE, 7)
     store.failing = True
     keeping.get_ready()
-    keeping.hold("/mnt", NOTE, 7)
-    assert keeping.take("/mnt") is None
-    store.failing = False
+    keeping.hold(NOTE, 7)
+    keeping.leave("/mnt")
+    assert Keeping(store, tmp_path).take("/mnt") == (NOTE, -1)
+
+
+def test_a_torn_note_keeps_nothing(tmp_path: Path) -> None:
+    keeping = Keeping(MemoryStore(), tmp_path)
+    keeping.hold(NOTE, 7)
+    keeping.leave("/mnt")
     (note,) = tmp_path.iterdir()
     note.write_text("{")
     assert keeping.take("/mnt") is None

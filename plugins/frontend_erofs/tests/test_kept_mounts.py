@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from lazylayer.api.settings import Settings
 from lazylayer.linux import mounttable
-from lazylayer_frontend_erofs import Options
-from lazylayer_frontend_erofs.keeping import KeeperProcess, open_keeping
+from lazylayer_frontend_erofs import FrontendErofs, Options
+from lazylayer_frontend_erofs.descriptors import KeeperProcess
+from lazylayer_frontend_erofs.keeping import open_keeping
 from lazylayer_frontend_erofs.mount import mount_tree
 from lazylayer_frontend_erofs.probe import what_is_missing
 from lazylayer_testing.frontend.facts import differences
@@ -30,16 +33,21 @@ import sys, threading
 from pathlib import Path
 from lazylayer.api.mounting import MountOptions
 from lazylayer.api.settings import Settings
+from lazylayer.errors import MountError
 from lazylayer_testing.frontend import trees as frontend_tree
 from lazylayer_frontend_erofs import FrontendErofs
 from lazylayer_frontend_erofs.options import Options
 
 mountpoint, run, tree, hold = sys.argv[1:]
-tree = frontend_tree.odd_tree() if tree == "odd" else frontend_tree.access_tree(b"x")
-tree.identity = "sample"
+identity = "" if hold == "anonymous" else f"sample {tree}"
+tree = frontend_tree.odd_tree() if tree == "odd" else frontend_tree.access_tree(tree.encode())
+tree.identity = identity
 plugin = FrontendErofs()
 plugin.lazylayer_configure(Settings(root=run, run=run), Options())
-mounted = plugin.lazylayer_mount_tree(tree, mountpoint, MountOptions())
+try:
+    mounted = plugin.lazylayer_mount_tree(tree, mountpoint, MountOptions())
+except MountError as error:
+    sys.exit(print(error, flush=True))
 if hold == "hold":
     tree.gate.clear()
     teller = threading.Thread(target=lambda: tree.waiting.wait() and print("held", flush=True))
@@ -63,6 +71,16 @@ class Daemons:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, tree: str = "odd", hold: str = "") -> subprocess.Popen[str]:
+        """Start a process that mounts `tree`: "odd", or the content of a program, of one byte.
+
+        With "hold", reads are held up; with "anonymous", the tree has no identity.
+        """
+        process, said = self.try_to_start(tree, hold)
+        assert said == "ready\n"
+        return process
+
+    def try_to_start(self, tree: str, hold: str = "") -> tuple[subprocess.Popen[str], str]:
+        """Start a process and return it with what it says: "ready", or why it cannot mount."""
         process = subprocess.Popen(
             [sys.executable, "-c", DAEMON, str(self.mountpoint), str(self.run), tree, hold],
             stdin=subprocess.PIPE,
@@ -71,8 +89,11 @@ class Daemons:
         )
         self.processes.append(process)
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
+        return process, process.stdout.readline()
+
+    def note(self) -> Path:
+        (note,) = (self.run / "frontend_erofs").glob("*.json")
+        return note
 
     def end(self, process: subprocess.Popen[str], command: str = "") -> None:
         process.communicate(command + "\n", timeout=WAIT)
@@ -175,12 +196,18 @@ def test_no_reader_notices_daemons_that_are_killed(daemons: Daemons) -> None:
 
 
 @pytest.mark.fuse
-def test_a_running_daemon_hands_over_to_a_new_one(daemons: Daemons) -> None:
+@pytest.mark.parametrize("tree", ["odd", "x"])
+def test_the_mount_of_a_living_daemon_is_not_taken(daemons: Daemons, tree: str) -> None:
     first = daemons.start()
-    second = daemons.start()
-    daemons.end(first, "leave")
+    with (daemons.mountpoint / "sizes" / "large").open("rb"):
+        second, said = daemons.try_to_start(tree)
+        assert said == f"{daemons.mountpoint} is already mounted by another process; unmount it first\n"
+        second.communicate(timeout=WAIT)
+        assert facts(daemons) == []
+        daemons.end(first, "leave")
+    third = daemons.start()
     assert facts(daemons) == []
-    daemons.end(second)
+    daemons.end(third)
     assert mounttable.mount_at(str(daemons.mountpoint)) is None
 
 
@@ -203,9 +230,64 @@ def test_without_daemon_and_keeper_readers_get_errors(daemons: Daemons) -> None:
 @pytest.mark.fuse
 def test_another_tree_is_mounted_anew(daemons: Daemons) -> None:
     daemons.kill(daemons.start())
-    second = daemons.start(tree="access")
+    second = daemons.start(tree="x")
     assert differences(access_tree(b"x"), str(daemons.mountpoint)) == []
     daemons.end(second)
+    assert mounttable.mount_at(str(daemons.mountpoint)) is None
+
+
+@pytest.mark.fuse
+def test_another_tree_with_the_same_metadata_is_mounted_anew(daemons: Daemons) -> None:
+    """Reproducible builds have images whose files differ in nothing but their content."""
+    first = daemons.start(tree="x")
+    assert (daemons.mountpoint / "program").read_bytes() == b"x"  # which the kernel has in its cache from now on
+    daemons.kill(first)
+    second = daemons.start(tree="y")
+    assert (daemons.mountpoint / "program").read_bytes() == b"y"
+    daemons.end(second)
+    assert mounttable.mount_at(str(daemons.mountpoint)) is None
+
+
+@pytest.mark.fuse
+def test_a_tree_without_identity_is_never_taken_over(daemons: Daemons) -> None:
+    first = daemons.start(tree="x", hold="anonymous")
+    assert (daemons.mountpoint / "program").read_bytes() == b"x"
+    daemons.kill(first)
+    second = daemons.start(tree="y", hold="anonymous")
+    assert (daemons.mountpoint / "program").read_bytes() == b"y"
+    daemons.end(second)
+
+
+@pytest.mark.fuse
+def test_only_the_noted_mount_is_recognized(daemons: Daemons) -> None:
+    daemons.kill(daemons.start())
+    plugin = FrontendErofs()
+    plugin.lazylayer_configure(Settings(root=str(daemons.run), run=str(daemons.run)), Options())
+    there = mounttable.mount_at(str(daemons.mountpoint))
+    assert there is not None
+    for wrong in ({"kind": "tmpfs"}, {"device": "0:1"}, {"source": b"theirs"}):
+        assert plugin.lazylayer_recognize_mount(msgspec.structs.replace(there, **wrong)) is None
+    note = json.loads(daemons.note().read_text())
+    daemons.note().write_text(json.dumps({**note, "image": "0" * 32}))
+    assert plugin.lazylayer_recognize_mount(there) is None
+    daemons.note().write_text(json.dumps(note))
+    left = plugin.lazylayer_recognize_mount(there)
+    assert left is not None and not left.alive
+    left.remove()
+    assert mounttable.mount_at(str(daemons.mountpoint)) is None
+    assert not list((daemons.run / "frontend_erofs").glob("*.json"))
+
+
+@pytest.mark.fuse
+def test_a_mount_whose_keeper_died_too_is_replaced(daemons: Daemons) -> None:
+    for _ in range(3):
+        first = daemons.start()
+        os.kill(first.pid, signal.SIGSTOP)  # lest it replace the keeper
+        daemons.keepers().kill()
+        daemons.kill(first)
+    last = daemons.start()
+    assert facts(daemons) == []
+    daemons.end(last)
     assert mounttable.mount_at(str(daemons.mountpoint)) is None
 
 
@@ -223,7 +305,6 @@ def test_unmounting_by_hand_ends_keeping(daemons: Daemons) -> None:
     if missing := what_is_missing():
         pytest.skip(missing)
     keeping = open_keeping("process", str(daemons.run), WAIT)
-    assert keeping is not None
     mounted = mount_tree(access_tree(b""), str(daemons.mountpoint), Options(), "", keeping)
     (note,) = (daemons.run / "frontend_erofs").glob("*.json")
     assert json.loads(note.read_text())["mountpoint"] == str(daemons.mountpoint)

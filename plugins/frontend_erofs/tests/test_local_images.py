@@ -21,6 +21,7 @@ from lazylayer.linux import mounttable
 from lazylayer_frontend_erofs import FrontendErofs
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.localimages import LocalImages
+from lazylayer_frontend_erofs.machine import what_machine_lacks
 from lazylayer_frontend_erofs.probe import what_is_missing
 from lazylayer_frontend_erofs.writer import write_metadata
 from lazylayer_testing.configuring import configured
@@ -257,7 +258,7 @@ def test_what_was_mounted_longest_ago_leaves_first(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
-    if what_is_missing(quick=True):
+    if what_machine_lacks():
         pytest.skip("mounting needs root")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
     try:
@@ -376,3 +377,20 @@ def test_a_mount_of_another_tree_is_not_taken_up(place: Place) -> None:
         assert shown == set(access_tree(b"x").tree.root.children or {})
     finally:
         second.communicate("\n", timeout=WAIT)
+
+
+def test_another_file_system_with_the_old_device_number_is_not_taken_over(place: Place) -> None:
+    """The kernel gives the numbers of devices away again as soon as they are free."""
+    place.make_image()
+    place.mount(unreadable()).leave()
+    subprocess.run(["umount", place.mountpoint], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "theirs", place.mountpoint], check=True)
+    (place.mountpoint / "theirs").write_text("stays")
+    there = mounttable.mount_at(str(place.mountpoint))
+    assert there is not None
+    (note,) = (place.directory / "run").rglob("*.json")
+    note.write_text(json.dumps({**json.loads(note.read_text()), "device": there.device}))
+    mounted = place.mount(unreadable())
+    assert differences(odd_tree(), str(place.mountpoint)) == []
+    mounted.unmount()
+    assert (place.mountpoint / "theirs").read_text() == "stays"

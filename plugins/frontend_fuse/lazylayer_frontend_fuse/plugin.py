@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from lazylayer import hookimpl
-from lazylayer.api.mounting import KernelMount, Missing, MountableTree, MountedTree, MountOptions, Works
-from lazylayer.errors import MountError
+from lazylayer.api.mounting import KernelMount, LeftMount, Missing, MountableTree, MountedTree, MountOptions, Works
 from lazylayer_frontend_fuse.options import Options
 
 __all__ = ["FrontendFuse"]
@@ -33,15 +30,8 @@ class FrontendFuse:
         return mount_tree(tree, mountpoint, mount_options, options)
 
     @hookimpl
-    def lazylayer_remove_mount(self, mount: KernelMount) -> bool | None:
-        """Unmounts what is FUSE's and ours; readers get errors already, since nobody serves it."""
-        from lazylayer_frontend_fuse import connection
+    def lazylayer_recognize_mount(self, mount: KernelMount) -> LeftMount | None:
+        """Recognize FUSE mounts of lazylayer's own type."""
+        from lazylayer_frontend_fuse.left import recognize_mount
 
-        if mount.kind != connection.KIND:
-            return None
-        target = os.fsdecode(mount.mountpoint)
-        try:
-            connection.disconnect(target, force=True)
-        except OSError as error:
-            raise MountError(f"{target} cannot be unmounted: {error.strerror}") from error
-        return True
+        return recognize_mount(mount)

@@ -9,6 +9,7 @@ image of 100 layers would not fit into the page that mount(2) has for its option
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -16,11 +17,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lazylayer.linux import mountcalls
+from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.store import Kind, Snapshot
 
-__all__ = ["Directories", "measure", "mounts_below"]
+__all__ = ["Directories", "measure"]
 
 _TEMPORARY = "new-"
 _BLOCK = 512
@@ -71,10 +72,11 @@ class Directories:
         return os.listdir(self.path)  # noqa: PTH208 - names are what is wanted
 
     def remove(self, name: str) -> None:
-        """Removes a directory; whatever is still mounted in it is unmounted first. Raises OSError."""
+        """Remove a directory. Raises OSError, EBUSY if something is mounted in it: its files must stay."""
         directory = self.path / name
-        for mountpoint in mounts_below(str(directory)):
-            mountcalls.unmount(mountpoint, force=True)
+        for mount in mounttable.mounts_below(str(directory)):
+            what = f"a file system of the type {mount.kind} is mounted there"
+            raise OSError(errno.EBUSY, what, os.fsdecode(mount.mountpoint))
         shutil.rmtree(directory)
 
     def mounts(self, snapshot: Snapshot, parents: Sequence[int]) -> list[Mount]:
@@ -89,18 +91,6 @@ class Directories:
             options = [f"workdir={self.path / str(snapshot.id) / 'work'}", f"upperdir={self.upper(snapshot.id)}"]
         options.append("lowerdir=" + ":".join(self.upper(each) for each in parents))
         return [Mount("overlay", "overlay", "", options + self._options)]
-
-
-def mounts_below(directory: str) -> list[str]:
-    """What is mounted in a directory, the last mounted first."""
-    prefix = os.fsencode(directory) + b"/"
-    found = []
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        # Spaces and the like are octal escapes there.
-        mountpoint = line.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-        if mountpoint.startswith(prefix):
-            found.append(os.fsdecode(mountpoint))
-    return found[::-1]
 
 
 def measure(directory: str) -> tuple[int, int]:

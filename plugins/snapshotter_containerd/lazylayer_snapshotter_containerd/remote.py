@@ -6,6 +6,7 @@ One snapshot's layer is mounted by one thread at a time; different ones at the s
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -15,7 +16,7 @@ from typing import Protocol
 from loguru import logger
 
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
-from lazylayer.linux import mountcalls, mounttable
+from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.directories import Directories
 from lazylayer_snapshotter_containerd.problems import UnavailableError
 from lazylayer_snapshotter_containerd.store import Snapshot
@@ -39,6 +40,9 @@ class LayerFilesystem(Protocol):
 
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:
         """Unmounts."""
+
+    def remove_left(self, mountpoint: str) -> None:
+        """Remove a mount of ours that a dead process left."""
 
     def disk_usage(self, mountpoint: str) -> int:
         """Bytes on disk that belong to the mounted layer."""
@@ -79,19 +83,15 @@ class RemoteLayers:
     def restore(self, snapshot: Snapshot, *, check: bool) -> None:
         """Mounts the layer of a remote snapshot again, if it is not mounted now.
 
-        A mount that outlived the process that made it is taken up by the frontend; one whose server
-        is gone is taken away. With `check`, the layer's source must answer. Raises LazylayerError
-        and OSError.
+        A mount that outlived its process is taken over by the frontend; one that did not is removed.
+        With `check`, the layer's source must answer. Raises LazylayerError and OSError.
         """
         with self._alone(snapshot.id):
             if self._is_mounted(snapshot.id):
                 return
             self._mounted.discard(snapshot.id)
             mountpoint = self._directories.upper(snapshot.id)
-            left = mounttable.mount_at(mountpoint)
-            if left is not None and left.kind != "erofs":
-                mountcalls.unmount(mountpoint, force=True)
-            if left is None:
+            if not mounttable.is_mounted(mountpoint):
                 self._directories.ensure(snapshot.id)
             self._filesystem.mount(mountpoint, snapshot.labels, check=check)
             self._mounted.add(snapshot.id)
@@ -123,16 +123,21 @@ class RemoteLayers:
             return None
 
     def unmount(self, number: int) -> None:
-        """Unmounts the layer of a snapshot that is gone, if there is one. Raises MountError."""
+        """Unmount the layer of a removed snapshot, if there is one. Raises MountError."""
         mountpoint = self._directories.upper(number)
         self._mounted.discard(number)
         try:
             self._filesystem.unmount(mountpoint)
         except NotMountedError:
-            return
+            self.remove_left(mountpoint)
         except MountError as error:
             logger.debug("{error}; unmounting it by force", error=error)
             self._filesystem.unmount(mountpoint, force=True)
+
+    def remove_left(self, mountpoint: str) -> None:
+        """Remove a mount that a dead process of ours left, if there is one; another's stays. Raises MountError."""
+        with contextlib.suppress(NotMountedError):
+            self._filesystem.remove_left(mountpoint)
 
     def _check(self, snapshot: Snapshot) -> None:
         try:

@@ -8,14 +8,14 @@ layer that cannot be mounted is reported, and tried again when it is used.
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from loguru import logger
 
 from lazylayer.errors import LazylayerError
-from lazylayer.linux import mountcalls
-from lazylayer_snapshotter_containerd.directories import mounts_below
+from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.remote import is_remote
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 from lazylayer_snapshotter_containerd.store import Kind, Snapshot
@@ -37,9 +37,10 @@ def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
         snapshots = transaction.all()
     remote = [each for each in snapshots if is_remote(each)]
     layers = {snapshotter.directories.upper(each.id) for each in remote}
-    for mountpoint in mounts_below(str(snapshotter.directories.path)):
+    for mount in mounttable.mounts_below(str(snapshotter.directories.path)):
+        mountpoint = os.fsdecode(mount.mountpoint)
         if mountpoint not in layers:
-            _unmount(mountpoint)
+            _remove_left(snapshotter, mountpoint)
     snapshotter.cleanup()
     there = set(snapshotter.directories.names())
     for snapshot in snapshots:
@@ -48,10 +49,10 @@ def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
     return remote
 
 
-def _unmount(mountpoint: str) -> None:
+def _remove_left(snapshotter: Snapshotter, mountpoint: str) -> None:
     try:
-        mountcalls.unmount(mountpoint, force=True)
-    except OSError as error:
+        snapshotter.layers.remove_left(mountpoint)
+    except (LazylayerError, OSError) as error:
         logger.warning("{mountpoint}: left over and not unmounted: {error}", mountpoint=mountpoint, error=error)
 
 

@@ -57,6 +57,7 @@ class BindFilesystem:
         if labels.get("layer") in self.broken:
             self._mounts.remove(mountpoint)
             raise LayerUnavailableError(f"layer {labels['layer']} cannot be had")
+        subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)  # what a dead process left
         layer = Path(tempfile.mkdtemp(dir=self._directory))
         (layer / SAMPLE).write_text(SAMPLE_CONTENT)
         subprocess.run(["mount", "--bind", "-o", "ro", layer, mountpoint], check=True)
@@ -72,6 +73,10 @@ class BindFilesystem:
         self._find(mountpoint)
         subprocess.run(["umount", *(["--lazy"] if force else []), mountpoint], check=True)
         self._mounts.remove(mountpoint)
+
+    def remove_left(self, mountpoint: str) -> None:
+        if subprocess.run(["umount", mountpoint], check=False, capture_output=True).returncode:
+            raise NotMountedError(f"{mountpoint}: nothing is mounted there")
 
     def disk_usage(self, mountpoint: str) -> int:
         self._find(mountpoint)
