@@ -112,7 +112,7 @@ def _measure_store(bench: Bench, name: str, cache: Cache, store: ChunkStore) -> 
     key = f"sha256:{digest.hex()}"
     cache.put(key, data)
     offsets = itertools.cycle(range(0, _LARGE, _READ))
-    seconds = _seconds(lambda each: store.read(each, digest, next(offsets), _READ), [key] * _CALLS)
+    seconds = _seconds(lambda each: store.read(each, digest, _CHUNK, next(offsets), _READ), [key] * _CALLS)
     bench.record("read 128 KiB of an open 4 MiB chunk", name, seconds, "s")
 
 

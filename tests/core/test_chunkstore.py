@@ -101,7 +101,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 def test_chunk_that_is_not_here(store: ChunkStore) -> None:
-    assert store.read(KEY, DIGEST, 0, 10) is None
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) is None
     assert not store.has(KEY, DIGEST)
 
 
@@ -110,7 +110,7 @@ def test_chunk_of_an_earlier_process_is_verified_once_for_all_its_reads(
 ) -> None:
     cache.values[KEY] = DATA
     assert store.has(KEY, DIGEST)
-    parts = [store.read(KEY, DIGEST, offset, 100) for offset in range(0, len(DATA), 100)]
+    parts = [store.read(KEY, DIGEST, len(DATA), offset, 100) for offset in range(0, len(DATA), 100)]
     assert b"".join(part or b"" for part in parts) == DATA
     assert hashed == [len(DATA)]
     assert len(cache.opened) == 1
@@ -120,15 +120,15 @@ def test_chunk_of_this_process_is_not_verified_again(
     cache: RecordingCache, store: ChunkStore, hashed: list[int]
 ) -> None:
     store.keep(KEY, DATA)
-    assert store.read(KEY, DIGEST, 5, 10) == DATA[5:15]
+    assert store.read(KEY, DIGEST, len(DATA), 5, 10) == DATA[5:15]
     assert hashed == []
     assert cache.reads == [(5, 10)]
 
 
 def test_bytes_behind_the_end_are_not_there(store: ChunkStore) -> None:
     store.keep(KEY, DATA)
-    assert store.read(KEY, DIGEST, len(DATA) - 3, 10) == DATA[-3:]
-    assert store.read(KEY, DIGEST, len(DATA), 10) == b""
+    assert store.read(KEY, DIGEST, len(DATA), len(DATA) - 3, 10) == DATA[-3:]
+    assert store.read(KEY, DIGEST, len(DATA), len(DATA), 10) == b""
 
 
 # --- what is not believed --------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_bytes_behind_the_end_are_not_there(store: ChunkStore) -> None:
 
 def test_damaged_chunk_is_dropped(cache: RecordingCache, store: ChunkStore, warnings: list[str]) -> None:
     cache.values[KEY] = BAD
-    assert store.read(KEY, DIGEST, 100, 10) is None
+    assert store.read(KEY, DIGEST, len(DATA), 100, 10) is None
     assert KEY not in cache.values
     assert not store.has(KEY, DIGEST)
     assert "is damaged and is fetched again" in warnings[0]
@@ -150,14 +150,14 @@ def test_chunk_that_another_process_put_after_an_eviction_is_verified(
     store.keep(KEY, DATA)
     store.keep("sha256:other", DATA)  # drives the first one out of memory
     cache.values[KEY] = BAD
-    assert store.read(KEY, DIGEST, 0, 10) is None
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) is None
 
 
 def test_damaged_chunk_is_replaced_by_the_one_that_was_fetched(cache: RecordingCache, store: ChunkStore) -> None:
     cache.values[KEY] = BAD
     store.keep(KEY, DATA)
     assert cache.values[KEY] == DATA
-    assert store.read(KEY, DIGEST, 0, 10) == DATA[:10]
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) == DATA[:10]
 
 
 def test_chunk_without_digest_is_believed_from_this_process_only(
@@ -165,11 +165,11 @@ def test_chunk_without_digest_is_believed_from_this_process_only(
 ) -> None:
     cache.values["blob:chunk1"] = BAD
     assert not store.has("blob:chunk1", b"")
-    assert store.read("blob:chunk1", b"", 0, 10) is None
+    assert store.read("blob:chunk1", b"", len(DATA), 0, 10) is None
     assert cache.values["blob:chunk1"] == BAD, "another process may believe it"
     store.keep("blob:chunk1", DATA)
     assert store.has("blob:chunk1", b"")
-    assert store.read("blob:chunk1", b"", 0, 10) == DATA[:10]
+    assert store.read("blob:chunk1", b"", len(DATA), 0, 10) == DATA[:10]
     assert not warnings
 
 
@@ -180,7 +180,7 @@ def test_only_so_many_are_remembered_as_put(cache: RecordingCache, hashed: list[
     for key, data in chunks.items():
         store.keep(key, data)
     for key, data in chunks.items():
-        assert store.read(key, bytes.fromhex(key[7:]), 0, 10) == data
+        assert store.read(key, bytes.fromhex(key[7:]), len(data), 0, 10) == data
     assert len(hashed) == 1
 
 
@@ -200,12 +200,12 @@ class FailingCache(Cache):
 
 def test_cache_that_raises_is_no_reason_for_a_failed_read(warnings: list[str]) -> None:
     store = ChunkStore(FailingCache())
-    assert store.read(KEY, DIGEST, 0, 10) is None
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) is None
     assert not store.has(KEY, DIGEST)
     store.keep(KEY, DATA)
-    assert store.read(KEY, DIGEST, 0, 10) == DATA[:10]
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) == DATA[:10]
     store.forget(KEY)
-    assert store.read(KEY, DIGEST, 0, 10) is None
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) is None
     store.close()
     assert warnings
 
@@ -214,13 +214,13 @@ def test_value_that_cannot_be_read_any_more_is_dropped(
     cache: RecordingCache, store: ChunkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.keep(KEY, DATA)
-    assert store.read(KEY, DIGEST, 0, 10) == DATA[:10]
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) == DATA[:10]
 
     def fail() -> None:
         raise OSError("somebody changed the file")
 
     monkeypatch.setattr(cache, "before_read", fail)
-    assert store.read(KEY, DIGEST, 0, 10) is None
+    assert store.read(KEY, DIGEST, len(DATA), 0, 10) is None
     assert KEY not in cache.values
     assert cache.opened[0].closed
 
@@ -229,7 +229,7 @@ def test_chunk_that_the_cache_did_not_take_is_kept_in_memory(cache: RecordingCac
     cache.refuses = True
     store.keep(KEY, DATA)
     assert store.has(KEY, DIGEST)
-    assert store.read(KEY, DIGEST, 5, 10) == DATA[5:15]
+    assert store.read(KEY, DIGEST, len(DATA), 5, 10) == DATA[5:15]
 
 
 def test_memory_for_what_the_cache_did_not_take_is_bounded(
@@ -251,7 +251,7 @@ def test_only_so_many_chunks_are_open(
     store = ChunkStore(cache, open_chunks=3)
     for number in (0, 1, 2, 0, 3, 0):
         store.keep(f"sha256:{number}", DATA)
-        assert store.read(f"sha256:{number}", DIGEST, 0, 10) == DATA[:10]
+        assert store.read(f"sha256:{number}", DIGEST, len(DATA), 0, 10) == DATA[:10]
     assert sum(not value.closed for value in cache.opened) == 3
     assert cache.opened[1].closed, "the one that was not used for longest"
 
@@ -268,7 +268,7 @@ def test_chunk_is_not_closed_under_its_reader(cache: RecordingCache, monkeypatch
 
         monkeypatch.setattr(cache, "before_read", wait)
         with ThreadPoolExecutor(1) as pool:
-            future = pool.submit(store.read, KEY, DIGEST, 0, 10)
+            future = pool.submit(store.read, KEY, DIGEST, len(DATA), 0, 10)
             assert reading.wait(20)
             if end == "forget":
                 store.forget(KEY)
@@ -291,7 +291,7 @@ def test_many_threads() -> None:
         for step in range(300):
             number = (thread + step * 7) % len(chunks)
             key, digest = f"sha256:{digests[number].hex()}", digests[number]
-            found = store.read(key, digest, 10, 20)
+            found = store.read(key, digest, 1000, 10, 20)
             assert found in (None, chunks[number][:20])
             if found is None:
                 store.keep(key, chunks[number])

@@ -169,6 +169,22 @@ def test_a_plugin_that_raises_something_else_is_a_layer_error(opened: Opened) ->
         opened.read(b"02")
 
 
+def test_a_table_that_promises_less_of_a_cached_chunk_gets_nothing_of_it() -> None:
+    """The digest is that of a longer chunk, which another layer left in the cache."""
+    honest = SyntheticLayer({b"a": b"x" * 60})
+    cache = DictCache()
+    first = Opened(honest, cache)
+    assert first.read(b"a") == b"x" * 60
+    liar = SyntheticLayer({b"a": b"x" * 60})
+    liar.chunks._size[0] = liar.entries[b"a"].size = 25
+    for store in (first.store, None):
+        opened = Opened(liar, cache, store)
+        with pytest.raises(VerificationError):
+            opened.read(b"a")
+        assert opened.layer.state().error
+    assert first.read(b"a") == b"x" * 60, "nor does it take the chunk away"
+
+
 def test_a_cache_that_keeps_nothing_does_not_multiply_requests() -> None:
     class Sieve(DictCache):
         def put(self, key: str, data: bytes) -> None:

@@ -24,13 +24,15 @@ __all__ = ["Opened"]
 
 
 class Opened:
-    def __init__(self, made: SyntheticLayer, cache: DictCache | None = None, **options: int) -> None:
+    def __init__(
+        self, made: SyntheticLayer, cache: DictCache | None = None, store: ChunkStore | None = None, **options: int
+    ) -> None:
         self.made = made
         self.source = MemorySource(made.data, piece=500)
         self.cache = cache or DictCache()
         self.scheduler = Scheduler(silence=0, starvation=1000)
         self.events: list[StateEvent] = []
-        self.store = ChunkStore(self.cache)
+        self.store = store or ChunkStore(self.cache)
         descriptor = Descriptor("", made.digest, len(made.data))
         settings = FetchSettings(window_min=options.get("window_min", 1), window_max=options.get("window_max", 1))
         blob = Blob(lambda: self.source, descriptor.digest, descriptor.size)

@@ -67,8 +67,11 @@ class ChunkStore:
         self._cached_bytes: float | None = None
         self._written: set[int] = set()  # of the hashes of keys
 
-    def read(self, key: str, digest: bytes, offset: int, size: int) -> bytes | None:
-        """Return the verified bytes of a chunk from `offset`, at most `size`; None if it is not here."""
+    def read(self, key: str, digest: bytes, length: int, offset: int, size: int) -> bytes | None:
+        """Return the verified bytes of a chunk of `length` bytes from `offset`, at most `size`; None if it is not here.
+
+        A chunk of this digest and another length is not the one that is asked for.
+        """
         with self._lock:
             chunk = self._open.get(key)
             if chunk is not None:
@@ -79,7 +82,7 @@ class ChunkStore:
             if chunk is None:
                 return None
         try:
-            return chunk.value.read(offset, size)
+            return chunk.value.read(offset, size) if chunk.value.size == length else None
         except OSError as error:
             logger.warning("cached chunk {key} cannot be read and is fetched again: {error}", key=key, error=error)
             self.forget(key)

@@ -63,7 +63,7 @@ class Inventory:
     def read(self, chunk: int, offset: int, size: int) -> bytes | None:
         """Return the verified bytes of a chunk from `offset`, at most `size`; None if it is not here."""
         digest = self._table.digest(chunk)
-        return self._store.read(self._key(chunk, digest), digest, offset, size)
+        return self._store.read(self._key(chunk, digest), digest, self._table.place(chunk)[1], offset, size)
 
     def keep(self, chunk: int, data: bytes) -> None:
         """Keep a chunk that was fetched and verified."""
