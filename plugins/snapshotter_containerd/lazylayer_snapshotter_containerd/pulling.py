@@ -12,7 +12,7 @@ from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.labels import LAYER_SIZE, annotation_labels, layer_source_labels
 from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.errors import FormatError, VerificationError
-from lazylayer.layers.image import resolve_image
+from lazylayer.layers import resolve_image
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescriptor
 from lazylayer_snapshotter_containerd.api.types import Mount

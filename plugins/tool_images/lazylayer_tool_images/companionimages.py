@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lazylayer.api.building import CompanionLayer, ImageStore
 from lazylayer.api.oci import Descriptor, Platform, Reference
-from lazylayer.layers.companions import Companions, companion_reference
+from lazylayer.layers import Companions, companion_reference
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tool_images.imagewriting import image_config, write_image
 

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from lazylayer.api.tree import Entry
-from lazylayer.layers.merged import MergedLayers
+from lazylayer.layers import MergedLayers
 
 __all__ = ["Difference", "compare_images"]
 

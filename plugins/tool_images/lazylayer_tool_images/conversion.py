@@ -21,7 +21,7 @@ import msgspec
 from lazylayer.api.building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage, images_of
 from lazylayer.errors import FormatError
-from lazylayer.layers.companions import companion_reference
+from lazylayer.layers import companion_reference
 from lazylayer_tool_images.companionimages import write_companions
 from lazylayer_tool_images.imagewriting import image_config, write_image
 from lazylayer_tool_images.layerconversion import Choose, ConvertedLayer, LayerConverter

@@ -17,9 +17,7 @@ from lazylayer.api.building import BuildOptions, BuiltLayer, CompanionLayer, Ima
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.tree import Tree
 from lazylayer.errors import BuildError, LayerError, PluginError
-from lazylayer.fetching.blob import Blob
-from lazylayer.fetching.rangestore import Opening
-from lazylayer.fetching.wholeblob import BlobStream
+from lazylayer.fetching import Blob, BlobStream, Opening
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarmember import Readable
 from lazylayer_tool_images.companionimages import RecordedCompanions

@@ -17,7 +17,7 @@ from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions, Vir
 from lazylayer.api.oci import Reference
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.errors import MountError
-from lazylayer.layers.merged import MergedLayers
+from lazylayer.layers import MergedLayers
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer_tool_images.container import run_container
 from lazylayer_tool_images.profiles import ProfileEntry

@@ -22,10 +22,8 @@ from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, LazylayerError, UnavailableError
-from lazylayer.fetching.blob import Blob
-from lazylayer.fetching.rangestore import Opening
-from lazylayer.fetching.wholeblob import BlobStream
-from lazylayer.layers.companions import Companions
+from lazylayer.fetching import Blob, BlobStream, Opening
+from lazylayer.layers import Companions
 from lazylayer.plugin.hooks import Hooks
 from lazylayer_tarlayers.plainlayer import PlainLayer
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from lazylayer.api.oci import Platform
 from lazylayer.api.settings import BackgroundSettings, FetchSettings, Settings
-from lazylayer.layers.image import Image, open_image
-from lazylayer.layers.store import LayerStore
+from lazylayer.layers import Image, LayerStore, open_image
 from lazylayer_testing.synthetic.layers import SyntheticLayer
 from lazylayer_testing.synthetic.plugin import REFERENCE, MemoryPlugin, SyntheticProgram
 

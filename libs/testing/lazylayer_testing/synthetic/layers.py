@@ -17,9 +17,8 @@ from lazylayer.api.sources import BlobSource
 from lazylayer.api.tree import Entry, Landmarks
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError, UnavailableError
-from lazylayer.fetching.blob import Blob
-from lazylayer.fetching.rangestore import Opening, RangeStore
-from lazylayer.layers.companions import Companions
+from lazylayer.fetching import Blob, Opening, RangeStore
+from lazylayer.layers import Companions
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
 

@@ -150,7 +150,7 @@ def _convert(
     progress: ProgressBar,
 ) -> ConversionReport:
     from lazylayer.api.oci import Platform
-    from lazylayer.layers.image import resolve_image
+    from lazylayer.layers import resolve_image
     from lazylayer_tool_images.conversion import Conversion
 
     conversion = Conversion(program.hooks, destination, options, progress.advance)

@@ -25,7 +25,7 @@ def verify(context: click.Context, reference: Reference, plain_http: bool, as_js
     Fetches every layer and checks the blob, the archive in it (its diff ID), the table of contents
     and every chunk. Ends with 1 if anything is not as it was promised.
     """
-    from lazylayer.layers.image import resolve_image
+    from lazylayer.layers import resolve_image
     from lazylayer_tool_images.verification import verify_image
 
     good = True
