@@ -1,7 +1,7 @@
 """Byte ranges of a blob, and sets of them.
 
-An byte_range is half-open: `start` is in it, `end` is not. Byte ranges are plain data; `ByteRanges` is not
-safe to use from several threads at once, its owner locks.
+A byte range is half-open: `start` is in it, `end` is not. Byte ranges are plain data; `ByteRanges` is not safe to
+use from several threads at once, so its owner locks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ByteRanges:
         return self._total
 
     def add(self, start: int, end: int) -> None:
-        """Adds the bytes from `start` to `end`; an empty range adds nothing."""
+        """Add the bytes from `start` to `end`; an empty range adds nothing."""
         if start >= end:
             return
         first = bisect_left(self._ends, start)
@@ -58,14 +58,14 @@ class ByteRanges:
         self._total += end - start
 
     def covers(self, start: int, end: int) -> bool:
-        """Whether every byte from `start` to `end` is in the set."""
+        """Return True if every byte from `start` to `end` is in the set."""
         if start >= end:
             return True
         at = bisect_right(self._starts, start) - 1
         return at >= 0 and self._ends[at] >= end
 
     def missing(self, start: int, end: int) -> list[ByteRange]:
-        """The ranges between `start` and `end` that are not in the set, in order."""
+        """Return the ranges between `start` and `end` that are not in the set, in order."""
         gaps: list[ByteRange] = []
         at = bisect_right(self._ends, start)
         while start < end:

@@ -1,4 +1,4 @@
-"""The chunk map of a layer: which bytes of the blob hold which piece of which file.
+"""The chunk map of a layer: the bytes of the blob that hold each piece of each file.
 
 A file's data is a run of chunks. A chunk lies in a *member*, a compressed stream that starts at
 `offset` in the blob and can be inflated by itself (a gzip member, a zstd frame); `inner` is where
@@ -22,7 +22,7 @@ from lazylayer.errors import FormatError
 __all__ = ["MAX_CHUNK_SIZE", "Chunk", "ChunkTable"]
 
 MAX_CHUNK_SIZE = 256 * 1024 * 1024
-"""Bytes. The largest chunk, and the largest `inner + size`, that is believed: one is held in memory."""
+"""Bytes. The largest chunk, and the largest `inner + size`, that is accepted: one is held in memory."""
 
 
 # No compressor makes data larger than this by choice: RFC 1951's stored blocks add 5 bytes each.
@@ -69,7 +69,7 @@ class ChunkTable:
         return len(self._offset)
 
     def append(self, *, offset: int, inner: int, file_offset: int, size: int, digest: bytes) -> int:
-        """Adds a chunk and returns its number. Raises FormatError for numbers that cannot be true."""
+        """Add a chunk and return its number. Raises FormatError for impossible numbers."""
         if not 0 <= offset < self.blob_size:
             raise FormatError(f"a chunk at offset {offset} lies outside the blob of {self.blob_size} bytes")
         if inner < 0 or size <= 0 or file_offset < 0:
@@ -90,7 +90,7 @@ class ChunkTable:
         return len(self._offset) - 1
 
     def finish(self, data_end: int) -> None:
-        """Sorts the table by place in the blob; the last member ends at `data_end` at the latest."""
+        """Sort the table by place in the blob; the last member ends at `data_end` at the latest."""
         offsets, inners = self._offset, self._inner
         count = len(offsets)
         pairs = zip(offsets, inners, strict=True)
@@ -118,11 +118,11 @@ class ChunkTable:
 
     @property
     def members(self) -> int:
-        """How many members hold chunks. They are numbered from 0, in blob order."""
+        """The number of members that hold chunks. Members are numbered from 0, in blob order."""
         return len(self._member_first)
 
     def member_of(self, number: int) -> int:
-        """The member that holds a chunk."""
+        """Return the member that holds a chunk."""
         position = self.position[number]
         first = self._member_first
         return position if isinstance(first, range) else bisect_right(first, position) - 1
@@ -133,16 +133,16 @@ class ChunkTable:
         return sum(self._size)
 
     def chunks_of(self, member: int) -> Sequence[int]:
-        """The numbers of the chunks in a member, in order."""
+        """Return the numbers of the chunks in a member, in order."""
         first = self._member_first
         end = first[member + 1] if member + 1 < len(first) else len(self.blob_order)
         return self.blob_order[first[member] : end]
 
     def member_range(self, member: int) -> ByteRange:
-        """Where a member lies in the blob; its end may include bytes behind it.
+        """Return the range of a member in the blob; its end may include bytes behind it.
 
         It ends where the next begins, but no later than its chunks, compressed, could possibly reach:
-        a table that leaves a wide gap makes nobody fetch it.
+        a wide gap in the table is not fetched.
         """
         first = self._member_first
         number = self.blob_order[first[member]]
@@ -156,7 +156,7 @@ class ChunkTable:
         return ByteRange(start, min(end, start + _EXPANSION * needed + _OVERHEAD))
 
     def member_at(self, offset: int) -> int:
-        """The first member that starts at `offset` in the blob or behind it; `members` if none does."""
+        """Return the first member that starts at `offset` in the blob or behind it; `members` if none does."""
         first = self._member_first
         return bisect_left(range(len(first)), offset, key=lambda i: self._offset[self.blob_order[first[i]]])
 
@@ -170,16 +170,16 @@ class ChunkTable:
         )
 
     def digest(self, number: int) -> bytes:
-        """The raw sha256 of a chunk, or empty bytes where the format gave none."""
+        """Return the raw sha256 of a chunk, or empty bytes if the format gave none."""
         digest = bytes(self._digests[32 * number : 32 * number + 32])
         return digest if digest != bytes(32) else b""
 
     def place(self, number: int) -> tuple[int, int]:
-        """The file offset and size of a chunk, in bytes."""
+        """Return the file offset and size of a chunk, in bytes."""
         return self._file_offset[number], self._size[number]
 
     def find(self, first: int, count: int, file_offset: int) -> int:
-        """The number of the chunk that holds `file_offset`, among `count` chunks from `first` on.
+        """Return the number of the chunk that holds `file_offset`, among `count` chunks from `first` on.
 
         The caller has checked that the file reaches that far.
         """

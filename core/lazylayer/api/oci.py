@@ -84,14 +84,14 @@ class MediaType:
 
 
 def parse_digest(text: str) -> Digest:
-    """The digest that `text` spells. Raises FormatError for anything but a sha256 digest."""
+    """Parse a digest. Raises FormatError for anything but a sha256 digest."""
     if not _DIGEST.fullmatch(text):
         raise FormatError(f"not a digest: {text[:80]!r} (expected sha256: and 64 hexadecimal digits)")
     return Digest(text)
 
 
 def sha256_digest(data: bytes | memoryview) -> Digest:
-    """The digest of `data`."""
+    """Return the sha256 digest of `data`."""
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
@@ -121,12 +121,11 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def parse_reference(text: str) -> Reference:
-    """The reference that `text` spells.
+    """Parse a reference to an image.
 
     Understood: `[host/]name[:tag][@digest]` with Docker's completion of short names,
     `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:TAG]`, `dir:PATH`, and
-    `scheme://anything` for resolvers of third parties. Raises InvalidReferenceError, which says
-    what was wrong.
+    `scheme://anything` for resolvers of third parties. Raises InvalidReferenceError, with the reason.
     """
     if "\0" in text or text != text.strip() or not text:
         raise InvalidReferenceError(f"not an image reference: {text!r}")
@@ -189,7 +188,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of_this_machine(cls) -> Platform:
-        """The platform that this program runs on."""
+        """Return the platform that this program runs on."""
         machine = _platform.machine()
         known = {"x86_64": ("amd64", ""), "aarch64": ("arm64", "v8"), "armv7l": ("arm", "v7")}
         architecture, variant = known.get(machine, (machine, ""))
@@ -250,7 +249,7 @@ class RootFilesystem(msgspec.Struct, frozen=True):
 
 
 class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What lazylayer needs of an image config; `lazylayer.api.oci.decode_config` keeps the raw bytes apart."""
+    """The part of an image config that lazylayer needs; its raw bytes are kept apart."""
 
     architecture: str = ""
     os: str = ""
@@ -279,10 +278,10 @@ class ResolvedImage(msgspec.Struct, frozen=True):
 
 
 def decode_manifest_or_index(data: bytes, what: str) -> Manifest | Index:
-    """Decodes a manifest or index from JSON; `what` names it in errors.
+    """Decode a manifest or index from JSON; `what` names it in errors.
 
-    Raises FormatError for anything else, Docker's schema 1 included. At most MAX_MANIFEST_SIZE
-    bytes are looked at.
+    Raises FormatError for anything else, Docker's schema 1 included. More than MAX_MANIFEST_SIZE
+    bytes are an error.
     """
     if len(data) > MAX_MANIFEST_SIZE:
         raise FormatError(f"{what}: a manifest of {len(data)} bytes is larger than {MAX_MANIFEST_SIZE}")
@@ -300,7 +299,7 @@ def decode_manifest_or_index(data: bytes, what: str) -> Manifest | Index:
 
 
 def decode_config(data: bytes, what: str) -> ImageConfig:
-    """Decodes an image config from JSON; `what` names it in errors. Raises FormatError."""
+    """Decode an image config from JSON; `what` names it in errors. Raises FormatError."""
     if len(data) > MAX_MANIFEST_SIZE:
         raise FormatError(f"{what}: an image config of {len(data)} bytes is larger than {MAX_MANIFEST_SIZE}")
     try:
@@ -314,12 +313,12 @@ def decode_config(data: bytes, what: str) -> ImageConfig:
 
 
 def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    """What is empty in Go may be null in its JSON."""
+    """Leave out fields that are null: Go writes its empty lists so."""
     return {key: value for key, value in fields.items() if value is not None}
 
 
 def images_of(index: Index) -> list[Descriptor]:
-    """The entries of an index that are images, or indexes of such; attestations and the like are left out."""
+    """Return the entries of an index that are images, or indexes of images; attestations are left out."""
     return [
         each
         for each in index.manifests
@@ -329,12 +328,12 @@ def images_of(index: Index) -> list[Descriptor]:
 
 
 def choose_manifest(index: Index, wanted: Platform, what: str) -> Descriptor:
-    """The manifest of an index that fits `wanted` best; `what` names the index in errors.
+    """Return the manifest of an index that fits `wanted` best; `what` names the index in errors.
 
     Operating system and architecture must be equal. Among those, an equal variant comes first,
     then one without a variant, then any; an empty platform takes the first that there is. Entries
-    that are not images (attestations among them) are passed over. Raises NotFoundError, which lists
-    what there is.
+    that are not images (attestations among them) are passed over. Raises NotFoundError, which lists the
+    platforms of the index.
     """
     usable = images_of(index)
     fitting = [

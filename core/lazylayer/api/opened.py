@@ -35,9 +35,8 @@ class OpenedBlob(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes from `offset`, from a cache or fetched in one request.
 
-        The bytes are unverified: verify what you make of them. What was fetched is cached, and readers of
-        the same range share one request. Raises FormatError for a range outside the blob, and
-        ResolveError.
+        The bytes are unverified: verify what you make of them. Reads of one blob wait for each other. Raises
+        FormatError for a range outside the blob, and ResolveError.
         """
 
 
@@ -74,7 +73,7 @@ class OpenedLayer(Protocol):
 
     @property
     def contents(self) -> LayerContents:
-        """What the format plugin returned: tree, chunks, format and TOC digest."""
+        """The answer of the format plugin: tree, chunks, format and TOC digest."""
 
     @property
     def tree(self) -> Tree:
@@ -138,7 +137,7 @@ class OpenedImage(Protocol):
         """Return what a container would find at `path`, symlinks followed, or None."""
 
     def names(self, path: bytes) -> list[bytes]:
-        """Return the names in the directory at `path`; none if there is no directory."""
+        """Return the names in the directory at `path`; none if `path` is not a directory."""
 
     def file(self, layer: OpenedLayer, path: bytes, entry: Entry) -> OpenedFile:
         """Return a file of one of the image's layers that a policy knows by its entry.

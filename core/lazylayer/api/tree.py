@@ -1,4 +1,4 @@
-"""A layer's metadata tree, and the merge of several layers into one.
+"""A layer's metadata tree.
 
 A tree is made of `Entry` objects, one per inode: names live in the directory that holds them, so a
 hard link is one entry under two names. `TreeBuilder` makes a tree from a layer's list of paths and
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 OPAQUE_XATTR = b"trusted.overlay.opaque"
-"""What overlayfs looks for on a directory that hides the lower layers' directory; its value is `y`."""
+"""The xattr of a directory that hides the lower layers' directory in overlayfs; its value is `y`."""
 
 WHITEOUT_PREFIX = b".wh."
 """In an archive, a file with this in front of its name hides that name of the lower layers."""
@@ -77,17 +77,17 @@ class Entry(msgspec.Struct, gc=False):
 
     @property
     def is_directory(self) -> bool:
-        """Whether this is a directory."""
+        """True for a directory."""
         return self.children is not None
 
     @property
     def is_file(self) -> bool:
-        """Whether this is a regular file."""
+        """True for a regular file."""
         return self.mode & _S_IFMT == stat.S_IFREG
 
     @property
     def is_symlink(self) -> bool:
-        """Whether this is a symbolic link."""
+        """True for a symbolic link."""
         return self.mode & _S_IFMT == stat.S_IFLNK
 
 
@@ -111,7 +111,7 @@ class Tree(msgspec.Struct, frozen=True):
     """The layer has a landmark that says to prefetch nothing."""
 
     def lookup(self, path: bytes) -> Entry | None:
-        """The entry at `path` (cleaned against the root), symlinks not followed, or None."""
+        """Return the entry at `path` (cleaned against the root), symlinks not followed, or None."""
         entry: Entry | None = self.root
         for name in clean_path(path).split(b"/"):
             if not name:
@@ -122,7 +122,7 @@ class Tree(msgspec.Struct, frozen=True):
         return entry
 
     def walk(self) -> Iterator[tuple[bytes, Entry]]:
-        """Every path with its entry, parents before children, siblings by name; the root is `b""`."""
+        """Yield every path with its entry, parents before children, siblings by name; the root is `b""`."""
         stack: list[tuple[bytes, Entry]] = [(b"", self.root)]
         while stack:
             path, entry = stack.pop()
@@ -133,7 +133,7 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 def clean_path(path: bytes) -> bytes:
-    """`path` relative to the root, without empty, `.` and `..` parts; `..` never leaves the root."""
+    """Return `path` relative to the root, without empty, `.` and `..` parts; `..` never leaves the root."""
     if path[-1:] == b"/":
         path = path.rstrip(b"/")
     if path[:1] not in _SUSPECT_STARTS and b"/." not in path and b"//" not in path:
@@ -153,7 +153,7 @@ def new_directory() -> Entry:
 
 
 def number_inodes(root: Entry) -> int:
-    """Gives every inode its number and link count; returns how many there are."""
+    """Set the number and link count of every inode, and return how many there are."""
     number = 0
     stack = [root]
     while stack:

@@ -29,22 +29,22 @@ _MAX_IMPLICIT_DIRECTORIES = 1_000_000
 
 
 class _PendingLink(Entry, gc=False):
-    """Stands for a hard link until what it leads to, `target`, is known."""
+    """A placeholder for a hard link until its `target` is known."""
 
     followed: bool = False
     resolved: Entry | None = None
 
 
 class TreeBuilder:
-    """Makes a `Tree` from entries in archive order. Used by one thread, once.
+    """A builder of one `Tree` from entries in archive order. Used by one thread, once.
 
-    `landmarks` are the format's, where it has any: files of these names in the root are not shown.
+    `landmarks` are the format's, if it has any: files of these names in the root are not shown.
 
-    Time and memory are linear in what is added, whatever an archive says: a link chain is followed
-    once, and an archive that makes us invent too many parent directories is refused.
+    Time and memory are linear in what is added, whatever an archive says: a link chain is followed once, and an
+    archive that needs too many implicit parent directories is rejected.
 
-    A hard link whose target is not there yet stands in the tree as a placeholder, so that whatever
-    replaces it or lies below it is treated as for any other file.
+    A hard link whose target was not added yet stands in the tree as a placeholder, so that an entry that replaces
+    it, or lies below it, is treated as for any other file.
     """
 
     def __init__(self, landmarks: Landmarks | None = None) -> None:
@@ -57,7 +57,7 @@ class TreeBuilder:
         self._pending_links: list[tuple[bytes, _PendingLink]] = []
 
     def add(self, path: bytes, entry: Entry) -> None:
-        """Puts `entry` at `path`; a later entry replaces an earlier one at the same path.
+        """Put `entry` at `path`; a later entry replaces an earlier one at the same path.
 
         A directory that replaces a directory keeps its children. Raises FormatError for names that
         no file system could show, and for a parent that is not a directory.
@@ -82,7 +82,7 @@ class TreeBuilder:
         siblings[name] = entry
 
     def link(self, path: bytes, target: bytes) -> None:
-        """Makes `path` a second name of `target`, which may be added later, or be a link itself."""
+        """Make `path` a second name of `target`, which may be added later, or be a link itself."""
         path, target = clean_path(path), clean_path(target)
         known = self._find(target)
         if isinstance(known, _PendingLink):
@@ -95,7 +95,7 @@ class TreeBuilder:
         self._pending_links.append((path, placeholder))
 
     def finish(self) -> Tree:
-        """The finished tree. Raises FormatError for hard links that lead nowhere or to directories."""
+        """Return the finished tree. Raises FormatError for hard links that lead nowhere or to directories."""
         self._resolve_links()
         children = _children(self._root)
         prefetch, no_prefetch = None, False
@@ -107,7 +107,7 @@ class TreeBuilder:
         return Tree(self._root, inodes, prefetch if prefetch and prefetch.is_file else None, no_prefetch)
 
     def _enter(self, path: bytes) -> dict[bytes, Entry]:
-        """The entries of the directory at `path`, which is made, with its parents, if it is not there."""
+        """Return the entries of the directory at `path`, which is made, with its parents, if it is missing."""
         if len(path) > _MAX_PATH:
             raise FormatError(f"a path of {len(path)} bytes is longer than {_MAX_PATH}: {path[:80]!r}…")
         children = _children(self._root)
@@ -173,7 +173,7 @@ def _children(directory: Entry) -> dict[bytes, Entry]:
 
 
 def _describe(directory: Entry, entry: Entry) -> None:
-    """Gives an existing directory the attributes of a new entry for it; its children stay."""
+    """Copy the attributes of a new entry to the existing directory of that name, which keeps its children."""
     directory.mode, directory.uid, directory.gid = entry.mode, entry.uid, entry.gid
     directory.mtime, directory.xattrs, directory.implicit = entry.mtime, entry.xattrs, False
 
@@ -193,7 +193,7 @@ def _sort(children: dict[bytes, Entry]) -> None:
 
 
 def _apply_whiteouts(root: Entry) -> None:
-    """Turns `.wh.` names into whiteout entries and opaque marks, and sorts every directory."""
+    """Turn `.wh.` names into whiteout entries and opaque marks, and sort every directory."""
     stack = [root]
     while stack:
         directory = stack.pop()

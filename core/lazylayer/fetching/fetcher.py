@@ -196,7 +196,7 @@ class Fetcher:
             self._flights.abandon(claimed)
 
     def _receive(self, claimed: dict[int, Flight], turn: Turn | None, wrong: dict[int, Flight]) -> bool:
-        """Fetch members and serve their readers; put those that are not what they should be into `wrong`.
+        """Fetch members and serve their readers; put those that fail verification into `wrong`.
 
         Takes members that came out of `claimed`, so that their bytes are held no longer. Returns False if
         `turn` ended it.
@@ -231,7 +231,7 @@ class Fetcher:
         return True
 
     def _unpack(self, member: WantedMember, data: bytearray, flight: Flight) -> bool:
-        """Inflate and verify a member; return True if all of it is what it should be."""
+        """Inflate and verify a member; return True if every chunk is good."""
         flight.error, flight.chunks = None, {}
         try:
             flight.chunks = unpack(self.blob.digest, self._table, member, data, self._inflate)

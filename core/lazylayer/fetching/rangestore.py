@@ -1,13 +1,12 @@
-"""Keep what was read of blobs while layers were opened, behind one door that lets no error out.
+"""Keep the ranges that were read while layers were opened, behind one door that lets no error out.
 
-The lock of an `Opening` is `Opening._lock`; no request is made, and no cache asked, while it is held.
+`Opening._lock` is held while a range is read, so that readers of the same range share one request.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TypeVar
 
 from lazylayer.api.byteranges import ByteRange, ByteRanges
@@ -67,8 +66,7 @@ class Opening:
         """The bytes of the blob that were read. Look at it when the opening is over."""
         self._blob = blob
         self._ranges = ranges or RangeStore(NoCache())
-        self._lock = threading.Lock()
-        self._reading: dict[ByteRange, Future[bytes]] = {}
+        self._lock = threading.RLock()
         self._cached: set[str] = set()
         self._fetched: set[str] = set()
 
@@ -93,36 +91,27 @@ class Opening:
         """Return exactly `size` bytes from `offset`; see `OpenedBlob.read`."""
         byte_range = ByteRange(offset, offset + size)
         if offset < 0 or size < 0 or byte_range.end > self.size:
-            raise FormatError(f"blob {self.digest} has {self.size} bytes; {size} at {offset} were asked for")
+            raise FormatError(f"blob {self.digest}: no {size} bytes at {offset}; the blob has {self.size}")
+        key = f"{self.digest}:{byte_range.start}-{byte_range.end}"
         with self._lock:
-            future = self._reading.get(byte_range)
-            if mine := future is None:
-                future = self._reading[byte_range] = Future()
-        assert future is not None
-        if mine:
-            try:
-                future.set_result(self._read(byte_range))
-            except BaseException as error:
-                future.set_exception(error)
-                raise
-            finally:
-                with self._lock:
-                    del self._reading[byte_range]
-        return future.result()
+            data = self.recall(key)
+            if data is None or len(data) != size:
+                data = b"".join(piece for _, piece in self._blob.stream([byte_range])) if size else b""
+                self.keep(key, data)
+            self.seen.add(*byte_range)
+        return data
 
     def recall(self, key: str) -> bytes | None:
         """Return what the cache has under `key`, and remember that it came from there."""
         data = self._ranges.get(key)
         if data is not None:
-            with self._lock:
-                self._cached.add(key)
+            self._cached.add(key)
         return data
 
     def keep(self, key: str, data: bytes) -> None:
-        """Put into the cache what was fetched."""
+        """Put fetched bytes into the cache."""
         self._ranges.put(key, data)
-        with self._lock:
-            self._fetched.add(key)
+        self._fetched.add(key)
 
     def distrust(self, error: Exception) -> bool:
         """Drop all that was read so far, since it proved wrong; return True if reading again may do better.
@@ -138,13 +127,3 @@ class Opening:
         if f"{self.digest}:size" in cached:
             self._blob.size = 0
         return bool(cached) or (bool(fetched) and self._blob.doubt(error))
-
-    def _read(self, byte_range: ByteRange) -> bytes:
-        key = f"{self.digest}:{byte_range.start}-{byte_range.end}"
-        data = self.recall(key)
-        if data is None or len(data) != byte_range.size:
-            data = b"".join(piece for _, piece in self._blob.stream([byte_range])) if byte_range.size else b""
-            self.keep(key, data)
-        with self._lock:
-            self.seen.add(*byte_range)
-        return data

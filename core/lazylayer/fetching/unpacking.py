@@ -1,4 +1,4 @@
-"""What of a blob is fetched for a member, and what is made of it: inflated, verified chunks."""
+"""Choose the bytes to fetch for a member, then inflate them and verify its chunks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from lazylayer.errors import LazylayerError, VerificationError
 __all__ = ["WantedMember", "ranges_of", "unpack"]
 
 MERGED_GAP = 32 * 1024
-"""Bytes between two wanted members that are fetched along rather than asked for separately."""
+"""The largest gap between two members, in bytes, to fetch along rather than make two ranges."""
 
 
 class WantedMember(NamedTuple):
-    """A member to fetch: where it starts in the blob and where what is needed of it ends, in bytes.
-
-    `need` is how many bytes of what it inflates to are used.
-    """
+    """A member to fetch, from byte `start` of the blob up to `end`; of what it inflates to, `need` bytes are used."""
 
     number: int
     start: int
@@ -30,7 +27,7 @@ class WantedMember(NamedTuple):
 
     @classmethod
     def of(cls, table: ChunkTable, number: int) -> Self:
-        """What of a member must be fetched. A lying table cannot make it more than it inflates to."""
+        """Return the part of a member to fetch. A lying table cannot make it larger than the chunks could need."""
         place = table.member_range(number)
         need = max(chunk.inner + chunk.size for chunk in map(table.__getitem__, table.chunks_of(number)))
         longest = need + need // 64 + 64 * 1024
@@ -38,7 +35,7 @@ class WantedMember(NamedTuple):
 
 
 def ranges_of(members: Sequence[WantedMember]) -> list[ByteRange]:
-    """The ranges to ask for: members that touch, or nearly so, are asked for together."""
+    """Return the ranges to ask for; members that touch, or nearly so, share one."""
     ranges: list[ByteRange] = []
     for member in members:
         if ranges and member.start - ranges[-1].end <= MERGED_GAP:
@@ -55,8 +52,7 @@ def unpack(
     data: bytearray,
     inflate: Callable[[memoryview, int], bytes],
 ) -> dict[int, bytes | LazylayerError]:
-    """The chunks of a member by number, each verified; a VerificationError in place of one that is not what
-    the table promises.
+    """Return the verified chunks of a member by number, with a VerificationError in place of a bad one.
 
     Raises VerificationError for a member that cannot be inflated.
     """

@@ -18,10 +18,9 @@ _PIECE = 1024 * 1024
 
 
 class BlobStream(io.RawIOBase):
-    """The bytes of a blob, in order; at their end size and digest are checked.
+    """The bytes of a blob, in order; its size and digest are checked at the end.
 
-    `advance` is told how many bytes came, each time. Raises what `BlobSource.fetch` raises, and
-    VerificationError.
+    `advance` is called with the size of each piece. Raises what `BlobSource.fetch` raises, and VerificationError.
     """
 
     def __init__(self, source: BlobSource, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
@@ -40,11 +39,11 @@ class BlobStream(io.RawIOBase):
         self._hash = hashlib.sha256()
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, none only at the end; all that is left without a size."""
+        """Return up to `size` bytes, none only at the end; without a size, all that are left."""
         if size < 0:
             return b"".join(iter(lambda: self.read(_PIECE), b""))
         if not self._rest and size:
@@ -67,7 +66,7 @@ class BlobStream(io.RawIOBase):
         return b""
 
     def close(self) -> None:
-        """Ends the request."""
+        """End the request."""
         close = getattr(self._pieces, "close", None)
         if close is not None:
             close()

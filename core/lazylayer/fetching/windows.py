@@ -88,7 +88,7 @@ class Window(NamedTuple):
 
 
 class Windows:
-    """What comes along with each miss of one layer. Safe to use from any thread.
+    """The members that come along with each miss of one layer. Safe to use from any thread.
 
     `is_here` returns True for a member that need not be fetched.
     """

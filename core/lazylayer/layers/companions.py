@@ -33,7 +33,7 @@ def companion_reference(reference: Reference, suffix: str) -> Reference:
         )
     tag = reference.tag + suffix
     if len(tag) > MAX_TAG_LENGTH:
-        raise NotFoundError(f"{reference}: there is no tag {tag}, since tags have {MAX_TAG_LENGTH} letters at most")
+        raise NotFoundError(f"{reference}: the tag {tag} would be longer than {MAX_TAG_LENGTH} letters")
     return Reference(repository=reference.repository, host=reference.host, tag=tag, scheme=reference.scheme)
 
 
@@ -66,7 +66,7 @@ class Companions:
             image = self._hooks.resolve_image(other, Platform(), on_behalf_of=self._reference)
         except ResolveError as error:
             raise type(error)(
-                f"a part of the layer is in the image {other}, which cannot be had: {error}; "
+                f"a part of the layer is in the image {other}, which failed to resolve: {error}; "
                 "copy it to where the layer's own image is"
             ) from error
         for descriptor in image.manifest.layers:

@@ -52,7 +52,7 @@ class Image:
         return ImageFile(self.layers[found.tree], found.entry, found.path) if found is not None else None
 
     def names(self, path: bytes) -> list[bytes]:
-        """Return the names in the directory at `path`; none if there is no directory."""
+        """Return the names in the directory at `path`; none if `path` is not a directory."""
         return names_in([layer.tree for layer in self.layers], path)
 
     def file(self, layer: OpenedLayer, path: bytes, entry: Entry) -> ImageFile:

@@ -1,4 +1,4 @@
-"""Paths looked up in trees that lie on each other, as overlayfs would find them, without merging them."""
+"""Look up paths in trees that lie on each other, as overlayfs finds them; and merge such trees into one."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Found(NamedTuple):
 
 
 _Seen = list[Found]
-"""The directories of one name that lie on each other, the uppermost first; or one entry that is no directory."""
+"""Directories of one name that lie on each other, the uppermost first; or one entry of another type."""
 
 
 def follow(trees: Sequence[Tree], path: bytes) -> Found | None:
-    """What is at `path`, symlinks followed as a process would whose root these trees are, or None.
+    """Return what is at `path`, symlinks followed as by a process whose root these trees are, or None.
 
-    :param trees: lowest first; one tree by itself, or one that was merged, will do.
+    A dangling link is None, and so are a loop and a path through something that is not a directory. Of directories
+    that lie on each other the uppermost is returned.
 
-    A link that leads nowhere is None, and so are a loop and a path through what is no directory. Of
-    directories that lie on each other it is the uppermost.
+    :param trees: lowest first; a single tree, or a merged one, will do.
     """
     seen = _see(trees, path)
     return seen[0] if seen else None
 
 
 def names_in(trees: Sequence[Tree], path: bytes) -> list[bytes]:
-    """The names in the directory at `path`, as `follow` finds it; none where no directory is."""
+    """Return the names in the directory at `path`, as `follow` finds it; none if `path` is not a directory."""
     directory = _see(trees, path)
     names = {name: None for _, entry, _ in directory for name in entry.children or ()}
     return [name for name in names if _cut(_children(directory, name))]
@@ -79,7 +79,7 @@ def _children(directory: _Seen, name: bytes) -> list[Found]:
 
 
 def _cut(entries: list[Found]) -> _Seen:
-    """What is seen of entries of one name: down to a whiteout, an opaque directory, or what is no directory."""
+    """Return the visible ones of entries of one name: down to a whiteout, an opaque directory or a file."""
     seen: list[Found] = []
     for found in entries:
         if found.entry.whiteout or (found.entry.children is None and seen):
@@ -91,7 +91,7 @@ def _cut(entries: list[Found]) -> _Seen:
 
 
 def merge_trees(trees: Sequence[Tree]) -> Tree:
-    """The tree that a container sees: `trees` on top of each other, lowest first.
+    """Return the tree that a container sees: `trees` on top of each other, lowest first.
 
     Whiteouts and opaque directories are applied and gone; `Entry.layer` says which tree an entry
     came from. A directory that an upper layer has only implicitly keeps its attributes from below.

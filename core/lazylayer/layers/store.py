@@ -39,7 +39,7 @@ __all__ = ["LayerStore", "Lease"]
 
 
 class _Key(msgspec.Struct, frozen=True):
-    """What a layer is opened by. `verified`: its table of contents has the digest that an annotation promises."""
+    """The key of an opened layer. `verified`: its table of contents has the digest that an annotation promises."""
 
     reference: str
     digest: Digest
@@ -58,14 +58,11 @@ class _Slot:
 class Lease:
     """The use of a layer until it is closed; a context manager. Safe to close more than once, from any thread."""
 
-    __slots__ = ("_lock", "_return", "layer", "verified")
-
     def __init__(self, layer: Layer, verified: bool, give_back: Callable[[], None]) -> None:
         self.layer = layer
         self.verified = verified
         """True if the layer's table of contents had to have the digest that an annotation promises."""
-        self._lock = threading.Lock()
-        self._return: Callable[[], None] | None = give_back
+        self._give_back = [give_back]
 
     def __enter__(self) -> Self:
         return self
@@ -75,10 +72,11 @@ class Lease:
 
     def close(self) -> None:
         """Return the layer. Unused layers stay open until `resolve.keep` is exceeded."""
-        with self._lock:
-            give_back, self._return = self._return, None
-        if give_back is not None:
-            give_back()
+        try:
+            give_back = self._give_back.pop()
+        except IndexError:
+            return
+        give_back()
 
 
 class LayerStore:
@@ -90,7 +88,7 @@ class LayerStore:
         self._lock = threading.Lock()
         self._slots: dict[_Key, _Slot] = {}
         self._unused: OrderedDict[_Key, _Slot] = OrderedDict()
-        """The slots with a layer that nobody uses, the one unused for longest first."""
+        """The slots whose layer is open and unused, the one unused for longest first."""
         self._closed = False
         self.scheduler = Scheduler(settings.background.silence, settings.background.starvation)
         self.prefetcher = Prefetcher(settings, hooks, self.scheduler)
@@ -109,7 +107,7 @@ class LayerStore:
         key = _Key(str(reference), descriptor.digest, verify)
         with self._lock:
             if self._closed:
-                raise UnavailableError(f"layer {descriptor.digest} is not opened any more: lazylayer is ending")
+                raise UnavailableError(f"layer {descriptor.digest}: not opened, since lazylayer is ending")
             slot = self._slots.get(key)
             if mine := slot is None:
                 slot = self._slots[key] = _Slot(key)
@@ -124,7 +122,8 @@ class LayerStore:
             return Lease(slot.future.result(timeout), verify, partial(self._release, slot))
         except FutureTimeoutError:
             self._release(slot)
-            raise UnavailableError(f"layer {descriptor.digest} was not resolved within {timeout:g} s") from None
+            what = f"layer {descriptor.digest}: timed out after {timeout:g} s (resolve.timeout)"
+            raise UnavailableError(what) from None
         except LazylayerError:
             self._release(slot)
             raise

@@ -53,7 +53,7 @@ _REFRESHES = 3
 
 
 class _Mount:
-    """What is mounted at one mountpoint; without `mounted` while that is being done."""
+    """A mountpoint and its layers; `mounted` is None while it is being mounted."""
 
     __slots__ = ("leases", "mounted", "reference")
 

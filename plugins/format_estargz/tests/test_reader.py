@@ -211,7 +211,7 @@ def test_footer_of_an_external_toc_is_that_of_the_go_tools() -> None:
 def test_layer_with_an_external_toc_asks_for_it() -> None:
     blob, toc = layer()
     outside = blob[: blob.index(toc_member(toc))] + EXTERNAL_TOC_FOOTER
-    with pytest.raises(ResolveError, match=r"image:1-esgztoc.*cannot be had.*copy it to where"):
+    with pytest.raises(ResolveError, match=r"image:1-esgztoc.*failed to resolve.*copy it to where"):
         open_layer(outside, toc)
     with pytest.raises(VerificationError, match=TOC_DIGEST):
         open_layer(outside, None)

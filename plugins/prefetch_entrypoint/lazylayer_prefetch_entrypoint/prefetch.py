@@ -1,4 +1,4 @@
-"""The prefetch of an image: wave after wave, the files that the last wave showed to be needed."""
+"""Prefetch an image: wave after wave, the files that the last wave showed to be needed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ _MAX_CONSTANTS = 2 * 1024 * 1024
 
 
 class _Wanted(NamedTuple):
-    """A file to fetch, the directory that `$ORIGIN` is for it, and the DT_RPATH of those that it is loaded for.
+    """A file to fetch, the directory that `$ORIGIN` is for it, and the DT_RPATH of the files that load it.
 
-    `modules` are those of the interpreter that it is for, where it is a Python module or script; `arguments`
-    the words behind it, where it is a program.
+    A Python module or script has the `modules` of its interpreter, and a program the `arguments` behind it.
     """
 
     file: OpenedFile
@@ -69,7 +68,7 @@ class Prefetch:
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Fetches wave after wave until nothing more is needed."""
+        """Fetch wave after wave until nothing more is needed."""
         wanted = self._affordable(
             each for started in self._command.files(self._files) for each in self._started(started)
         )
@@ -83,7 +82,7 @@ class Prefetch:
         logger.debug("{reference}: {count} files of its program were fetched ahead", reference=reference, count=count)
 
     def follow(self, file: OpenedFile) -> None:
-        """Fetches what a program or module needs that is being read, and was not foreseen."""
+        """Fetch the needs of an unforeseen program or module that is being read."""
         if self._take(file):
             wanted = self._affordable(self._needed_by(_Wanted.plain(file)))
             if is_interpreter(file.path):
@@ -91,7 +90,7 @@ class Prefetch:
             self._fetch(wanted)
 
     def _fetch(self, wave: Iterable[_Wanted], waves: int = _MAX_WAVES) -> None:
-        """Fetches files, what these need, and so on.
+        """Fetch files, the files that these need, and so on.
 
         Modules are small, and lead far: they do not wait for the libraries of their wave.
         """
@@ -117,7 +116,7 @@ class Prefetch:
         return found
 
     def _take(self, file: OpenedFile) -> bool:
-        """Whether to fetch a file: it is new, and there is room for it."""
+        """Take a file into account, and return True if it is to be fetched: it is new, and there is room for it."""
         key = id(file.layer), file.entry.ino
         with self._lock:
             if key in self._seen or not file.entry.is_file:
@@ -129,7 +128,7 @@ class Prefetch:
             return True
 
     def _started(self, started: Started, script: OpenedFile | None = None) -> Iterator[_Wanted]:
-        """A program, and what it is told to run, where it is a Python; also what `script` imports, which is here."""
+        """Yield a program, and for a Python the files of what it is told to run; also the imports of `script`."""
         yield _Wanted.plain(started.file)._replace(arguments=started.arguments)
         if is_interpreter(started.file.path):
             modules = find_modules(self._files, started, self._command, self._environment, self._budget)

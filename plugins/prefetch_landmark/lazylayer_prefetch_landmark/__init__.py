@@ -31,12 +31,12 @@ class PrefetchLandmark:
 
     @hookimpl
     def lazylayer_configure(self, settings: Settings) -> None:
-        """Takes `prefetch.size`."""
+        """Take `prefetch.size`."""
         self._size = settings.prefetch.size
 
     @hookimpl
     def lazylayer_plan_prefetch(self, layer: OpenedLayer, labels: Mapping[str, str]) -> PrefetchPlan:
-        """Plans as the landmarks say, or else by size; always answers."""
+        """Plan by the landmarks, or else by size; always answer."""
         tree, chunks, blob_size = layer.contents.tree, layer.contents.chunks, layer.descriptor.size
         if tree.no_prefetch:
             return PrefetchPlan(reason="the layer has a no-prefetch landmark")
