@@ -335,7 +335,7 @@ def test_open_chunks_take_up_a_part_of_the_cache_only() -> None:
         digest = hashlib.sha256(data).digest()
         key = f"sha256:{digest.hex()}"
         store.keep(key, data)
-        assert store.read(key, digest, 0, 10) == data[:10]
+        assert store.read(key, digest, len(data), 0, 10) == data[:10]
         assert sum(len(value.data) for value in cache.opened if not value.closed) <= 10 * len(DATA)
     assert sum(not value.closed for value in cache.opened) == 10
     store.close()
