@@ -89,7 +89,10 @@ WITHOUT = PluginRecord("mine", "d", "1")
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
-        ((), "it is not installed; install it, for one of ours with `pip install lazylayer-mine`"),
+        (
+            (),
+            "it is not installed; install its distribution, or choose a plugin that `lazylayer plugins list` shows",
+        ),
         ((SKIPPED,), "no /dev/x"),
         ((WITHOUT,), "it does not have the hook {hook} (no installed plugin has {hook})"),
     ],

@@ -232,8 +232,8 @@ class TestTrouble:
             assert record(plugins, name) == PluginRecord(
                 name,
                 status="error",
-                reason=f"it is not installed; install it, for one of ours with `pip install lazylayer-"
-                f"{name.replace('_', '-')}`",
+                reason="it is not installed; install its distribution, "
+                "or choose a plugin that `lazylayer plugins list` shows",
             )
 
     @pytest.mark.parametrize(
@@ -331,8 +331,17 @@ class TestConfiguring:
         installed("tst-plain", {"tst_plain": "tst_plain"}, {"tst_plain": CACHE})
         plugins = load("tst_plain")
         plugins.configure(Settings(), {"plugin": {"tst_plane": {"x": 1}, "qqq": {}}})
-        assert record(plugins, "tst_plane").reason.endswith("did you mean [plugin.tst_plain]?")
-        assert "pip install lazylayer-qqq" in record(plugins, "qqq").reason
+        assert record(plugins, "tst_plane").reason.endswith("it is not installed; did you mean tst_plain?")
+        assert record(plugins, "qqq").reason.startswith("[plugin.qqq] sets options for it, but it is not installed; ")
+        assert not any("pip install" in each.reason for each in plugins.records), "nobody knows who publishes that"
+
+    def test_misspelt_in_disabled(self, installed: Install) -> None:
+        installed("tst-plain", {"tst_plain": "tst_plain"}, {"tst_plain": CACHE})
+        plugins = load(disabled=("tst_plian", "not_on_this_machine"))
+        assert record(plugins, "tst_plian").reason == (
+            "plugins.disabled names it, but it is not installed; did you mean tst_plain?"
+        )
+        assert plugins.record("not_on_this_machine") is None
 
 
 class TestRequired:
@@ -362,7 +371,7 @@ class TestRequired:
     def test_required_and_missing(self) -> None:
         assert self.refusal('plugins.required=["keychain_tst"]') == (
             "plugin keychain_tst: plugins.required asks for it, but it is not installed; "
-            "install it, for one of ours with `pip install lazylayer-keychain-tst`"
+            "install its distribution, or choose a plugin that `lazylayer plugins list` shows"
         )
 
     def test_required_and_disabled(self) -> None:

@@ -118,7 +118,7 @@ def test_missing(run: Run) -> None:
     record = listed(run, **{"plugins.enabled": '["tst_good", "resolver_mine"]'})["resolver_mine"]
     assert record["status"] == "error"
     assert record["reason"] == (
-        "it is not installed; install it, for one of ours with `pip install lazylayer-resolver-mine`"
+        "it is not installed; install its distribution, or choose a plugin that `lazylayer plugins list` shows"
     )
     assert run("probe", "x", settings={"plugins.enabled": '["tst_good", "resolver_mine"]'}).returncode == 0
 
@@ -137,7 +137,7 @@ def test_needed_plugin_stops_the_start_with_the_way_out(run: Run, name: str) -> 
         last = done.stderr.decode().splitlines()[-1]
         assert last.startswith(f"lazylayer: error: plugin tst_{name}")
         assert f"{setting} asks for it, but " in last
-        reason = {"twice": "uninstall all but one", "missing": "install it"}.get(name) or TROUBLES[name][2]
+        reason = {"twice": "uninstall all but one", "missing": "it is not installed"}.get(name) or TROUBLES[name][2]
         assert reason in last
 
 
@@ -151,3 +151,18 @@ def test_check_says_everything(run: Run) -> None:
     assert "lazylayer: error: plugin tst_missing: plugins.required asks for it, but it is not installed" in said
     assert "lazylayer: warning: plugin tst_broken is left out" in said
     assert run("config", "check").stdout.startswith(b"the configuration is good")
+
+
+@pytest.mark.parametrize(("trouble", "line"), [("broken", "import no_such_library"), ("exits", "raise SystemExit(3)")])
+def test_debug_shows_where_a_plugin_failed(run: Run, trouble: str, line: str) -> None:
+    assert b"Traceback" not in run("plugins", "list").stderr
+    said = run("--debug", "plugins", "list").stderr.decode()
+    assert f"plugin tst_{trouble} cannot be loaded" in said
+    assert line in said
+
+
+def test_misspelt_name_in_disabled_is_a_warning(run: Run) -> None:
+    done = run("config", "check", settings={"plugins.disabled": '["tst_god"]'})
+    assert (
+        b"plugin tst_god is left out: plugins.disabled names it, but it is not installed; did you mean" in done.stderr
+    )

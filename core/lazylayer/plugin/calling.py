@@ -15,7 +15,8 @@ import pluggy
 from lazylayer.api import hookspecs
 from lazylayer.errors import LazylayerError, PluginError, SkipPlugin
 from lazylayer.logger import logger
-from lazylayer.plugin.records import PluginRecord, distribution_hint
+from lazylayer.plugin.records import PluginRecord
+from lazylayer.plugin.selection import explain_missing
 
 __all__ = ["ANSWERS", "Calls", "PluginManager", "make_manager"]
 
@@ -178,7 +179,7 @@ class Calls:
             return record.reason or f"it does not have the hook {hook} ({self.asked(hook)})"
         if self._manager.has_plugin(plugin):
             return f"it does not have the hook {hook} ({self.asked(hook)})"
-        return f"it is not installed; {distribution_hint(plugin)} ({self.asked(hook)})"
+        return f"{explain_missing(plugin, self._records)} ({self.asked(hook)})"
 
     def error(self, hook: str, failure: Failure) -> PluginError:
         """Return the error for a failure; it names plugin, version and hook."""

@@ -13,23 +13,27 @@ import pluggy
 from stevedore.extension import ExtensionManager
 
 from lazylayer.errors import PluginError, SkipPlugin
+from lazylayer.logger import logger
 from lazylayer.plugin.calling import describe_error
 from lazylayer.plugin.options import declared_options
-from lazylayer.plugin.records import PluginRecord, PluginStatus, distribution_hint
-from lazylayer.plugin.selection import EVERY_OTHER, GROUP, distribution_of, matches, version_of, why_disabled
+from lazylayer.plugin.records import PluginRecord, PluginStatus
+from lazylayer.plugin.selection import (
+    EVERY_OTHER,
+    GROUP,
+    distribution_of,
+    explain_missing,
+    matches,
+    version_of,
+    why_disabled,
+)
 
 if TYPE_CHECKING:
     from lazylayer.api.settings import PluginsSettings
 
-__all__ = ["choose_entry_points", "explain_missing", "hooks_of", "load_plugin"]
+__all__ = ["choose_entry_points", "hooks_of", "load_plugin"]
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-def explain_missing(name: str) -> str:
-    """Return what to do about a plugin that is not installed."""
-    return f"it is not installed; {distribution_hint(name)}"
 
 
 def choose_entry_points(
@@ -63,12 +67,22 @@ def _explain_duplicate(name: str, found: list[EntryPoint]) -> str:
 
 
 def _missing(found: list[EntryPoint], wanted: PluginsSettings) -> list[PluginRecord]:
-    missing: dict[str, PluginRecord] = {}
-    for wish in (*wanted.enabled, *wanted.required):
+    """Return records of the plugins that are asked for and not installed.
+
+    A plugin that is disabled need not be installed; one whose name is close to an installed one is misspelt.
+    """
+    installed = [each.name for each in found]
+    missing: dict[str, str] = {}
+    for wish in (*wanted.enabled, *wanted.required, *wanted.disabled):
         name = wish.partition("@")[0]
-        if wish != EVERY_OTHER and not any(matches(wish, each) for each in found):
-            missing.setdefault(name, PluginRecord(name, status="error", reason=explain_missing(name)))
-    return list(missing.values())
+        if wish == EVERY_OTHER or any(matches(wish, each) for each in found):
+            continue
+        reason = explain_missing(name, installed)
+        if wish not in wanted.disabled:
+            missing.setdefault(name, reason)
+        elif "did you mean" in reason:
+            missing.setdefault(name, f"plugins.disabled names it, but {reason}")
+    return [PluginRecord(name, status="error", reason=reason) for name, reason in missing.items()]
 
 
 def _in_order(usable: list[EntryPoint], enabled: Sequence[str]) -> list[EntryPoint]:
@@ -99,7 +113,7 @@ def _raise(_manager: object, _entry_point: object, error: BaseException) -> None
 
 
 def load_plugin(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple[PluginRecord, object | None]:
-    """Imports one plugin. Returns its record, and the plugin if it can be registered."""
+    """Import one plugin. Return its record, and the plugin if it can be registered. Log tracebacks at DEBUG."""
     if not _NAME.fullmatch(entry_point.name):
         return _record(
             entry_point, "error", "the name of a plugin is a lower-case letter, then letters, digits and underscores"
@@ -114,11 +128,17 @@ def load_plugin(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple
     except PluginError as error:
         return _record(entry_point, "error", str(error)), None
     except ImportError as error:
+        _log_traceback(entry_point, error)
         reason = f"import failed: {describe_error(error)}; reinstall {distribution_of(entry_point) or entry_point.name}"
         return _record(entry_point, "error", reason), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import does, the others go on
+        _log_traceback(entry_point, error)
         return _record(entry_point, "error", f"loading failed: {describe_error(error)}"), None
     return msgspec.structs.replace(_record(entry_point), hooks=hooks), plugin
+
+
+def _log_traceback(entry_point: EntryPoint, error: BaseException) -> None:
+    logger.opt(exception=error).debug("plugin {name} cannot be loaded", name=entry_point.name)
 
 
 def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What is known of each plugin, and what to install for one that is missing."""
+"""Record what is known of each plugin."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["PluginRecord", "PluginStatus", "distribution_hint"]
+__all__ = ["PluginRecord", "PluginStatus"]
 
 PluginStatus = Literal["ok", "disabled", "skipped", "error"]
 
@@ -27,8 +27,3 @@ class PluginRecord(msgspec.Struct, frozen=True):
     hooks: tuple[str, ...] = ()
     target: str = ""
     options: msgspec.Struct | None = None
-
-
-def distribution_hint(plugin: str) -> str:
-    """What to do about a plugin that is not installed: the command that installs it, by our naming rule."""
-    return f"install it, for one of ours with `pip install lazylayer-{plugin.replace('_', '-')}`"

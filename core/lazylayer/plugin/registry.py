@@ -13,7 +13,6 @@ Both belong to the start-up and to its thread; afterwards everything here may be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,11 +20,11 @@ import msgspec
 from lazylayer.api.settings import Settings
 from lazylayer.errors import ConfigurationError, PluginRequiredError, SkipPlugin
 from lazylayer.plugin.calling import describe_error, make_manager
-from lazylayer.plugin.discovery import choose_entry_points, explain_missing, hooks_of, load_plugin
+from lazylayer.plugin.discovery import choose_entry_points, hooks_of, load_plugin
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.options import declared_options, read_options
-from lazylayer.plugin.records import PluginRecord, distribution_hint
-from lazylayer.plugin.selection import find_entry_points
+from lazylayer.plugin.records import PluginRecord
+from lazylayer.plugin.selection import explain_missing, find_entry_points
 
 if TYPE_CHECKING:
     from lazylayer.api.settings import PluginsSettings
@@ -97,9 +96,7 @@ class Plugins:
 
     def _explain_unused_table(self, name: str) -> None:
         if name not in self._by_name:
-            near = get_close_matches(name, self._by_name, 1)
-            hint = f"did you mean [plugin.{near[0]}]?" if near else distribution_hint(name)
-            reason = f"there are options for it, [plugin.{name}], but it is not installed; {hint}"
+            reason = f"[plugin.{name}] sets options for it, but {explain_missing(name, self._by_name)}"
             self._remember(PluginRecord(name, status="error", reason=reason))
 
     def add(self, name: str, plugin: object) -> None:
@@ -149,7 +146,7 @@ class Plugins:
         record = self._by_name.get(name)
         if record is not None and record.status == "ok":
             return
-        problem = explain_missing(name) if record is None else record.reason
+        problem = explain_missing(name, self._by_name) if record is None else record.reason
         raise PluginRequiredError(
             f"{by} asks for it, but {problem}",
             plugin=name,

@@ -6,7 +6,8 @@ Imports no plugin, and little else: the list of commands needs it at every `lazy
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
@@ -15,6 +16,7 @@ __all__ = [
     "GROUP",
     "Choice",
     "distribution_of",
+    "explain_missing",
     "find_entry_points",
     "matches",
     "version_of",
@@ -79,3 +81,14 @@ def version_of(entry_point: EntryPoint) -> str:
 
 def _normalized(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def explain_missing(name: str, installed: Iterable[str]) -> str:
+    """Return the reason why plugin `name` cannot be used, and what to do: it is not among the installed ones.
+
+    Names no distribution to install: anybody could have published one under a name that is only guessed.
+    """
+    near = get_close_matches(name, installed, 1, 0.8)
+    if near:
+        return f"it is not installed; did you mean {near[0]}?"
+    return "it is not installed; install its distribution, or choose a plugin that `lazylayer plugins list` shows"
