@@ -225,3 +225,12 @@ def test_example_of_the_guide(site: Site) -> None:
     (site.path / place.partition(":")[0]).with_suffix(".py").write_text(source)
     assert summary(site.run("--help").stdout, name) == "Show where the caches are."
     assert site.run(name, settings={"root": "/some/where"}).stdout == b"/some/where\n"
+
+
+def test_readme_lists_every_command(site: Site) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    section = readme.partition("\n## Commands\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    listed = {name.split()[0] for cell in cells for name in re.findall(r"`(.*?)`", cell)}
+    commands = site.run("--help").stdout.decode().partition("Commands:\n")[2]
+    assert listed == set(re.findall(r"^  ([a-z-]+)", commands, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""`lazylayer config …`: what the configuration says, where it says so, and what is wrong with it."""
+"""`lazylayer config …`: show the settings in force, their origin, and mistakes in them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--origin", is_flag=True, help="Show where each value came from too.")
+@click.option("--origin", is_flag=True, help="Show the origin of each value too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, by key; with --origin value and origin.")
 @click.pass_context
 def show(context: click.Context, origin: bool, as_json: bool) -> None:
-    """Show every setting as it is in force, by default as TOML.
+    """Show every setting in force, by default as TOML.
 
-    Defaults of plugins' own options are in the README of the plugin. Passwords and tokens are not
-    shown.
+    The README of each plugin has the defaults of its options. Passwords and tokens are hidden.
     """
     from lazylayer.configuration.layers import dotted
 
@@ -43,10 +42,9 @@ def show(context: click.Context, origin: bool, as_json: bool) -> None:
 @config.command()
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Say what is wrong with the configuration, all of it; exit code 78 if anything is.
+    """List every mistake in the configuration. Exit with 78 if there is one.
 
-    Plugins are asked too: whether their options are right, and whether those that are required or
-    selected by name can be used.
+    Also checks the options of plugins, and that plugins which are required or selected by name can be used.
     """
     from lazylayer.api.text import one_line
     from lazylayer.configuration.loading import check_configuration
@@ -114,7 +112,7 @@ def _as_toml(values: list[tuple[tuple[str, ...], Any, str]], origin: bool) -> st
 
 
 def _toml_value(value: Any) -> str:
-    """`value` as TOML on one line; strings, numbers and truth values are written as in JSON."""
+    """Return `value` as TOML on one line; strings, numbers and truth values are written as in JSON."""
     from lazylayer.configuration.layers import dotted
 
     if isinstance(value, dict):

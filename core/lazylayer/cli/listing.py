@@ -25,7 +25,7 @@ _PIECE = 1024 * 1024
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
 @click.option("-l", "--long", is_flag=True, help="Show mode, links, owner, size and time too.")
-@click.option("-R", "--recursive", is_flag=True, help="Show what lies below, with paths.")
+@click.option("-R", "--recursive", is_flag=True, help="List subdirectories too, with paths.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.argument("image", type=IMAGE_PATH, metavar="REF[:PATH]")
 @click.pass_context

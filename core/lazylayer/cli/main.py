@@ -45,7 +45,7 @@ def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> 
     is_eager=True,
     expose_value=False,
     callback=_remember_config,
-    help="The configuration, by default /etc/lazylayer/lazylayer.toml; conf.d/*.toml beside it is read too.",
+    help="Configuration file, by default /etc/lazylayer/lazylayer.toml; conf.d/*.toml beside it is read too.",
 )
 @click.option(
     "--set",
@@ -54,7 +54,7 @@ def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> 
     is_eager=True,
     expose_value=False,
     callback=_remember_overrides,
-    help="A setting, as in cache.chunks=cache_memory; stronger than files and environment.",
+    help="Set KEY, as in cache.chunks=cache_memory; overrides files and environment.",
 )
 @click.option(
     "-v",
@@ -63,7 +63,7 @@ def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> 
     is_eager=True,
     expose_value=False,
     callback=_remember_debug,
-    help="Log in detail, and show where an error came from.",
+    help="Log in detail, and show tracebacks of errors.",
 )
 @click.version_option(__version__, prog_name="lazylayer")
 def cli() -> None:

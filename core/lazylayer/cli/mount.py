@@ -27,7 +27,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
-@click.option("--frontend", metavar="NAME", help="The frontend to mount with; by default the best that works here.")
+@click.option("--frontend", metavar="NAME", help="Frontend plugin, by default the best that works here.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
 @click.option("--foreground", is_flag=True, help="Serve the mount in this process until it is unmounted.")
 @click.argument("reference", type=IMAGE, metavar="REF")
@@ -59,7 +59,7 @@ def mount(
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Unmount even if it is in use; readers get errors.")
+@click.option("--force", is_flag=True, help="Unmount even if the mount is in use; readers get errors.")
 @click.argument("directory", type=_DIRECTORY, metavar="DIR")
 @click.pass_context
 def umount(context: click.Context, directory: Path, force: bool) -> None:

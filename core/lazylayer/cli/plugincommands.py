@@ -49,7 +49,7 @@ class PluginCommands:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all commands, sorted."""
+        """Names of all commands, sorted."""
         return tuple(self._entry_points)
 
     def entry_point(self, name: str) -> EntryPoint:
@@ -61,7 +61,7 @@ class PluginCommands:
         return self._entry_points[name].module.partition(".")[0]
 
     def load(self, name: str) -> click.Command:
-        """Import the command. Raises PluginError if it cannot be had."""
+        """Import the command. Raises PluginError if the import fails, or if it is not a command."""
         entry_point = self._entry_points[name]
         try:
             command = entry_point.load()

@@ -76,7 +76,7 @@ def check(context: click.Context, name: str, arguments: tuple[str, ...]) -> None
 
 
 def _configured(context: click.Context) -> tuple[Plugins, Configuration]:
-    """Return all plugins, configured as far as they can be: a plugin that fails is no error here."""
+    """Return all plugins, configured as far as they can be. Raises nothing for a plugin that fails."""
     invocation = context.ensure_object(Invocation)
     configuration = invocation.configuration()
     found = invocation.plugins(configuration.settings)

@@ -1,4 +1,4 @@
-"""Read what plugins state of their quality: which rules of docs/plugin-quality.md they meet.
+"""Read the statements of plugins about their quality: which rules of docs/plugin-quality.md they meet.
 
 A plugin states it in the file `quality.toml` of its top-level package, with a table for each tier. The value of a
 rule is the evidence that it is met, a test or a file, or several; `{todo = "…"}` if it is not met; or
@@ -36,7 +36,7 @@ TIERS = tuple(RULES)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a plugin states of one rule: evidence, or a reason why there is none."""
+    """The statement about one rule: evidence, or a reason why there is none."""
 
     evidence: tuple[str, ...] = ()
     exempt: str = ""
@@ -49,13 +49,13 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """What one plugin states, by rule."""
+    """The statement of one plugin, by rule."""
 
     answers: Mapping[str, Answer]
 
     @property
     def tier(self) -> Tier:
-        """The highest tier whose rules, and those of the tiers below it, are all met; empty if it is none."""
+        """Highest tier whose rules, and those of the tiers below it, are all met; empty if there is none."""
         reached: Tier = ""
         for tier, rules in RULES.items():
             if not all(self._is_met(rule) for rule in rules):
@@ -65,7 +65,7 @@ class Statement(msgspec.Struct, frozen=True):
 
     @property
     def open_rules(self) -> tuple[str, ...]:
-        """The rules that are not met."""
+        """Rules that are not met, the lowest tier first."""
         return tuple(rule for rules in RULES.values() for rule in rules if not self._is_met(rule))
 
     def _is_met(self, rule: str) -> bool:

@@ -1,4 +1,4 @@
-"""`lazylayer status`: what is mounted, and how much of it is here."""
+"""`lazylayer status`: show what is mounted, and how much of it is local."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON: one line, or one a second with --watch.")
-@click.option("--watch", is_flag=True, help="Show it again every second, until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one line, or one each second with --watch.")
+@click.option("--watch", is_flag=True, help="Repeat every second until interrupted.")
 @click.pass_context
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
     """Show every mount of this machine's lazylayer processes, and how much of it was fetched."""

@@ -24,8 +24,9 @@ class PluginChoice(NamedTuple):
 
 
 def load_plugin_choice(config: Path | None = None, overrides: Sequence[str] = ()) -> PluginChoice:
-    """Return the choice that the configuration makes. Reads the other settings only if variables or `--set` take part.
+    """Return the choice that the configuration makes.
 
+    Reads the other settings only if variables or `--set` take part.
     Parameters and errors as in `lazylayer.configuration.loading.load_configuration`.
     """
     if overrides or any(name.upper().startswith("LAZYLAYER_PLUGINS") for name in os.environ):

@@ -36,7 +36,7 @@ def find_files(config: Path | None) -> list[Path]:
 def read_files(files: Iterable[Path]) -> Iterator[Setting]:
     """Yield every value that the files set. Raises ConfigurationError for a file that is not TOML."""
     for file in files:
-        import tomllib  # takes a tenth of the start-up, and often there is no file
+        import tomllib  # a tenth of the start-up, and often no file exists
 
         try:
             with file.open("rb") as stream:

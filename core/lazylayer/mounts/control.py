@@ -58,7 +58,7 @@ class ProcessState(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client asks of a process."""
+    """A request to a process."""
 
     command: Literal["status", "unmount"]
     mountpoint: str = ""
@@ -66,7 +66,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a process answers; `error` is empty if it did what it was asked."""
+    """The reply of a process; `error` is empty if the request succeeded."""
 
     error: str = ""
     process: ProcessState | None = None

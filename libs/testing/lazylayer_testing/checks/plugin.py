@@ -31,7 +31,7 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
     tables: Mapping[str, Any]
 
     def open(self, root: Path, **options: object) -> Hooks:
-        """The plugin's hooks, as of a new program, below `root`.
+        """Return the plugin's hooks, as in a new program, below `root`.
 
         :param options: what the kit demands beside, or instead of, what is configured.
         """
