@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from stevedore.extension import ExtensionManager
 from lazylayer.errors import PluginError, SkipPlugin
 from lazylayer.logger import logger
 from lazylayer.plugin.calling import describe_error
+from lazylayer.plugin.migration import ContractError, check_signature, explain_error, explain_hook
 from lazylayer.plugin.options import declared_options
 from lazylayer.plugin.records import PluginRecord, PluginStatus
 from lazylayer.plugin.selection import (
@@ -125,12 +127,12 @@ def load_plugin(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple
         hooks = hooks_of(plugin, manager)
     except SkipPlugin as skip:
         return _record(entry_point, "skipped", str(skip)), None
-    except PluginError as error:
+    except (PluginError, ContractError) as error:
         return _record(entry_point, "error", str(error)), None
     except ImportError as error:
         _log_traceback(entry_point, error)
-        reason = f"import failed: {describe_error(error)}; reinstall {distribution_of(entry_point) or entry_point.name}"
-        return _record(entry_point, "error", reason), None
+        advice = explain_error(error) or f"reinstall {distribution_of(entry_point) or entry_point.name}"
+        return _record(entry_point, "error", f"import failed: {describe_error(error)}; {advice}"), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import does, the others go on
         _log_traceback(entry_point, error)
         return _record(entry_point, "error", f"loading failed: {describe_error(error)}"), None
@@ -142,10 +144,9 @@ def _log_traceback(entry_point: EntryPoint, error: BaseException) -> None:
 
 
 def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
-    """Return the hooks that `plugin` implements; raises if it implements none, or unknown ones.
+    """Return the hooks that `plugin` implements. Raises ContractError if it implements none, or wrongly.
 
-    A plugin that only declares `Options`, for a command of its own, is fine. `manager` is one without
-    plugins, and stays so.
+    A plugin that only declares `Options`, for a command of its own, is fine. `manager` knows the hooks.
     """
     declared = declared_options(plugin)
     implemented: list[str] = []
@@ -155,21 +156,23 @@ def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
         if options is not None:
             hook = options.get("specname") or name
             if hasattr(manager.hook, hook):
+                _check_implementation(getattr(plugin, name), hook, manager, declared is not None)
                 implemented.append(hook)
             elif not options["optionalhook"]:
-                raise TypeError(
-                    f"it implements {hook}, a hook that this version of lazylayer does not have; "
-                    "upgrade lazylayer, or use a version of the plugin that fits"
-                )
+                raise ContractError(explain_hook(hook))
         elif name.startswith("lazylayer_") and hasattr(manager.hook, name):
             unmarked.append(name)
     if unmarked:
-        raise TypeError(f"{', '.join(unmarked)}: not marked with lazylayer.hookimpl")
+        raise ContractError(f"{', '.join(unmarked)}: not marked with lazylayer.hookimpl")
     if not implemented and declared is None:
-        raise TypeError("it implements no hook of lazylayer")
-    manager.register(plugin)  # checks the arguments
-    manager.unregister(plugin)
+        raise ContractError("it implements no hook of lazylayer")
     return tuple(sorted(implemented))
+
+
+def _check_implementation(function: Any, hook: str, manager: pluggy.PluginManager, options: bool) -> None:
+    signature = inspect.signature(function)
+    spec = getattr(manager.hook, hook).spec
+    check_signature(hook, tuple(signature.parameters), spec.argnames, signature.return_annotation, options)
 
 
 def _record(entry_point: EntryPoint, status: PluginStatus = "ok", reason: str = "") -> PluginRecord:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lazylayer.errors import ConfigurationError
+from lazylayer.plugin.migration import ContractError
 
 __all__ = ["declared_options", "read_options"]
 
@@ -20,13 +21,13 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 def declared_options(plugin: object) -> type[msgspec.Struct] | None:
     """Return the `Options` that a plugin, or the module that defines its class, has; None if there are none.
 
-    Raises TypeError if they are not a struct.
+    Raises ContractError if they are not a struct.
     """
     module = sys.modules.get(type(plugin).__module__)
     options = getattr(plugin, "Options", None) or getattr(module, "Options", None)
     if options is None or (isinstance(options, type) and issubclass(options, msgspec.Struct)):
         return options
-    raise TypeError("its Options is not a msgspec.Struct; declare class Options(msgspec.Struct, frozen=True)")
+    raise ContractError("its Options is not a msgspec.Struct; declare class Options(msgspec.Struct, frozen=True)")
 
 
 def read_options(tables: Mapping[str, Any], name: str, options: type[Options], options_table: str = "") -> Options:

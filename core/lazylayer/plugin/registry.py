@@ -22,6 +22,7 @@ from lazylayer.errors import ConfigurationError, PluginRequiredError, SkipPlugin
 from lazylayer.plugin.calling import describe_error, make_manager
 from lazylayer.plugin.discovery import choose_entry_points, hooks_of, load_plugin
 from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.migration import ContractError, explain_error
 from lazylayer.plugin.options import declared_options, read_options
 from lazylayer.plugin.records import PluginRecord
 from lazylayer.plugin.selection import explain_missing, find_entry_points
@@ -116,8 +117,10 @@ class Plugins:
         except ConfigurationError as error:
             self.refusals.append(error)
             self._change(name, status="error", reason=str(error))
+        except ContractError as error:
+            self._change(name, status="error", reason=str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises, the others go on
-            self._change(name, status="error", reason=describe_error(error))
+            self._change(name, status="error", reason=explain_error(error) or describe_error(error))
 
     def _read_options(self, name: str, plugin: object) -> msgspec.Struct | None:
         options = declared_options(plugin)
