@@ -119,6 +119,7 @@ def explain_error(error: BaseException) -> str:
         package, _, module = error.name.partition(".")
         target = MOVED.get(module.partition(".")[0], "") if package == "lazylayer" else ""
         return f"lazylayer.{module} is now {target}" if target else ""
-    if isinstance(error, AttributeError) and isinstance(error.obj, Settings) and error.name in SETTINGS:
-        return f"settings.{error.name} is gone: {SETTINGS[error.name]}"
+    if isinstance(error, AttributeError) and isinstance(error.obj, Settings):
+        advice = SETTINGS.get(error.name or "", "")
+        return f"settings.{error.name} is gone: {advice}" if advice else ""
     return ""
