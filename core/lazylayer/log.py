@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["enable_plugins", "set_up"]
 
-_TALKATIVE = ("httpx", "httpcore", "stevedore")
-"""Libraries that log what we say better, or what may hold a token; only their warnings are heard."""
-
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Sends everything from `settings.level` on to `stream`, by default to stderr as it is then.
@@ -47,8 +44,6 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     logger.add(write, level=settings.level, format="{message}", diagnose=False, backtrace=False)
     logger.enable("lazylayer")
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def enable_plugins(packages: Iterable[str]) -> None:

@@ -9,11 +9,11 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from lazylayer.api.settings import Settings
+from lazylayer.api.settings import CacheSettings, Settings
 from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 from lazylayer.logger import logger
-from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.hooks import AUTO, Hooks
 from lazylayer.plugin.options import read_options
 from lazylayer.plugin.registry import Plugins
 
@@ -92,7 +92,16 @@ def find_problems(configuration: Configuration, plugins: Plugins) -> list[Lazyla
             plugins.require(name, by)
         except PluginRequiredError as error:
             problems.append(error)
-    return problems
+    return problems + _missing_caches(configuration.settings.cache, plugins.hooks())
+
+
+def _missing_caches(cache: CacheSettings, hooks: Hooks) -> list[LazylayerError]:
+    try:
+        for wanted in (cache.chunks, cache.ranges):
+            hooks.choose_cache(wanted)
+    except ConfigurationError as error:
+        return [error]
+    return []
 
 
 def _needed_plugins(configuration: Configuration) -> Iterator[tuple[str, str]]:
@@ -100,7 +109,9 @@ def _needed_plugins(configuration: Configuration) -> Iterator[tuple[str, str]]:
     settings = configuration.settings
     for wish in settings.plugins.required:
         yield wish.partition("@")[0], "plugins.required"
-    yield settings.cache.chunks, "cache.chunks"
-    yield settings.cache.ranges, "cache.ranges"
-    if settings.mount.frontend != "auto":
-        yield settings.mount.frontend, "mount.frontend"
+    named = {
+        "cache.chunks": settings.cache.chunks,
+        "cache.ranges": settings.cache.ranges,
+        "mount.frontend": settings.mount.frontend,
+    }
+    yield from ((name, key) for key, name in named.items() if name != AUTO)

@@ -183,9 +183,9 @@ class TestConfig:
         result = run("--config", file, "config", "show", "--origin")
         shown = tomllib.loads(result.out)
         assert shown["fetch"]["threads"] == 3
-        assert shown["plugin"] == {"x": {"host": {"a.test:1": {"mirrors": ["m\x1b", 1.5, True]}}}}
+        assert shown["plugin"]["x"] == {"host": {"a.test:1": {"mirrors": ["m\x1b", 1.5, True]}}}
         assert f"threads = 3  # {file}\n" in result.out
-        assert 'chunks = "cache_dir"  # default\n' in result.out
+        assert 'chunks = "auto"  # default\n' in result.out
         assert tomllib.loads(run("--config", file, "config", "show").out) == shown
 
     def test_what_is_shown_can_be_loaded(self, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

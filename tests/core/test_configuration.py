@@ -61,7 +61,7 @@ class TestLayers:
         assert found.settings == Settings()
         assert found.files == ()
         assert found.origin("cache.chunks") == "default"
-        assert found.settings.cache.chunks == "cache_dir"
+        assert found.settings.cache.chunks == "auto"
 
     def test_default_file_is_read_when_it_exists(self, tmp_path: Path) -> None:
         file = write(tmp_path / "etc", "[fetch]\nthreads = 3\n")
@@ -176,7 +176,7 @@ class TestValues:
         }.items():
             monkeypatch.setenv(name, value)
         found = load_configuration(main)
-        assert found.settings.cache.chunks == "cache_dir"
+        assert found.settings.cache.chunks == "auto"
         assert found.settings.plugins.disabled == ("b",)
 
     @hypothesis.settings(max_examples=40, deadline=None)
@@ -379,8 +379,8 @@ def test_values_and_origins_cover_every_key() -> None:
     [
         (["cache.ranges=cache_memory"], "cache.ranges", "cache_memory"),  # http_cache_type
         (["cache.chunks=cache_memory"], "cache.chunks", "cache_memory"),  # filesystem_cache_type
-        ([], "cache.ranges", "cache_dir"),
-        ([], "cache.chunks", "cache_dir"),
+        ([], "cache.ranges", "auto"),
+        ([], "cache.chunks", "auto"),
         (["plugin.cache_memory.max_bytes=1000"], "plugin.cache_memory.max_bytes", 1000),  # lru_max_entry, in bytes
         ([], "resolve.keep", 100),  # resolve_result_entry
         (["prefetch.size=5000"], "prefetch.size", 5000),  # prefetch_size

@@ -8,49 +8,43 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lazylayer.api.cache import NoCache
 from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import CacheSettings, MountSettings, Settings
 from lazylayer.cli.doctor import Finding, examine
 from lazylayer.errors import MountError
 from lazylayer.plugin.records import PluginRecord
-
-MOUNTS = ("lazylayer_mount_tree",)
-
-
-class FakePlugins:
-    """Two frontends and a cache, as `Plugins` would show them."""
-
-    def __init__(self, answers: dict[str, str | Exception]) -> None:
-        self.answers = answers
-        self.records = [PluginRecord(name, hooks=MOUNTS) for name in answers]
-        self.records.append(PluginRecord("cache_memory"))
-
-    def record(self, name: str) -> PluginRecord | None:
-        return next((record for record in self.records if record.name == name), None)
-
-    def hooks(self) -> Any:
-        def probe(answer: str | Exception) -> Works | Missing:
-            if isinstance(answer, Exception):
-                raise answer
-            return Missing(answer) if answer else Works()
-
-        return SimpleNamespace(
-            of=lambda name: SimpleNamespace(probe_frontend=functools.partial(probe, self.answers[name]))
-        )
+from lazylayer.plugin.registry import Plugins
+from synthetic.hooks import plugin
 
 
-def find(tmp_path: Path, plugins: FakePlugins, **settings: Any) -> dict[str, Finding]:
-    found = examine(Settings(root=str(tmp_path), run=str(tmp_path), **settings), plugins)  # type: ignore[arg-type]
+def plugins_of(answers: dict[str, str | Exception], *records: PluginRecord) -> Plugins:
+    """Frontends that answer so, and a cache; and what else is known."""
+    plugins = Plugins(records, {})
+    plugins.configure(Settings())
+    for name, answer in reversed(answers.items()):
+        plugins.add(name, plugin(probe_frontend=functools.partial(probe, answer), mount_tree=lambda: None))
+    plugins.add("cache_memory", plugin(open_cache=NoCache))
+    return plugins
+
+
+def probe(answer: str | Exception) -> Works | Missing:
+    if isinstance(answer, Exception):
+        raise answer
+    return Missing(answer) if answer else Works()
+
+
+def find(tmp_path: Path, plugins: Plugins, **settings: Any) -> dict[str, Finding]:
+    found = examine(Settings(root=str(tmp_path), run=str(tmp_path), **settings), plugins)
     return {finding.topic: finding for finding in found}
 
 
 def test_the_frontend_that_mounts_are_made_with(tmp_path: Path) -> None:
-    found = find(tmp_path, FakePlugins({"frontend_erofs": "the kernel is old", "frontend_fuse": ""}))
+    found = find(tmp_path, plugins_of({"frontend_erofs": "the kernel is old", "frontend_fuse": ""}))
     assert found["frontend frontend_erofs"] == Finding("frontend frontend_erofs", "note", "the kernel is old")
     assert found["frontend frontend_fuse"].verdict == "ok"
     assert found["mounting"].verdict == "ok"
@@ -58,25 +52,32 @@ def test_the_frontend_that_mounts_are_made_with(tmp_path: Path) -> None:
 
 
 def test_nothing_can_mount(tmp_path: Path) -> None:
-    found = find(tmp_path, FakePlugins({"frontend_fuse": MountError("broken")}))
+    found = find(tmp_path, plugins_of({"frontend_fuse": MountError("broken")}))
     assert found["frontend frontend_fuse"].text == "broken"
     assert found["mounting"].verdict == "problem"
 
 
 def test_a_frontend_that_is_named_and_does_not_work(tmp_path: Path) -> None:
-    plugins = FakePlugins({"frontend_erofs": "no", "frontend_fuse": ""})
+    plugins = plugins_of({"frontend_erofs": "no", "frontend_fuse": ""})
     found = find(tmp_path, plugins, mount=MountSettings(frontend="frontend_erofs"))
     assert found["mounting"].verdict == "problem"
     assert found["mounting"].remedy == 'set mount.frontend = "frontend_fuse"'
 
 
+def test_cache_is_the_preferred_one(tmp_path: Path) -> None:
+    assert find(tmp_path, plugins_of({}))["cache for chunks"] == Finding("cache for chunks", "ok", "cache_memory")
+    found = find(tmp_path, Plugins((), {}))
+    assert found["cache for ranges"].verdict == "problem"
+    assert "no cache plugin is usable" in found["cache for ranges"].text
+
+
 def test_plugins_that_cannot_be_used(tmp_path: Path) -> None:
-    plugins = FakePlugins({"frontend_fuse": ""})
-    plugins.records += [
+    plugins = plugins_of(
+        {"frontend_fuse": ""},
         PluginRecord("broken", status="error", reason="no module"),
         PluginRecord("shy", status="skipped", reason="not here"),
         PluginRecord("off", status="disabled"),
-    ]
+    )
     found = find(tmp_path, plugins, cache=CacheSettings(chunks="broken", ranges="missing"))
     assert found["plugin broken"].verdict == "problem"
     assert found["plugin shy"].verdict == "note"
@@ -88,7 +89,7 @@ def test_plugins_that_cannot_be_used(tmp_path: Path) -> None:
 def test_directories(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings = Settings(root=str(tmp_path / "new" / "deep"), run=str(tmp_path / "file"))
-    found = {each.topic: each for each in examine(settings, FakePlugins({}))}  # type: ignore[arg-type]
+    found = {each.topic: each for each in examine(settings, plugins_of({}))}
     assert found["directory root"].verdict == "ok"
     assert found["directory run"].verdict == "problem"
     assert not (tmp_path / "new").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +11,12 @@ import msgspec
 import pytest
 
 from lazylayer.api.mounting import Missing, MountOptions, Works
-from lazylayer.errors import LazylayerError, MountError, PluginError, PluginRequiredError
+from lazylayer.api.settings import MountSettings, Settings
+from lazylayer.errors import ConfigurationError, LazylayerError, MountError, PluginError, PluginRequiredError
+from lazylayer.mounts.frontends import choose_frontend
 from lazylayer.plugin.hooks import NamedPlugin
 from lazylayer.plugin.records import PluginRecord
+from lazylayer.plugin.registry import Plugins
 from synthetic.hooks import any_of, hooks_of, plugin
 
 ANY: Any = object()
@@ -118,3 +123,55 @@ def test_missing_says_what_and_what_to_do() -> None:
     assert str(Missing("no /dev/x", "modprobe x")) == "no /dev/x; modprobe x"
     assert str(Missing("no /dev/x")) == "no /dev/x"
     assert Works() == Works()
+
+
+class TestPreference:
+    def plugins(self, hook: str, **preferences: int) -> Plugins:
+        plugins = Plugins((), {})
+        plugins.configure(Settings())
+        for name in reversed(preferences):
+            made: Any = plugin(**{hook: lambda: any_of(hook)})
+            made.preference = preferences[name]
+            plugins.add(name, made)
+        return plugins
+
+    def test_preferred_first_then_the_order_of_asking(self) -> None:
+        hooks = self.plugins("open_cache", a=0, b=5, c=0, d=9, e=-1).hooks()
+        assert hooks.candidates("lazylayer_open_cache") == ["d", "b", "a", "c", "e"]
+
+    def test_auto_takes_the_preferred_cache_and_a_name_that_one(self) -> None:
+        hooks = self.plugins("open_cache", a=1, b=2).hooks()
+        assert hooks.choose_cache("auto").name == "b"
+        assert hooks.choose_cache("a").name == "a"
+
+    def test_no_cache_is_an_error_that_says_why(self) -> None:
+        with pytest.raises(ConfigurationError, match="no cache plugin is usable; no installed plugin has lazylayer_op"):
+            hooks_of().choose_cache("auto")
+        with pytest.raises(ConfigurationError, match=r"no cache plugin is usable; mine \(no /dev/x\)"):
+            hooks_of(SKIPPED).choose_cache("auto")
+
+    @pytest.mark.parametrize(
+        ("settings", "chosen"),
+        [
+            (MountSettings(), "best"),
+            (MountSettings(prefer=("other", "best")), "other"),
+            (MountSettings(prefer=("missing", "best")), "best"),
+            (MountSettings(frontend="other"), "other"),
+        ],
+    )
+    def test_frontend(self, settings: MountSettings, chosen: str) -> None:
+        plugins = Plugins((), {})
+        plugins.configure(Settings())
+        for name, preference in (("other", 1), ("best", 3), ("broken", 9)):
+            found = Missing("no device", "buy one") if name == "broken" else Works()
+            made: Any = plugin(probe_frontend=functools.partial(copy.copy, found), mount_tree=lambda: None)
+            made.preference = preference
+            plugins.add(name, made)
+        assert choose_frontend(plugins.hooks(), settings) == chosen
+
+    def test_no_frontend_tells_every_reason(self) -> None:
+        hooks = hooks_of(mine=plugin(probe_frontend=lambda: Missing("no device", "buy one"), mount_tree=lambda: None))
+        with pytest.raises(MountError, match="no frontend works on this machine: mine: no device; buy one"):
+            choose_frontend(hooks, MountSettings())
+        with pytest.raises(MountError, match="no frontend plugin is usable"):
+            choose_frontend(hooks_of(), MountSettings())

@@ -48,10 +48,10 @@ class PluginsSettings(_Table, frozen=True):
 class CacheSettings(_Table, frozen=True):
     """`[cache]`: which cache plugin keeps what."""
 
-    chunks: str = "cache_dir"
-    """For verified, uncompressed chunks."""
-    ranges: str = "cache_dir"
-    """For compressed bytes: tables of contents, mostly."""
+    chunks: str = "auto"
+    """The plugin for verified, uncompressed chunks; `auto` takes the cache with the highest preference."""
+    ranges: str = "auto"
+    """The plugin for compressed bytes, mostly tables of contents; `auto` as above."""
 
 
 class FetchSettings(_Table, frozen=True):
@@ -114,13 +114,13 @@ class MountSettings(_Table, frozen=True):
     """`[mount]`: how trees are shown."""
 
     frontend: str = "auto"
-    """The name of a frontend plugin, or `auto`: the first of `prefer` that works here."""
-    prefer: tuple[str, ...] = ("frontend_erofs", "frontend_fuse")
-    """What `auto` tries, the best first."""
+    """The name of a frontend plugin; `auto` takes the first that works here."""
+    prefer: tuple[str, ...] = ()
+    """The frontends that `auto` tries, in this order; empty for all, by their own preference."""
     allow_other: bool = True
-    """Whether other users may see a mount; needed under containerd."""
+    """Let other users see a mount; needed under containerd."""
     debug: bool = False
-    """Whether the frontend traces every request."""
+    """Let the frontend trace every request."""
 
 
 class LogSettings(_Table, frozen=True):

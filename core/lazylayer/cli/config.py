@@ -24,14 +24,16 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, by key; with --origin value and origin.")
 @click.pass_context
 def show(context: click.Context, origin: bool, as_json: bool) -> None:
-    """Show every setting in force, by default as TOML.
+    """Show every setting in force, and every option of the plugins, by default as TOML.
 
-    The README of each plugin has the defaults of its options. Passwords and tokens are hidden.
+    Passwords and tokens are not shown.
     """
     from lazylayer.configuration.layers import dotted
 
-    configuration = context.ensure_object(Invocation).configuration()
-    values = [(path, _shown(path, value), where) for path, value, where in configuration.values()]
+    invocation = context.ensure_object(Invocation)
+    configuration = invocation.configuration()
+    tables = invocation.plugins(configuration.settings.plugins).option_tables(configuration.plugin_tables)
+    values = [(path, _shown(path, value), where) for path, value, where in configuration.values(tables)]
     if as_json:
         fields = {dotted(path): {"value": value, "origin": where} if origin else value for path, value, where in values}
         click.echo(json.dumps(fields, indent=2))
@@ -106,7 +108,8 @@ def _as_toml(values: list[tuple[tuple[str, ...], Any, str]], origin: bool) -> st
         if path[:-1] != table:
             table = path[:-1]
             lines += ["", f"[{dotted(table)}]"]
-        line = f"{dotted(path[-1:])} = {_toml_value(value)}"
+        key = dotted(path[-1:])
+        line = f"# {key} is not set" if value is None else f"{key} = {_toml_value(value)}"
         lines.append(f"{line}  # {where}" if origin else line)
     return "\n".join(lines)
 

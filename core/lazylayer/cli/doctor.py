@@ -18,7 +18,8 @@ from lazylayer.api.mounting import Missing
 from lazylayer.api.settings import Settings
 from lazylayer.api.text import one_line
 from lazylayer.cli.invocation import Invocation
-from lazylayer.errors import LazylayerError
+from lazylayer.errors import ConfigurationError, LazylayerError
+from lazylayer.plugin.hooks import AUTO
 from lazylayer.plugin.registry import Plugins
 
 __all__ = ["Finding", "Verdict", "doctor", "examine"]
@@ -109,12 +110,12 @@ def _frontends(settings: Settings, plugins: Plugins) -> Iterator[Finding]:
         else:
             usable.append(record.name)
             yield Finding(f"frontend {record.name}", "ok", "works here")
-    yield _choice(settings, usable)
+    yield _choice(settings, hooks.candidates(_MOUNT_HOOK), usable)
 
 
-def _choice(settings: Settings, usable: list[str]) -> Finding:
+def _choice(settings: Settings, preferred: list[str], usable: list[str]) -> Finding:
     wanted = settings.mount.frontend
-    candidates = settings.mount.prefer if wanted == "auto" else (wanted,)
+    candidates = (settings.mount.prefer or preferred) if wanted == AUTO else (wanted,)
     chosen = next((name for name in candidates if name in usable), "")
     if chosen:
         return Finding("mounting", "ok", f'mounts are made with {chosen} (mount.frontend = "{wanted}")')
@@ -125,7 +126,12 @@ def _choice(settings: Settings, usable: list[str]) -> Finding:
 
 
 def _caches(settings: Settings, plugins: Plugins) -> Iterator[Finding]:
-    for purpose, name in (("chunks", settings.cache.chunks), ("ranges", settings.cache.ranges)):
+    for purpose, wanted in (("chunks", settings.cache.chunks), ("ranges", settings.cache.ranges)):
+        try:
+            name = plugins.hooks().choose_cache(wanted).name
+        except ConfigurationError as error:
+            yield Finding(f"cache for {purpose}", "problem", str(error), "pip install lazylayer-cache-dir, for one")
+            continue
         record = plugins.record(name)
         if record is None or record.status != "ok":
             reason = "is not installed" if record is None else f"is {record.status}: {record.reason}"

@@ -7,7 +7,7 @@ from lazylayer.api.settings import MountSettings
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
 from lazylayer.logger import logger
-from lazylayer.plugin.hooks import Hooks
+from lazylayer.plugin.hooks import AUTO, Hooks
 
 __all__ = ["choose_frontend", "clear_mountpoint", "remove_left_mount"]
 
@@ -15,14 +15,14 @@ __all__ = ["choose_frontend", "clear_mountpoint", "remove_left_mount"]
 def choose_frontend(hooks: Hooks, settings: MountSettings) -> str:
     """Return the name of the frontend to mount with.
 
-    A frontend named in the configuration is taken as it is; `auto` takes the first of
-    `mount.prefer` that says it works here, and logs which and why. Raises MountError when none does,
-    with the reason of each.
+    A frontend named in the configuration is taken as it is. `auto` takes the first that works here, of
+    `mount.prefer` or by the frontends' own preference, and logs which and why. Raises MountError when
+    none does, with the reason of each.
     """
-    if settings.frontend != "auto":
+    if settings.frontend != AUTO:
         return settings.frontend
     reasons: list[str] = []
-    for name in settings.prefer:
+    for name in settings.prefer or hooks.candidates("lazylayer_mount_tree"):
         try:
             found = hooks.of(name).probe_frontend()
         except LazylayerError as error:
@@ -32,7 +32,7 @@ def choose_frontend(hooks: Hooks, settings: MountSettings) -> str:
             logger.info("mounting with {name}{passed_over}", name=name, passed_over=passed_over)
             return name
         reasons.append(f"{name}: {found}")
-    raise MountError("no frontend works on this machine: " + "; ".join(reasons))
+    raise MountError("no frontend works on this machine: " + ("; ".join(reasons) or "no frontend plugin is usable"))
 
 
 def clear_mountpoint(hooks: Hooks, mountpoint: str, frontend: str) -> None:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 import pluggy
 
-from lazylayer.errors import BuildError, FormatError, MountError, PluginRequiredError, ResolveError
+from lazylayer.errors import BuildError, ConfigurationError, FormatError, MountError, PluginRequiredError, ResolveError
 from lazylayer.plugin.calling import Calls
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from lazylayer.plugin.formats import Formats
     from lazylayer.plugin.records import PluginRecord
 
-__all__ = ["Hooks", "NamedPlugin"]
+__all__ = ["AUTO", "Hooks", "NamedPlugin"]
+
+AUTO = "auto"
+"""The value of a setting that leaves the choice of a plugin to their preferences."""
 
 
 class Hooks:
@@ -62,6 +65,24 @@ class Hooks:
         """Return one plugin, to be asked by its name. Never raises: its methods do."""
         record = self._records.get(plugin)
         return NamedPlugin(plugin, self._calls, record.options if record is not None else None)
+
+    def candidates(self, hook: str) -> list[str]:
+        """Return the usable plugins with a hook that is asked by name, the most preferred first."""
+        names = [each.plugin_name for each in self._calls.implementations(hook)]
+        preferences = {name: self._records[name].preference for name in names if name in self._records}
+        return sorted(names, key=lambda name: -preferences.get(name, 0))
+
+    def choose_cache(self, wanted: str) -> NamedPlugin:
+        """Return the cache plugin that a setting names, or for `auto` the preferred one.
+
+        Raises ConfigurationError if there is none for `auto`.
+        """
+        hook = "lazylayer_open_cache"
+        if wanted != AUTO:
+            return self.of(wanted)
+        for name in self.candidates(hook):
+            return self.of(name)
+        raise ConfigurationError(f"no cache plugin is usable; {self._calls.unusable() or self._calls.asked(hook)}")
 
     # --- start-up ----------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ class PluginRecord(msgspec.Struct, frozen=True):
     `hooks` are the hooks that it implements, empty unless it was loaded. `reason` says why it is not
     `ok`, and what would help. `target` is the value of its entry point, `package:Class`. `options` are
     those that the configuration gives it, None if it declares none; they may hold secrets.
+    `preference` is how strongly `auto` prefers it to plugins with the same hook.
     """
 
     name: str
@@ -27,3 +28,4 @@ class PluginRecord(msgspec.Struct, frozen=True):
     hooks: tuple[str, ...] = ()
     target: str = ""
     options: msgspec.Struct | None = None
+    preference: int = 0

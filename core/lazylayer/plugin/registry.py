@@ -13,6 +13,7 @@ Both belong to the start-up and to its thread; afterwards everything here may be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -109,7 +110,8 @@ class Plugins:
             if name not in self._by_name:
                 self._remember(PluginRecord(name))
                 self._change(name, hooks=hooks_of(plugin, self._unused))
-            self._change(name, options=self._read_options(name, plugin))
+            preference = getattr(plugin, "preference", 0)
+            self._change(name, options=self._read_options(name, plugin), preference=preference)
             self._configure(name, plugin)
             self.manager.register(plugin, name)
         except SkipPlugin as skip:
@@ -140,6 +142,19 @@ class Plugins:
                 each.function(*[given[argument] for argument in each.argnames])
         finally:
             self._unused.unregister(name=name)
+
+    def option_tables(self, tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the plugins' tables, with the defaults of the loaded plugins. Invalid ones stay as they are."""
+        shown = {**tables, "plugin": dict(tables.get("plugin", {}))}
+        for name, plugin in self._loaded.items():
+            declared, options_table = declared_options(plugin), getattr(plugin, "options_table", "")
+            if declared is not None:
+                with suppress(ConfigurationError):
+                    options = msgspec.to_builtins(read_options(tables, name, declared, options_table))
+                    if options_table:
+                        shown[options_table] = options.pop(options_table)
+                    shown["plugin"][name] = options
+        return shown
 
     def require(self, name: str, by: str) -> None:
         """Raises PluginRequiredError unless plugin `name` is usable.

@@ -32,6 +32,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CacheDir:
     """The plugin; it keeps where the cache is."""
 
+    preference = 100
+
     def __init__(self) -> None:
         self._directory = Path()
 

@@ -23,6 +23,8 @@ __all__ = ["FrontendErofs"]
 class FrontendErofs:
     """The plugin; it keeps its options. Its lock is held while keeping is set up."""
 
+    preference = 100
+
     def __init__(self) -> None:
         self._options = Options()
         self._root = self._run = ""

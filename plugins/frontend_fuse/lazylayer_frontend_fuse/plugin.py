@@ -12,6 +12,8 @@ __all__ = ["FrontendFuse"]
 class FrontendFuse:
     """The plugin."""
 
+    preference = 50
+
     @hookimpl
     def lazylayer_probe_frontend(self) -> Works | Missing:
         """Look for /dev/fuse, libfuse 2, and the right to mount."""

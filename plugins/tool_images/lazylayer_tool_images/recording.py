@@ -113,11 +113,11 @@ def record_workload(program: Program, reference: Reference, command: str, second
 def mount_separately(hooks: Hooks, settings: MountSettings, tree: MountableTree, mountpoint: str) -> MountedTree:
     """Mount a tree with the first frontend that reads each file only when a program reads it.
 
-    Asks the configured frontend, then those of `mount.prefer`. Raises MountError, with each one's reason.
+    Asks the configured frontend, then those that `auto` tries. Raises MountError, with each one's reason.
     """
     configured = () if settings.frontend == "auto" else (settings.frontend,)
     reasons = []
-    for frontend in dict.fromkeys((*configured, *settings.prefer)):
+    for frontend in dict.fromkeys((*configured, *(settings.prefer or hooks.candidates("lazylayer_mount_tree")))):
         try:
             return hooks.of(frontend).mount_tree(tree, mountpoint, MountOptions(separate_files=True))
         except MountError as error:
