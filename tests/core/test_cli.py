@@ -188,6 +188,22 @@ class TestConfig:
         assert 'chunks = "auto"  # default\n' in result.out
         assert tomllib.loads(run("--config", file, "config", "show").out) == shown
 
+    @pytest.mark.parametrize("arguments", [[], ["--origin"]])
+    def test_options_of_plugins_are_shown(self, run, tmp_path: Path, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+        file = tmp_path / "my.toml"
+        file.write_text("[plugin.state_file]\nin_run = false\n[resolver]\nrequest_timeout_sec = 3\n")
+        shown = run("--config", file, "config", "show", "--plugins", *arguments).out
+        options = tomllib.loads(shown)
+        assert options["plugin"]["state_file"] == {"in_mount": True, "in_run": False, "max_journal_bytes": 1 << 20}
+        assert options["resolver"] == {"hosts": [], "host": {}, "request_timeout_sec": 3}
+        assert "resolver" not in options["plugin"]["resolver_registry"]
+        assert "# local_images is not set" in shown
+        if arguments:
+            assert f"in_run = false  # {file}\n" in shown
+            assert "in_mount = true  # default\n" in shown
+        file.write_text(shown)
+        assert tomllib.loads(run("--config", file, "config", "show", "--plugins").out) == options
+
     def test_what_is_shown_can_be_loaded(self, run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
         file = tmp_path / "my.toml"
         file.write_text(run("config", "show").out)

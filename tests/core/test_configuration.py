@@ -365,7 +365,8 @@ class TestDirectories:
 
 
 def test_values_and_origins_cover_every_key() -> None:
-    shown = {dotted(path): (value, origin) for path, value, origin in load(None, "plugin.x.y=1").values()}
+    found = load(None, "plugin.x.y=1")
+    shown = {dotted(path): (value, origin) for path, value, origin in found.values(found.plugin_tables)}
     assert shown["plugin.x.y"] == (1, "--set plugin.x.y")
     assert {key for key in shown if not key.startswith("plugin.")} == set(loading._known_keys()) - {
         "plugin",
@@ -389,4 +390,5 @@ def test_values_and_origins_cover_every_key() -> None:
     ],
 )
 def test_what_the_go_original_can_be_told(overrides: list[str], key: str, value: object) -> None:
-    assert {dotted(path): found for path, found, _ in load(None, *overrides).values()}[key] == value
+    found = load(None, *overrides)
+    assert {dotted(path): each for path, each, _ in found.values(found.plugin_tables)}[key] == value

@@ -1,7 +1,7 @@
-"""The settings of lazylayer as typed, frozen structs: every key, its type and its default.
+"""The core's settings as typed, frozen structs: every key, its type and its default.
 
 `lazylayer.configuration` fills them from files, the environment and the command line. Sizes are in
-bytes and times in seconds. Nothing here is looked up on a read: what a mount needs is taken once.
+bytes and times in seconds. No setting is looked up on a read: a mount takes what it needs once.
 """
 
 from __future__ import annotations
@@ -30,93 +30,93 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The base of all tables: keys that are not listed are errors."""
+    """The base of all tables: unknown keys are errors."""
 
 
 class PluginsSettings(_Table, frozen=True):
     """`[plugins]`: which plugins are loaded, and in which order they are asked."""
 
     enabled: tuple[str, ...] = ()
-    """Only these, first asked first; `*` stands for all others, by name. Empty is the same as `*`.
-    `NAME@DISTRIBUTION` chooses, where two distributions offer a plugin of one name."""
+    """Load only these, in this order; `*` stands for all others, by name. Empty means `*`.
+    `NAME@DISTRIBUTION` chooses between distributions that offer a plugin of the same name."""
     disabled: tuple[str, ...] = ()
-    """Not these, even when enabled; they are not even imported."""
+    """Never load or import these, even if enabled."""
     required: tuple[str, ...] = ()
-    """Start-up fails when one of these is missing, broken or skipped."""
+    """Refuse to start if one of these is missing, broken or skipped."""
 
 
 class CacheSettings(_Table, frozen=True):
-    """`[cache]`: which cache plugin keeps what."""
+    """`[cache]`: which plugin caches what."""
 
     chunks: str = "auto"
-    """The plugin for verified, uncompressed chunks; `auto` takes the cache with the highest preference."""
+    """The cache plugin for verified, uncompressed chunks; `auto` takes the one with the highest preference."""
     ranges: str = "auto"
-    """The plugin for compressed bytes, mostly tables of contents; `auto` as above."""
+    """The cache plugin for compressed bytes, mostly tables of contents; `auto` as above."""
 
 
 class FetchSettings(_Table, frozen=True):
     """`[fetch]`: how reads become requests."""
 
     threads: Positive = 16
-    """How many requests may be under way for readers at once, in the whole process."""
+    """Requests in flight for readers, in the whole process."""
     window_min: Positive = 128 * 1024
-    """Bytes. A miss fetches at least this much of the neighbourhood, when it is missing too."""
+    """Bytes. A miss fetches at least this much of its surroundings, as far as they are missing."""
     window_max: Positive = 8 * 1024 * 1024
-    """Bytes. Sequential reading grows the window up to this."""
+    """Bytes. Sequential reading grows the window up to this size."""
     verify: bool = True
-    """Whether layers without verifiable digests are refused. Without it nothing is promised."""
+    """Reject layers without verifiable digests. If false, no content is guaranteed."""
     allow_skip_verify: bool = False
-    """Whether the label `containerd.io/snapshot/remote/stargz.skipverify` is obeyed."""
+    """Obey the label `containerd.io/snapshot/remote/stargz.skipverify`."""
 
 
 class PrefetchSettings(_Table, frozen=True):
-    """`[prefetch]`: what is fetched before first use."""
+    """`[prefetch]`: fetching before first use."""
 
     enabled: bool = True
-    """Whether anything is."""
+    """Prefetch before first use."""
     size: Natural = 0
-    """Bytes, for layers without landmarks; a label may say otherwise."""
+    """Bytes to prefetch of layers without landmarks; a label may override it."""
     timeout: Seconds = 10.0
-    """Seconds. How long a check waits for a prefetch that is under way, where it does; a time-out only warns."""
+    """Seconds that a check waits for a prefetch in flight, if it waits; a time-out only warns."""
 
 
 class BackgroundSettings(_Table, frozen=True):
-    """`[background]`: fetching the rest of a layer when nothing else is to be done."""
+    """`[background]`: fetching the rest of a layer while readers are quiet."""
 
     enabled: bool = True
-    """Whether it is."""
+    """Fetch the rest of each layer in the background."""
     concurrency: Positive = 2
-    """How many background requests may be under way at once, in the whole process."""
+    """Background requests in flight, in the whole process."""
     silence: Annotated[float, msgspec.Meta(ge=0)] = 1.0
-    """Seconds. Background fetching goes on this long after the last reader's request has ended."""
+    """Seconds of quiet before background fetching resumes."""
     starvation: Seconds = 30.0
-    """Seconds. After waiting this long on a busy node, one background request is let through."""
+    """Seconds after which a busy node lets one background request through."""
     request_size: Positive = 4 * 1024 * 1024
-    """Bytes. How much one background request asks for."""
+    """Bytes per background request."""
 
 
 class ResolveSettings(_Table, frozen=True):
-    """`[resolve]`: how images and layers are found and kept."""
+    """`[resolve]`: how images and layers are found and kept open."""
 
     timeout: Seconds = 30.0
-    """Seconds. How long a mount waits for its layer."""
+    """Seconds that a mount waits for its layer."""
     keep: Natural = 100
-    """How many opened layers are kept for the next mount when nothing uses them."""
+    """Unused layers to keep open."""
     check_interval: Annotated[float, msgspec.Meta(ge=0)] = 60.0
-    """Seconds. A check asks the registry again only when the last answer is older than this."""
+    """Seconds for which the registry's last answer satisfies a check."""
     platform: str = ""
     """`os/architecture[/variant]`; empty for this machine's."""
     plain_http: tuple[str, ...] = ()
-    """Registry hosts (`name[:port]`, as in references) that are spoken to without TLS."""
+    """Registry hosts (`name[:port]`, as in references) to use without TLS."""
 
 
 class MountSettings(_Table, frozen=True):
-    """`[mount]`: how trees are shown."""
+    """`[mount]`: how trees are mounted."""
 
     frontend: str = "auto"
-    """The name of a frontend plugin; `auto` takes the first that works here."""
+    """The frontend plugin; `auto` takes the first that works on this machine."""
     prefer: tuple[str, ...] = ()
-    """The frontends that `auto` tries, in this order; empty for all, by their own preference."""
+    """The frontends that `auto` tries, in this order; empty means all, in order of their preference."""
     allow_other: bool = True
     """Let other users see a mount; needed under containerd."""
     debug: bool = False
@@ -127,20 +127,20 @@ class LogSettings(_Table, frozen=True):
     """`[log]`: what is written to stderr."""
 
     level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Lines of this level and above. INFO has nothing that happens per read; TRACE names every hook."""
+    """The lowest level to write. INFO logs nothing per read; TRACE logs every hook."""
     format: Literal["text", "json"] = "text"
-    """One line for people, or one JSON object a line for machines."""
+    """One line of text, or one JSON object, per message."""
 
 
 def default_root() -> str:
-    """`/var/lib/lazylayer` for root, else `$XDG_CACHE_HOME/lazylayer`, by default in `~/.cache`."""
+    """Return `/var/lib/lazylayer` for root, else `$XDG_CACHE_HOME/lazylayer`, by default in `~/.cache`."""
     if os.geteuid() == 0:
         return "/var/lib/lazylayer"
     return str((_xdg_directory("XDG_CACHE_HOME") or Path.home() / ".cache") / "lazylayer")
 
 
 def default_run() -> str:
-    """`/run/lazylayer` for root, else `$XDG_RUNTIME_DIR/lazylayer`, or `run` below the default root."""
+    """Return `/run/lazylayer` for root, else `$XDG_RUNTIME_DIR/lazylayer`, or `run` below the default root."""
     if os.geteuid() == 0:
         return "/run/lazylayer"
     directory = _xdg_directory("XDG_RUNTIME_DIR")
@@ -148,18 +148,18 @@ def default_run() -> str:
 
 
 def _xdg_directory(variable: str) -> Path | None:
-    """The directory that the variable names; the XDG specification says to ignore a relative one."""
+    """Return the directory in the variable; a relative one is ignored, as the XDG specification demands."""
     path = Path(os.environ.get(variable, ""))
     return path if path.is_absolute() else None
 
 
 class Settings(_Table, frozen=True):
-    """All settings of one program; the options of plugins are not among them."""
+    """All settings of the core. The options of plugins are not among them."""
 
     root: str = msgspec.field(default_factory=default_root)
-    """Where caches and state that outlive a process are kept; for the user's eyes only."""
+    """The directory for caches and persistent state; only its owner may access it."""
     run: str = msgspec.field(default_factory=default_run)
-    """Where state of running mounts is kept; for the user's eyes only."""
+    """The directory for the state of running mounts; only its owner may access it."""
     plugins: PluginsSettings = PluginsSettings()
     cache: CacheSettings = CacheSettings()
     fetch: FetchSettings = FetchSettings()

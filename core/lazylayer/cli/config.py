@@ -22,17 +22,20 @@ def config() -> None:
 @config.command()
 @click.option("--origin", is_flag=True, help="Show the origin of each value too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, by key; with --origin value and origin.")
+@click.option("--plugins", "with_plugins", is_flag=True, help="Show every option of the plugins, defaults included.")
 @click.pass_context
-def show(context: click.Context, origin: bool, as_json: bool) -> None:
-    """Show every setting in force, and every option of the plugins, by default as TOML.
+def show(context: click.Context, origin: bool, as_json: bool, with_plugins: bool) -> None:
+    """Show every setting in force, by default as TOML.
 
-    Passwords and tokens are not shown.
+    Of the plugins' options it shows those that are set. Passwords and tokens are not shown.
     """
     from lazylayer.configuration.layers import dotted
 
     invocation = context.ensure_object(Invocation)
     configuration = invocation.configuration()
-    tables = invocation.plugins(configuration.settings.plugins).option_tables(configuration.plugin_tables)
+    tables = configuration.plugin_tables
+    if with_plugins:
+        tables = invocation.plugins(configuration.settings).option_tables(tables)
     values = [(path, _shown(path, value), where) for path, value, where in configuration.values(tables)]
     if as_json:
         fields = {dotted(path): {"value": value, "origin": where} if origin else value for path, value, where in values}

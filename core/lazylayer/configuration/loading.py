@@ -76,13 +76,9 @@ class Configuration:
         below = (origin for each, origin in self._origins.items() if each[: len(path)] == path)
         return next(below, DEFAULT_ORIGIN)
 
-    def values(self, plugin_tables: Mapping[str, Any] | None = None) -> Iterator[tuple[KeyPath, Any, str]]:
-        """Yield every key, in parts, with its value and origin: the core's, then those of plugins.
-
-        :param plugin_tables: the plugins' tables with their defaults; by default, as they were configured.
-        """
-        tables = self.plugin_tables if plugin_tables is None else plugin_tables
-        for path, value in leaves({**msgspec.to_builtins(self.settings), **tables}):
+    def values(self, plugin_tables: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
+        """Yield every key, in parts, with its value and origin: the core's, then those of `plugin_tables`."""
+        for path, value in leaves({**msgspec.to_builtins(self.settings), **plugin_tables}):
             yield path, value, self._origin(path)
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
