@@ -152,3 +152,7 @@ def test_no_bytes_break_the_decoders(data: bytes) -> None:
             decode(data, "x")
         except LazylayerError:
             continue
+
+
+def test_a_path_may_be_written_as_a_url() -> None:
+    assert parse_reference("oci:///a/b:tag") == parse_reference("oci:/a/b:tag")

@@ -130,7 +130,7 @@ def parse_reference(text: str) -> Reference:
     if "\0" in text or text != text.strip() or not text:
         raise InvalidReferenceError(f"not an image reference: {text!r}")
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in PATH_SCHEMES and not rest.startswith("//"):
+    if colon and scheme in PATH_SCHEMES:
         return _parse_path(text, scheme, rest)
     other = _OTHER_SCHEME.fullmatch(text)
     if other:
@@ -147,6 +147,8 @@ def _parse_path(text: str, scheme: str, rest: str) -> Reference:
     head, colon, tag = path.rpartition(":")
     if not colon or "/" in tag or scheme == "dir":
         head, tag = path, ""
+    if head.startswith("//"):  # as in oci:///path; a leading // would read as a URL again
+        head = "/" + head.lstrip("/")
     if not head:
         raise InvalidReferenceError(f"{text!r}: a path must follow {scheme}:")
     if tag and not _TAG.fullmatch(tag):
