@@ -13,7 +13,6 @@ Everything here is immutable data and pure functions, safe to use from any threa
 from __future__ import annotations
 
 import base64
-import binascii
 import fnmatch
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from lazylayer.api.credentials import Credentials
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import DEFAULT_REGISTRY
 from lazylayer.errors import FormatError
 
@@ -84,7 +84,7 @@ class AuthEntry(msgspec.Struct, frozen=True):
             return self.username, self.password
         try:
             decoded = base64.b64decode("".join(self.auth.split()), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise FormatError("its auth is not base64 of name:password") from None
         username, colon, password = decoded.partition(":")
         if not colon or not username:
@@ -211,6 +211,6 @@ def _decode(data: bytes, shape: type[_Shape]) -> _Shape:
     if len(data) > MAX_CONFIG_SIZE:
         raise FormatError(f"it is larger than {MAX_CONFIG_SIZE} bytes")
     try:
-        return msgspec.json.decode(data, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(data, shape)
+    except FormatError as error:
         raise FormatError(f"it is not what Docker writes: {error}") from None

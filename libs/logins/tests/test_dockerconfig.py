@@ -114,3 +114,14 @@ def test_plain_keys_are_for_their_own_host_only(keys: list[str], host: str, patt
 def test_canonical_hosts_are_canonical(host: str) -> None:
     assert canonical_host(canonical_host(host)) == canonical_host(host)
     assert host_of_key(f"https://{host}/v1/") == canonical_host(host) == host_of_key(host)
+
+
+def test_what_is_nested_too_deeply_is_an_error() -> None:
+    with pytest.raises(FormatError, match="nested too deeply"):
+        DockerAuths.decode(b'{"auths":' * 50_000 + b"1" + b"}" * 50_000)
+
+
+def test_a_login_outside_ascii_is_an_error() -> None:
+    auths = DockerAuths.decode('{"auths": {"registry.test": {"auth": "é"}}}'.encode())
+    with pytest.raises(FormatError, match="base64"):
+        auths.find("registry.test", "image", "it")
