@@ -2,7 +2,7 @@
 # Debian packages (as root, by apt) and a virtual environment in .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean constraints debian-packages-demo debian-packages-test debian-packages-bench venv
+.PHONY: help demo test lint bench torture clean constraints debian-packages-demo debian-packages-test debian-packages-bench venv
 
 PYTEST_FLAGS ?= -q
 
@@ -15,6 +15,7 @@ help:
 	@echo 'make test    check style and types, then run every test'
 	@echo 'make lint    check style, types and who may import whom'
 	@echo 'make bench   measure lazylayer beside references; BENCH_FLAGS=--help explains'
+	@echo 'make torture  try faults, fuzzing and kills by the thousand; TORTURE=--help explains'
 	@echo 'make clean   remove what these made'
 
 demo: debian-packages-demo venv
@@ -28,6 +29,9 @@ lint: venv
 
 bench: debian-packages-bench venv
 	@.venv/bin/python bench/run.py $(BENCH_FLAGS)
+
+torture: debian-packages-test venv
+	@PYTHONPATH=tests .venv/bin/python -m torture $(TORTURE)
 
 # Take the newest versions that the requirements allow, and write them down for everybody else.
 constraints: debian-packages-demo

@@ -1,0 +1,83 @@
+"""Run campaigns: `PYTHONPATH=tests python -m torture [--only NAME] [--kind KIND] [--seed N] [--count N] [--scale F]`.
+
+Prints a Markdown table of what was tried, how often, from which seed on, and what was found; each failure with the
+command that repeats it. Exits with 1 if anything was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from torture.campaign import MIXED, Campaign, Result, run_cases
+from torture.faults import Faults
+from torture.fuzz import Fuzz
+from torture.kills import Kills
+from torture.syscalls import Syscalls
+
+CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls)
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    options = _parse()
+    chosen = [each for each in CAMPAIGNS if options.only in ("", each.name)]
+    work = [
+        (each, kind)
+        for each in chosen
+        for kind in (*each.kinds, MIXED)
+        if options.kind in (kind, "" if kind != MIXED else kind)
+    ]
+    if not work:
+        print(f"no campaign {options.only!r} with a kind {options.kind!r}", file=sys.stderr)
+        return 2
+    print("| campaign | kind | seeds | cases | seconds | failures |\n|---|---|---|---|---|---|", flush=True)
+    results = list(_run(work, options))
+    rare: Counter[str] = sum((each.rare for each in results), Counter())
+    cases, seconds = sum(each.cases for each in results), sum(each.seconds for each in results)
+    print(f"\n{cases} cases in {seconds:.0f} s; {len(rare)} outcomes were seen: {', '.join(sorted(rare))}")
+    failures = [failure for each in results for failure in each.failures]
+    for failure in failures:
+        print(f"\nFAILED {failure.campaign} {failure.kind} {failure.seed}\n  {failure.command}")
+        print(f"  {failure.problem[:4000]}")
+    return int(bool(failures))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="torture", description="Many bad inputs, faults and kills.")
+    parser.add_argument("--only", default="", help="one campaign: " + ", ".join(each.name for each in CAMPAIGNS))
+    parser.add_argument("--kind", default="", help="one kind of it")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--count", type=int, default=0, help="cases of each kind; by default those of a complete run")
+    parser.add_argument("--scale", type=float, default=1.0, help="this share of a complete run")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="kinds at the same time")
+    return parser.parse_args()
+
+
+def _run(work: list[tuple[type[Campaign], str]], options: argparse.Namespace) -> Iterator[Result]:
+    def one(item: tuple[type[Campaign], str]) -> Result:
+        campaign, kind = item
+        count = options.count or max(int(campaign.counts * options.scale), 1)
+        return run_cases(campaign, kind, options.seed, count)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in pool.map(one, work):
+            last = result.seed + result.cases - 1
+            row = (
+                result.campaign,
+                result.kind,
+                f"{result.seed}-{last}",
+                result.cases,
+                f"{result.seconds:.1f}",
+                len(result.failures),
+            )
+            print("| " + " | ".join(map(str, row)) + " |", flush=True)
+            yield result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
