@@ -118,9 +118,9 @@ def _serve(
 ) -> None:
     import msgspec
 
+    from lazylayer.api.rundirectory import process_directory
     from lazylayer.cli.program import load_program
     from lazylayer.linux.malloc import use_few_arenas
-    from lazylayer.mounts.control import process_directory
     from lazylayer.mounts.controlserver import ControlServer
     from lazylayer.mounts.filesystem import Filesystem
 

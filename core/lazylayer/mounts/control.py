@@ -34,7 +34,6 @@ __all__ = [
     "Request",
     "ShortPath",
     "find_mount",
-    "process_directory",
     "processes",
     "receive",
     "request_unmount",
@@ -70,15 +69,6 @@ class Reply(msgspec.Struct, frozen=True):
 
     error: str = ""
     process: ProcessState | None = None
-
-
-def process_directory(run: Path) -> Path:
-    """Return the directory of this process below the run directory `run`; make it, root-only, if need be."""
-    run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory = run / "processes" / str(os.getpid())
-    directory.parent.mkdir(mode=0o700, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    return directory
 
 
 def processes(run: Path, on_silent: OnSilent | None = None) -> Iterator[ProcessState]:

@@ -13,9 +13,9 @@ from typing import Self
 
 from loguru import logger
 
+from lazylayer.api.rundirectory import process_directory
 from lazylayer.errors import LazylayerError
 from lazylayer.linux.malloc import use_few_arenas
-from lazylayer.mounts.control import process_directory
 from lazylayer.mounts.controlserver import ControlServer
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
