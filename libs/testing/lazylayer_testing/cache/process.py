@@ -34,7 +34,7 @@ class CacheProcess:
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lazylayer_testing.cache.process", str(theirs.fileno())],
+                [sys.executable, "-P", __file__, str(theirs.fileno())],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 pass_fds=[theirs.fileno()],
             )

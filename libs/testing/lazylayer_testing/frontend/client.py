@@ -1,7 +1,8 @@
-"""Looks at a mount from another process, as another user where asked: part of the conformance kit.
+"""Look at a mount from another process, as another user if asked: part of the conformance kit.
 
-What maps a file into memory or executes it must not run in the process that serves the mount: the
-kernel would wait for a server that waits for Python's lock.
+Mapping a file into memory or executing it must not happen in the process that serves the mount: the
+kernel would wait for a server that waits for Python's lock. That process runs this file as a script,
+without the packages around it, so that it starts in a moment.
 """
 
 from __future__ import annotations
@@ -23,14 +24,13 @@ _SECONDS = 120
 
 
 def ask(question: str, path: str, *, uid: int = 0, gid: int | None = None, groups: tuple[int, ...] = ()) -> Any:
-    """What a new process of the given user finds at `path`; `question` is a name of `_QUESTIONS`.
+    """Return what a new process of the given user finds at `path`; `question` is a name of `_QUESTIONS`.
 
-    An OSError is answered with the name of its number, `EACCES` for one.
+    The answer to an OSError is the name of its number, such as `EACCES`.
     """
     identity = json.dumps([uid, uid if gid is None else gid, list(groups)])
     done = subprocess.run(
-        [sys.executable, "-m", "lazylayer_testing.frontend.client", question, path, identity],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+        [sys.executable, "-I", "-S", __file__, question, path, identity],
         capture_output=True,
         text=True,
         check=False,
