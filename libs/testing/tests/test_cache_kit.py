@@ -44,7 +44,7 @@ def runs_of(check: Any) -> Iterator[dict[str, Any]]:
 def run_check(kit: CacheConformance, name: str, make_cache: MakeCache, stored_in: Path, **parameters: Any) -> None:
     check = getattr(kit, name)
     caches = OpenedCaches(make_cache)
-    offered = {"make_cache": make_cache, "caches": caches, "stored_in": stored_in, **parameters}
+    offered = {"make_cache": make_cache, "caches": caches, "stored_in": stored_in, "limited": True, **parameters}
     wanted = inspect.signature(check).parameters
     if "cache" in wanted:
         offered["cache"] = caches.open()

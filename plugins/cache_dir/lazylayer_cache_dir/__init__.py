@@ -33,6 +33,7 @@ class CacheDir:
     """The plugin; it keeps where the cache is."""
 
     preference = 100
+    scope_option = "directory"
 
     def __init__(self) -> None:
         self._directory = Path()

@@ -68,6 +68,7 @@ class PersistentCacheConformance(CacheConformance):
             other.put("theirs", value_of("theirs"))
             assert cache.get("theirs") == value_of("theirs")
 
+    @pytest.mark.usefixtures("needs_limit")
     def test_processes_share_the_limit(self, make_cache: MakeCache, cache: Cache) -> None:
         """Two processes together stay within the limit."""
         keys = [f"key-{number}" for number in range(40)]

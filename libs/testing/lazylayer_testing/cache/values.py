@@ -69,6 +69,17 @@ class CacheConformance:
         raise NotImplementedError(f"{type(self).__name__} must override the fixture make_cache")
 
     @pytest.fixture
+    def limited(self) -> bool:
+        """Override this to return False for a cache that takes no limit from the kit."""
+        return True
+
+    @pytest.fixture
+    def needs_limit(self, limited: bool) -> None:
+        """Skip the check for a cache without a limit."""
+        if not limited:
+            pytest.skip("this cache takes no limit (it has no option max_bytes)")
+
+    @pytest.fixture
     def caches(self, make_cache: MakeCache) -> Iterator[OpenedCaches]:
         """Opens caches over one store and closes them at the end."""
         caches = OpenedCaches(make_cache)
@@ -235,6 +246,7 @@ class CacheConformance:
         lost = [key for key in keys if cache.get(key) != value_of(key)]
         assert not lost
 
+    @pytest.mark.usefixtures("needs_limit")
     def test_limit_is_respected(self, cache: Cache) -> None:
         """However much is put, the values found and the statistics stay within the limit."""
         keys = [f"key-{number}" for number in range(60)]
@@ -244,6 +256,7 @@ class CacheConformance:
             assert statistics is None or statistics.bytes <= LIMIT
         assert sum(len(cache.get(key) or b"") for key in keys) <= LIMIT
 
+    @pytest.mark.usefixtures("needs_limit")
     def test_too_large_value_is_not_kept(self, cache: Cache) -> None:
         """A value larger than the limit is silently not kept, and drives out nothing."""
         cache.put("key", value_of("key"))
@@ -264,10 +277,10 @@ class CacheConformance:
                 assert value is not None, f"lost after {number + 1} other values"
                 value.close()
 
-    def test_statistics_count_values(self, cache: Cache) -> None:
+    def test_statistics_count_values(self, cache: Cache, limited: bool) -> None:
         """`statistics`, where there are any, follow `put` and `remove`."""
         if cache.statistics() is None:
-            return
+            pytest.skip("this cache has no statistics")
         for key in ("a", "b", "c"):
             cache.put(key, value_of(key))
         before = cache.statistics()
@@ -277,7 +290,8 @@ class CacheConformance:
         assert after is not None
         assert (before.entries, after.entries) == (3, 2)
         assert before.bytes > after.bytes > 0
-        assert before.limit == after.limit == LIMIT
+        assert before.limit == after.limit
+        assert after.limit == LIMIT or not limited
 
     # --- threads, closing, everything together ----------------------------------------------------
 
@@ -303,7 +317,7 @@ class CacheConformance:
 
         assert all(in_threads(hammer))
 
-    def test_threads_with_keys_of_their_own(self, cache: Cache) -> None:
+    def test_threads_with_keys_of_their_own(self, cache: Cache, limited: bool) -> None:
         """Threads that fill the cache beyond its limit never find each other's values."""
 
         def hammer(thread: int) -> bool:
@@ -316,7 +330,7 @@ class CacheConformance:
 
         assert all(in_threads(hammer))
         keys = [f"key-{thread}-{number}" for thread in range(8) for number in range(20)]
-        assert sum(len(cache.get(key) or b"") for key in keys) <= LIMIT
+        assert sum(len(cache.get(key) or b"") for key in keys) <= LIMIT or not limited
 
     def test_closes_twice(self, make_cache: MakeCache) -> None:
         """Closing a cache again does nothing."""

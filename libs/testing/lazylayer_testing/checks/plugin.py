@@ -30,8 +30,8 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
     settings: Settings
     tables: Mapping[str, Any]
 
-    def open(self, root: Path, **options: object) -> Hooks:
-        """Return the plugin's hooks, as in a new program, below `root`.
+    def load(self, root: Path, **options: object) -> Plugins:
+        """Load and configure the plugin alone, as a new program below `root` does.
 
         :param options: what the kit demands beside, or instead of, what is configured.
         """
@@ -45,7 +45,11 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
         plugins = Plugins.load(settings.plugins)
         plugins.configure(settings, {**self.tables, "plugin": {self.name: table} if table else {}})
         plugins.require(self.name, "the conformance kit")
-        return plugins.hooks()
+        return plugins
+
+    def open(self, root: Path, **options: object) -> Hooks:
+        """Return the plugin's hooks, as of a new program; arguments as for `load`."""
+        return self.load(root, **options).hooks()
 
 
 class Kit:
@@ -83,7 +87,7 @@ class _Fixtures:
     def __init__(self, plugin: CheckedPlugin) -> None:
         self._plugin = plugin
 
-    @pytest.fixture
+    @pytest.fixture(scope="session")
     def checked_plugin(self) -> CheckedPlugin:
         """The plugin that the command line names."""
         return self._plugin
