@@ -50,29 +50,31 @@ class _Store(msgspec.Struct, frozen=True):
         return found
 
 
+@pytest.fixture(scope="session")
+def first_store(checked_plugin: CheckedPlugin, tmp_path_factory: pytest.TempPathFactory) -> _Store:
+    """A store. Skips everything if the plugin's options may lead to values that matter."""
+    root = tmp_path_factory.mktemp("store")
+    plugins = checked_plugin.load(root)
+    record, plugin = plugins.record(checked_plugin.name), plugins.manager.get_plugin(checked_plugin.name)
+    options = record.options if record is not None else None
+    names = set(options.__struct_encode_fields__) if options is not None else set()
+    scope_option = getattr(plugin, "scope_option", None)
+    if scope_option is None and names - {_LIMIT_OPTION}:
+        pytest.skip(
+            f"the kit might change what {checked_plugin.name} holds: the plugin does not say by "
+            "`scope_option` which option sets a store apart"
+        )
+    return _Store(checked_plugin, root, scope_option or "", _LIMIT_OPTION in names)
+
+
+@pytest.fixture(scope="session")
+def persistent(first_store: _Store) -> bool:
+    """True if values outlive the process."""
+    return first_store.is_persistent()
+
+
 class TestCache(PersistentCacheConformance):
     """The checks of every cache, and those of caches that outlive their process."""
-
-    @pytest.fixture(scope="session")
-    def first_store(self, checked_plugin: CheckedPlugin, tmp_path_factory: pytest.TempPathFactory) -> _Store:
-        """A store. Skips everything if the plugin's options may lead to values that matter."""
-        root = tmp_path_factory.mktemp("store")
-        plugins = checked_plugin.load(root)
-        record, plugin = plugins.record(checked_plugin.name), plugins.manager.get_plugin(checked_plugin.name)
-        options = record.options if record is not None else None
-        names = set(options.__struct_encode_fields__) if options is not None else set()
-        scope_option = getattr(plugin, "scope_option", None)
-        if scope_option is None and names - {_LIMIT_OPTION}:
-            pytest.skip(
-                f"the kit might change what {checked_plugin.name} holds: the plugin does not say by "
-                "`scope_option` which option sets a store apart"
-            )
-        return _Store(checked_plugin, root, scope_option or "", _LIMIT_OPTION in names)
-
-    @pytest.fixture(scope="session")
-    def persistent(self, first_store: _Store) -> bool:
-        """True if values outlive the process."""
-        return first_store.is_persistent()
 
     @pytest.fixture
     def store(self, first_store: _Store, tmp_path: Path) -> _Store:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -20,7 +21,16 @@ from lazylayer.api.settings import PluginsSettings, Settings
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import Plugins
 
-__all__ = ["CheckedPlugin", "Kit", "check_cache", "check_frontend", "check_keychain", "check_resolver"]
+__all__ = [
+    "CheckedPlugin",
+    "Kit",
+    "check_cache",
+    "check_frontend",
+    "check_keychain",
+    "check_plan",
+    "check_prefetch",
+    "check_resolver",
+]
 
 
 class CheckedPlugin(msgspec.Struct, frozen=True):
@@ -46,6 +56,10 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
         plugins.configure(settings, {**self.tables, "plugin": {self.name: table} if table else {}})
         plugins.require(self.name, "the conformance kit")
         return plugins
+
+    def plugin(self, root: Path, **options: object) -> object:
+        """Return the plugin itself, configured; arguments as for `load`."""
+        return self.load(root, **options).manager.get_plugin(self.name)
 
     def open(self, root: Path, **options: object) -> Hooks:
         """Return the plugin's hooks, as of a new program; arguments as for `load`."""
@@ -80,20 +94,25 @@ class Kit:
                 "no:cacheprovider",
                 *arguments,
             ]
-            return int(pytest.main(command, plugins=[_Fixtures(CheckedPlugin(name, settings, tables))]))
+            return int(pytest.main(command, plugins=[_fixtures(CheckedPlugin(name, settings, tables))]))
 
 
-class _Fixtures:
-    def __init__(self, plugin: CheckedPlugin) -> None:
-        self._plugin = plugin
+def _fixtures(plugin: CheckedPlugin) -> ModuleType:
+    """Return a plugin for pytest with the fixture `checked_plugin`."""
 
     @pytest.fixture(scope="session")
-    def checked_plugin(self) -> CheckedPlugin:
+    def checked_plugin() -> CheckedPlugin:
         """The plugin that the command line names."""
-        return self._plugin
+        return plugin
+
+    module = ModuleType("lazylayer_checked_plugin")
+    module.checked_plugin = checked_plugin  # type: ignore[attr-defined]
+    return module
 
 
 check_cache = Kit("check_cache.py")
 check_frontend = Kit("check_frontend.py")
 check_keychain = Kit("check_keychain.py")
+check_plan = Kit("check_plan.py")
+check_prefetch = Kit("check_prefetch.py")
 check_resolver = Kit("check_resolver.py")

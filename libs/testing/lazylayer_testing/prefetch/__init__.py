@@ -19,7 +19,7 @@ from __future__ import annotations
 from lazylayer_testing.prefetch.fetching import ImageChecks
 from lazylayer_testing.prefetch.planning import PlanChecks
 
-__all__ = ["PrefetchConformance"]
+__all__ = ["ImageChecks", "PlanChecks", "PrefetchConformance"]
 
 
 class PrefetchConformance(PlanChecks, ImageChecks):
