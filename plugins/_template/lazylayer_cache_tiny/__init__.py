@@ -1,4 +1,4 @@
-"""A tiny cache for lazylayer: values in a dictionary, the least recently used leaving first."""
+"""A tiny cache for lazylayer: values in a dictionary; the least recently used is evicted first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lazylayer_cache_tiny.tiny import TinyCache
 __all__ = ["CacheTiny", "Options", "TinyCache"]
 
 
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, frozen=True):
     """`[plugin.cache_tiny]`."""
 
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 1024 * 1024

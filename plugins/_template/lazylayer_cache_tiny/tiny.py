@@ -13,7 +13,7 @@ __all__ = ["TinyCache"]
 
 
 class TinyCache(Cache):
-    """Values in memory, `max_bytes` of them. Safe to use from any thread."""
+    """At most `max_bytes` of values in memory. Safe to use from any thread."""
 
     def __init__(self, *, max_bytes: int, purpose: CachePurpose = "chunks") -> None:
         self._limit = max_bytes
@@ -24,7 +24,7 @@ class TinyCache(Cache):
         self._hits = 0
 
     def get(self, key: str) -> bytes | None:
-        """The value under `key`, or None."""
+        """Return the value under `key`, or None."""
         with self._lock:
             data = self._values.get(key)
             if data is not None:
@@ -33,7 +33,7 @@ class TinyCache(Cache):
             return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Keeps `data`, or does not if it is larger than the cache."""
+        """Keep `data`, unless it is larger than the cache."""
         if len(data) > self._limit:
             return
         with self._lock:
@@ -46,21 +46,21 @@ class TinyCache(Cache):
                 self._held -= len(oldest)
 
     def has(self, key: str) -> bool:
-        """Whether `get` would find a value. Unlike `get` it is not a use."""
+        """Return True if `get` would find a value. Unlike `get`, it is not a use."""
         return key in self._values
 
     def remove(self, key: str) -> None:
-        """Forgets the value under `key`."""
+        """Drop the value under `key`."""
         with self._lock:
             self._held -= len(self._values.pop(key, b""))
 
     def statistics(self) -> CacheStatistics:
-        """How full the cache is."""
+        """Return how full the cache is."""
         with self._lock:
             return CacheStatistics(len(self._values), self._held, self._limit)
 
     def close(self) -> None:
-        """Forgets everything, and says what it was good for."""
+        """Drop everything, and log how useful it was."""
         with self._lock:
             held, hits = len(self._values), self._hits
             self._values.clear()
