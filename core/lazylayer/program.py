@@ -17,7 +17,7 @@ from lazylayer.plugin.hooks import AUTO, Hooks
 from lazylayer.plugin.options import read_options
 from lazylayer.plugin.registry import Plugins
 
-__all__ = ["Program", "find_problems"]
+__all__ = ["Hooks", "Program", "find_problems"]
 
 Options = TypeVar("Options", bound=msgspec.Struct)
 

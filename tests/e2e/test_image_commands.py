@@ -138,7 +138,8 @@ def test_verify_finds_a_table_that_lies(command_line: CommandLine, tree: Path, t
     rewrite_image(tmp_path / "image", layer[:toc_offset], json.dumps(toc).encode(), layer[-51:])
     done = command_line.run("verify", f"oci:{tmp_path}/image:lying", check=False)
     assert done.returncode == 1
-    assert b"is not what the table of contents says" in done.stdout
+    assert b"the chunk does not have the digest that the table of contents promises" in done.stdout
+    assert b"/small: the chunk at 0 is not the content that the archive has" in done.stdout
     done = command_line.run("cat", f"oci:{tmp_path}/image:lying", "small", check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert command_line.run("cat", f"oci:{tmp_path}/image:lying", "d/large").stdout == (tree / "d/large").read_bytes()

@@ -52,7 +52,7 @@ class Program:
         self.settings = Settings(
             background=BackgroundSettings(enabled=False),
             cache=CacheSettings(chunks="memory", ranges="memory"),
-            mount=MountSettings(frontend="recorded"),
+            mount=MountSettings(frontend="memory"),
         )
 
 

@@ -32,6 +32,7 @@ from lazylayer_testing.servers.containerd import Containerd
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.synthetic import companions_of, make_blob
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions
+from lazylayer_tool_images.verification import verify_image
 
 LAYERS = [0, 1, 2]
 FORMATS = ["estargz", "zstdchunked", "zstdchunked-podman"]
@@ -151,6 +152,9 @@ def test_layers_of_the_go_tools_are_read(
             contents = open_layer(hooks, blob, descriptor)
             assert contents.tree.no_prefetch is (form != "podman")
             assert differences(facts, layer_facts(contents, blob, unknown_mtimes=implicit)) == []
+        problems = [problem for layer in verify_image(hooks, image) for problem in layer.problems]
+        # What makes podman's layers here leaves the config as it was.
+        assert [problem for problem in problems if form != "podman" or "the image config says" not in problem] == []
     finally:
         shutil.rmtree(layout)
 

@@ -13,6 +13,7 @@ from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import VerificationError
+from lazylayer_tarlayers.landmarks import LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
 from lazylayer_tarlayers.toc import encode_toc
@@ -31,7 +32,7 @@ class TinyFormat:
 
     @hookimpl
     def lazylayer_describe_format(self) -> FormatInfo:
-        return FormatInfo(("tiny",), (TINY_TOC, _SIZE), TINY_TOC)
+        return FormatInfo(("tiny",), (TINY_TOC, _SIZE), TINY_TOC, hidden_files=tuple(LANDMARKS))
 
     @hookimpl
     def lazylayer_open_layer(self, blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> LayerContents | None:

@@ -29,6 +29,9 @@ class FormatInfo(msgspec.Struct, frozen=True):
     containerd passes on annotations whose names begin with `containerd.io/snapshot/`, and no others,
     when it pulls by itself, so choose such a name.
 
+    `hidden_files` are files that the format adds to the root of a layer's archive and does not show: its
+    landmarks, say, and the table itself.
+
     `other_promises` are further annotations that the format can verify a table of contents by.
     """
 
@@ -36,6 +39,7 @@ class FormatInfo(msgspec.Struct, frozen=True):
     annotations: tuple[str, ...]
     toc_digest_label: str
     other_promises: tuple[str, ...] = ()
+    hidden_files: tuple[bytes, ...] = ()
 
     def promises(self, annotations: Mapping[str, str]) -> bool:
         """Return True if these annotations of a layer promise a table of contents of this format."""

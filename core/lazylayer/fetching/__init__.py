@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lazylayer.fetching.blob import Blob
     from lazylayer.fetching.rangestore import Opening, RangeStore
+    from lazylayer.fetching.unpacking import WantedMember, unpack
     from lazylayer.fetching.wholeblob import BlobStream
 
-__all__ = ["Blob", "BlobStream", "Opening", "RangeStore"]
+__all__ = ["Blob", "BlobStream", "Opening", "RangeStore", "WantedMember", "unpack"]
 
 _MODULES = {"Blob": "blob", "BlobStream": "wholeblob", "Opening": "rangestore", "RangeStore": "rangestore"}
+_MODULES |= {"WantedMember": "unpacking", "unpack": "unpacking"}
 
 
 def __getattr__(name: str) -> object:

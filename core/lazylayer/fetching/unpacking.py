@@ -49,7 +49,7 @@ def unpack(
     blob: Digest,
     table: ChunkTable,
     member: WantedMember,
-    data: bytearray,
+    data: bytes | bytearray,
     inflate: Callable[[memoryview, int], bytes],
 ) -> dict[int, bytes | LazylayerError]:
     """Return the verified chunks of a member by number, with a VerificationError in place of a bad one.

@@ -44,6 +44,10 @@ class Formats:
         """
         return next((info.toc_digest_label for _, info in self._described if name in info.names), TOC_DIGEST)
 
+    def hidden_files(self, name: str) -> tuple[bytes, ...]:
+        """Return the files in the root of an archive that a format adds and does not show."""
+        return next((info.hidden_files for _, info in self._described if name in info.names), ())
+
     def promised(self, annotations: Mapping[str, str]) -> bool:
         """Return True if a layer with these annotations is in one of the formats, to be mounted lazily."""
         return any(info.promises(annotations) for _, info in self._described)

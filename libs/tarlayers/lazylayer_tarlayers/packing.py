@@ -22,6 +22,7 @@ from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError
 from lazylayer_tarlayers.landmarks import LANDMARK_CONTENT, LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
+from lazylayer_tarlayers.sparse import SparseContent
 from lazylayer_tarlayers.tarmember import BLOCK, Readable, TarMember, padding
 from lazylayer_tarlayers.tarreader import TarReader
 from lazylayer_tarlayers.tarwriter import make_header
@@ -142,7 +143,7 @@ class _Packer:
             self.append(make_header(member))
         else:
             self.append(member.raw)
-        self.add(member, _Expanding(member, content).read if member.sparse is not None else content.view)
+        self.add(member, SparseContent(member, content).read if member.sparse is not None else content.view)
         if member.kind == "reg":
             self.append(bytes(padding(member.size)))
 
@@ -207,33 +208,3 @@ class _Packer:
             self._writer.add(self._member)
             self._member = Member()
         self._tail = 0
-
-
-class _Expanding:
-    """Reads a sparse file as it would be read: with its holes."""
-
-    def __init__(self, member: TarMember, content: TarReader) -> None:
-        assert member.sparse is not None
-        self._content = content
-        self._parts = [*member.sparse, (member.size, 0)]
-        self._part = 0
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        """The next `size` bytes."""
-        pieces = []
-        while size:
-            offset, length = self._parts[self._part]
-            if self._at < offset:
-                piece = bytes(min(size, offset - self._at))
-            elif self._at < offset + length:
-                piece = self._content.read(min(size, offset + length - self._at))
-            elif self._part + 1 < len(self._parts):
-                self._part += 1
-                continue
-            else:
-                break
-            pieces.append(piece)
-            self._at += len(piece)
-            size -= len(piece)
-        return b"".join(pieces)

@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from lazylayer.errors import BuildError, FormatError
 from lazylayer_tarlayers.tarfields import MAX_DIGITS, decimal, number
-from lazylayer_tarlayers.tarmember import BLOCK, TarMember
+from lazylayer_tarlayers.tarmember import BLOCK, Readable, TarMember
 
-__all__ = ["MAX_SPARSE_SIZE", "old_map", "pax_map", "read_map", "set_parts"]
+__all__ = ["MAX_SPARSE_SIZE", "SparseContent", "old_map", "pax_map", "read_map", "set_parts"]
 
 MAX_SPARSE_SIZE = 64 * 1024 * 1024 * 1024
 """Bytes. A larger sparse file is refused, since its holes would be written out."""
@@ -113,3 +113,36 @@ def _bound(member: TarMember, parts: int) -> None:
 
 def _refuse(member: TarMember) -> NoReturn:
     raise FormatError(f"{member.name[:200]!r}: its sparse map does not fit its size")
+
+
+class SparseContent:
+    """The content of a sparse file as programs read it: with zeros for its holes. Used by one thread.
+
+    `content` is at the beginning of the member's stored parts.
+    """
+
+    def __init__(self, member: TarMember, content: Readable) -> None:
+        assert member.sparse is not None
+        self._content = content
+        self._parts = [*member.sparse, (member.size, 0)]
+        self._part = 0
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes; fewer only at the end."""
+        pieces = []
+        while size:
+            offset, length = self._parts[self._part]
+            if self._at < offset:
+                piece = bytes(min(size, offset - self._at))
+            elif self._at < offset + length:
+                piece = self._content.read(min(size, offset + length - self._at))
+            elif self._part + 1 < len(self._parts):
+                self._part += 1
+                continue
+            else:
+                break
+            pieces.append(piece)
+            self._at += len(piece)
+            size -= len(piece)
+        return b"".join(pieces)

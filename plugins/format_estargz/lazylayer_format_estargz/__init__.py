@@ -20,8 +20,11 @@ def lazylayer_describe_format() -> FormatInfo:
     from lazylayer.api.labels import TOC_DIGEST
     from lazylayer.api.layers import FormatInfo
     from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
+    from lazylayer_tarlayers.landmarks import LANDMARKS
+    from lazylayer_tarlayers.toc import TOC_NAME
 
-    return FormatInfo(("estargz", "stargz"), (TOC_DIGEST, UNCOMPRESSED_SIZE), TOC_DIGEST)
+    hidden = (*LANDMARKS, TOC_NAME.encode())
+    return FormatInfo(("estargz", "stargz"), (TOC_DIGEST, UNCOMPRESSED_SIZE), TOC_DIGEST, hidden_files=hidden)
 
 
 @hookimpl

@@ -21,8 +21,9 @@ def lazylayer_describe_format() -> FormatInfo:
     from lazylayer.api.labels import TOC_DIGEST
     from lazylayer.api.layers import FormatInfo
     from lazylayer_format_zstdchunked.annotations import ANNOTATIONS, TOC_CHECKSUMS
+    from lazylayer_tarlayers.landmarks import LANDMARKS
 
-    return FormatInfo(tuple(_NEW_FOOTER), ANNOTATIONS, TOC_DIGEST, TOC_CHECKSUMS)
+    return FormatInfo(tuple(_NEW_FOOTER), ANNOTATIONS, TOC_DIGEST, TOC_CHECKSUMS, tuple(LANDMARKS))
 
 
 @hookimpl

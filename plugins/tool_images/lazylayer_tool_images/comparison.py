@@ -8,8 +8,6 @@ chunks are its bytes read.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from typing import Literal
 
@@ -17,18 +15,11 @@ import msgspec
 
 from lazylayer.api.tree import Entry
 from lazylayer.layers import MergedLayers
+from lazylayer_tarlayers.archivetree import entry_differences
 
 __all__ = ["Difference", "compare_images"]
 
 _PIECE = 1024 * 1024
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-}
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -62,29 +53,9 @@ def compare_images(left: MergedLayers, right: MergedLayers, *, times: bool = Tru
 
 
 def _compare(left: MergedLayers, one: Entry, right: MergedLayers, other: Entry, times: bool) -> Iterator[str]:
-    kind, another = stat.S_IFMT(one.mode), stat.S_IFMT(other.mode)
-    if kind != another:
-        yield f"type {_KINDS[kind]} → {_KINDS[another]}"
-        return
-    if one.mode != other.mode:
-        yield f"mode {stat.S_IMODE(one.mode):04o} → {stat.S_IMODE(other.mode):04o}"
-    if (one.uid, one.gid) != (other.uid, other.gid):
-        yield f"owner {one.uid}:{one.gid} → {other.uid}:{other.gid}"
-    if times and one.mtime != other.mtime:
-        yield f"mtime {one.mtime / 1e9:.9f} → {other.mtime / 1e9:.9f}"
-    if one.target != other.target:
-        yield f"target {os.fsdecode(one.target)!r} → {os.fsdecode(other.target)!r}"
-    if one.rdev != other.rdev:
-        yield f"device {one.rdev:#x} → {other.rdev:#x}"
-    if (one.xattrs or {}) != (other.xattrs or {}):
-        yield "extended attributes"
-    if one.children is None and one.nlink != other.nlink:
-        yield f"links {one.nlink} → {other.nlink}"
-    if one.is_file:
-        if one.size != other.size:
-            yield f"size {one.size} → {other.size}"
-        elif not _same_content(left, one, right, other):
-            yield "content"
+    yield from entry_differences(one, other, times=times)
+    if one.is_file and other.is_file and one.size == other.size and not _same_content(left, one, right, other):
+        yield "content"
 
 
 def _same_content(left: MergedLayers, one: Entry, right: MergedLayers, other: Entry) -> bool:

@@ -29,7 +29,7 @@ from lazylayer_tool_images.prefetchchoice import PrefetchChoice
 from lazylayer_tool_images.profiles import ProfileEntry
 
 if TYPE_CHECKING:
-    from lazylayer.plugin.hooks import Hooks
+    from lazylayer.program import Hooks
 
 __all__ = ["Conversion", "ConversionOptions", "ConversionReport", "LayerReport"]
 

@@ -24,7 +24,7 @@ from lazylayer_tool_images.companionimages import RecordedCompanions
 from lazylayer_tool_images.prefetchchoice import Name, names_in_archive, names_in_tree
 
 if TYPE_CHECKING:
-    from lazylayer.plugin.hooks import Hooks
+    from lazylayer.program import Hooks
 
 __all__ = ["Choose", "ConvertedLayer", "LayerConverter"]
 

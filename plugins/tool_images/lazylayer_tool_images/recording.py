@@ -18,14 +18,13 @@ from lazylayer.api.oci import Reference
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.errors import MountError
 from lazylayer.layers import MergedLayers
-from lazylayer.mounts.filesystem import Filesystem
+from lazylayer.mounts import Filesystem
 from lazylayer_tool_images.container import run_container
 from lazylayer_tool_images.profiles import ProfileEntry
 
 if TYPE_CHECKING:
     from lazylayer.api.settings import MountSettings
-    from lazylayer.plugin.hooks import Hooks
-    from lazylayer.program import Program
+    from lazylayer.program import Hooks, Program
 
 __all__ = ["RecordingTree", "record_workload"]
 

@@ -1,13 +1,12 @@
-"""Checks a whole image against everything that was promised of it.
+"""Check a whole image against everything that it promises.
 
-Of each layer: the blob against its size and digest; the archive that it inflates to against the diff
-ID of the image config; the table of contents against the digest in the manifest; and every chunk
-against the table. Each blob is fetched once, into a temporary file.
+Of each layer: the blob against its size and digest; the archive that it inflates to against the diff ID of
+the image config; the table of contents against the digest in the manifest; the archive against the table, file by
+file; and every chunk against the table. Each blob is fetched once, into a temporary file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,24 +18,26 @@ import msgspec
 
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.layers import LayerContents
-from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
+from lazylayer.api.oci import Descriptor, Digest, ResolvedImage
 from lazylayer.api.sources import BlobSource
-from lazylayer.errors import FormatError, LazylayerError, UnavailableError
-from lazylayer.fetching import Blob, BlobStream, Opening
+from lazylayer.errors import LazylayerError, UnavailableError
+from lazylayer.fetching import Blob, BlobStream, Opening, WantedMember, unpack
 from lazylayer.layers import Companions
-from lazylayer.plugin.hooks import Hooks
+from lazylayer.program import Hooks
+from lazylayer_tarlayers.archivetree import ArchiveComparison
 from lazylayer_tarlayers.plainlayer import PlainLayer
 
 __all__ = ["LayerVerification", "verify_image"]
 
 _PIECE = 1024 * 1024
 _MAX_PROBLEMS = 20
+_MEMBERS_AT_ONCE = 1000
 
 
 class LayerVerification(msgspec.Struct, frozen=True):
-    """What was found out about a layer; it is as promised if there are no `problems`.
+    """The outcome for one layer; it keeps its promises if there are no `problems`.
 
-    `format` is empty for a layer that cannot be fetched lazily; `chunks` says how many were checked.
+    `format` is empty for a layer that cannot be fetched lazily; `chunks` is how many were checked.
     """
 
     digest: Digest
@@ -49,79 +50,116 @@ class LayerVerification(msgspec.Struct, frozen=True):
 def verify_image(
     hooks: Hooks, image: ResolvedImage, advance: Callable[[int], None] = lambda _: None
 ) -> Iterator[LayerVerification]:
-    """Verifies the layers of an image that was resolved, lowest first; yields each when it is done.
+    """Verify the layers of a resolved image, lowest first; yield each outcome when it is known.
 
-    `advance` is told how many bytes of the blobs were read, each time. What is wrong with a layer
-    is told, not raised.
+    `advance` is told how many bytes of the blobs were read, each time. Problems of a layer are in its
+    outcome, not raised.
     """
     diff_ids: Sequence[str] = image.config.rootfs.diff_ids
     for number, layer in enumerate(image.manifest.layers):
-        problems: list[str] = []
-        if number >= len(diff_ids):
-            problems.append("the image config lists no diff ID for it")
         diff_id = diff_ids[number] if number < len(diff_ids) else ""
+        check = _LayerCheck(hooks, image, layer)
+        if not diff_id:
+            check.problems.append("the image config lists no diff ID for it")
         with tempfile.TemporaryFile() as spool:
             try:
-                found = _verify_layer(hooks, image.reference, layer, diff_id, spool, advance, problems)
+                check.fetch(spool, advance)
+                check.run(_FileSource(spool), diff_id)
             except LazylayerError as error:
-                problems.append(str(error))
-                found = "", 0
-        yield LayerVerification(layer.digest, layer.size, *found, tuple(problems))
+                check.problems.append(str(error))
+        yield check.outcome()
 
 
-def _verify_layer(
-    hooks: Hooks,
-    reference: Reference,
-    layer: Descriptor,
-    diff_id: str,
-    spool: IO[bytes],
-    advance: Callable[[int], None],
-    problems: list[str],
-) -> tuple[str, int]:
-    """Format and number of chunks of a layer; its problems are appended, or raised if they end the work."""
-    with closing(hooks.resolve_blob(reference, layer)) as source, closing(BlobStream(source, layer, advance)) as stream:
-        while piece := stream.read(_PIECE):
-            spool.write(piece)
-    spool.flush()
-    blob = _FileSource(spool)
-    with closing(BlobStream(blob, layer, lambda _: None)) as stream, closing(PlainLayer(stream, diff_id)) as plain:
-        try:
-            plain.finish()
-        except LazylayerError as error:
-            problems.append(str(error))
-    if not hooks.formats().promised(layer.annotations):
-        return "", 0
-    opening = Opening(Blob(lambda: blob, layer.digest, layer.size))
-    contents = hooks.open_layer(opening, layer, True, Companions(hooks, reference, opening))
-    _verify_chunks(contents, blob, problems)
-    return contents.format, len(contents.chunks)
+class _LayerCheck:
+    """The check of one layer, and what it found."""
+
+    def __init__(self, hooks: Hooks, image: ResolvedImage, layer: Descriptor) -> None:
+        self._hooks = hooks
+        self._reference = image.reference
+        self._layer = layer
+        self._contents: LayerContents | None = None
+        self.problems: list[str] = []
+
+    def outcome(self) -> LayerVerification:
+        """Return what was found so far."""
+        if len(self.problems) > _MAX_PROBLEMS:
+            self.problems[_MAX_PROBLEMS:] = ["and more of that kind"]
+        found = ("", 0) if self._contents is None else (self._contents.format, len(self._contents.chunks))
+        return LayerVerification(self._layer.digest, self._layer.size, *found, tuple(self.problems))
+
+    def fetch(self, spool: IO[bytes], advance: Callable[[int], None]) -> None:
+        """Write the blob to `spool`. Raises LazylayerError if it cannot be had or is not what was promised."""
+        with (
+            closing(self._hooks.resolve_blob(self._reference, self._layer)) as source,
+            closing(BlobStream(source, self._layer, advance)) as stream,
+        ):
+            while piece := stream.read(_PIECE):
+                spool.write(piece)
+        spool.flush()
+
+    def run(self, blob: _FileSource, diff_id: str) -> None:
+        """Check the layer in a file; its problems are kept, or raised if they end the check."""
+        if self._hooks.formats().promised(self._layer.annotations):
+            try:
+                self._contents = self._open(blob)
+            except LazylayerError as error:
+                self.problems.append(str(error))
+        comparison = self._comparison()
+        self._read_archive(blob, diff_id, comparison.compare if comparison is not None else _nothing)
+        if comparison is not None and comparison.unresolved:
+            self._read_archive(blob, diff_id, comparison.compare_unresolved)
+        if self._contents is not None:
+            self._check_chunks(self._contents, blob)
+
+    def _read_archive(self, blob: _FileSource, diff_id: str, compare: Callable[[PlainLayer], Iterator[str]]) -> None:
+        with (
+            closing(BlobStream(blob, self._layer, lambda _: None)) as stream,
+            closing(PlainLayer(stream, diff_id)) as plain,
+        ):
+            try:
+                for difference in compare(plain):
+                    self.problems.append(difference)
+                    if len(self.problems) > _MAX_PROBLEMS:
+                        break
+                plain.finish()
+            except LazylayerError as error:
+                self.problems.append(str(error))
+
+    def _open(self, blob: _FileSource) -> LayerContents:
+        opening = Opening(Blob(lambda: blob, self._layer.digest, self._layer.size))
+        companions = Companions(self._hooks, self._reference, opening)
+        return self._hooks.open_layer(opening, self._layer, True, companions)
+
+    def _comparison(self) -> ArchiveComparison | None:
+        contents = self._contents
+        if contents is None:
+            return None
+        return ArchiveComparison(contents.tree, contents.chunks, self._hooks.formats().hidden_files(contents.format))
+
+    def _check_chunks(self, contents: LayerContents, blob: _FileSource) -> None:
+        table = contents.chunks
+
+        def check_member(number: int) -> list[str]:
+            member = WantedMember.of(table, number)
+            data = blob.read(member.start, member.end - member.start)
+            try:
+                chunks = unpack(self._layer.digest, table, member, data, contents.inflate)
+            except LazylayerError as error:
+                return [str(error)]
+            return [str(chunk) for chunk in chunks.values() if isinstance(chunk, LazylayerError)]
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "lazylayer-verify") as threads:
+            for at in range(0, table.members, _MEMBERS_AT_ONCE):
+                members = range(at, min(at + _MEMBERS_AT_ONCE, table.members))
+                for found in threads.map(check_member, members):
+                    self.problems += found
+                if len(self.problems) > _MAX_PROBLEMS:
+                    return
 
 
-def _verify_chunks(contents: LayerContents, blob: _FileSource, problems: list[str]) -> None:
-    table = contents.chunks
-
-    def verify_member(member: int) -> list[str]:
-        start, end = table.member_range(member)
-        numbers = table.chunks_of(member)
-        size = max(table[number].inner + table[number].size for number in numbers)
-        try:
-            data = memoryview(contents.inflate(blob.read(start, end - start), size))
-        except FormatError as error:
-            return [f"the member at {start}: {error}"]
-        return [
-            f"chunk {number} at {start} is not what the table of contents says"
-            for number in numbers
-            if hashlib.sha256(data[table[number].inner :][: table[number].size]).digest() != table.digest(number)
-        ]
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "lazylayer-verify") as threads:
-        for at in range(0, table.members, 1000):
-            members = range(at, min(at + 1000, table.members))
-            for found in threads.map(verify_member, members):
-                problems += found
-            if len(problems) > _MAX_PROBLEMS:
-                problems[_MAX_PROBLEMS:] = ["and more of that kind"]
-                return
+def _nothing(_: PlainLayer) -> Iterator[str]:
+    """Compare nothing."""
+    return iter(())
 
 
 class _FileSource(BlobSource):
@@ -132,17 +170,17 @@ class _FileSource(BlobSource):
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """The `size` bytes from `offset`."""
+        """Return the `size` bytes from `offset`. Raises UnavailableError."""
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
             raise UnavailableError(f"the temporary file ends before byte {offset + size}")
         return data
 
     def fetch(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """See `BlobSource.fetch`."""
+        """Yield the bytes of ranges; see `BlobSource.fetch`."""
         for start, end in ranges:
             for at in range(start, end, _PIECE):
                 yield at, self.read(at, min(_PIECE, end - at))
 
     def check(self) -> None:
-        """It can always be read."""
+        """Do nothing: the file can always be read."""

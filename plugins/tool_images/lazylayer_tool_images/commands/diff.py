@@ -32,7 +32,7 @@ def diff(
     Their layers are merged as a container would see them. Only tables of contents are fetched, and
     files that were cut differently. Ends with 1 if there are differences, 0 if there are none.
     """
-    from lazylayer.mounts.filesystem import Filesystem
+    from lazylayer.mounts import Filesystem
     from lazylayer_tool_images.comparison import compare_images
 
     same = True
