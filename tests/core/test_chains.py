@@ -6,12 +6,14 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.api.oci import Reference, sha256_digest
 from lazylayer.api.opened import OpenedImage
 from lazylayer.api.settings import BackgroundSettings, PrefetchSettings, ResolveSettings, Settings
 from lazylayer.errors import FormatError, UnavailableError
@@ -57,8 +59,8 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Node:
+    return Node(tmp_path, settings=getattr(request, "param", QUIET))
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -143,15 +145,14 @@ def test_an_image_whose_tag_has_moved_is_not_prefetched_in_its_place(tmp_path: P
 
 
 def test_a_resolver_that_fails_does_not_disturb_mounts(node: Node) -> None:
-    resolve = node.filesystem._hooks.resolve_image
     for error in (UnavailableError("away"), ZeroDivisionError("a bug")):
 
-        def refuse(*_: object, error: Exception = error) -> None:
+        def refuse(_: object, error: Exception = error) -> None:
             raise error
 
-        node.filesystem._hooks.resolve_image = refuse  # type: ignore[assignment, method-assign]
+        node.plugin.before_resolve = refuse
         node.mount(0, 1)
-    node.filesystem._hooks.resolve_image = resolve  # type: ignore[method-assign]
+    node.plugin.before_resolve = lambda _: None
     node.mount(2)
     assert node.prefetched() == 1, "the next mount tries again"
     node.filesystem.close()
@@ -229,6 +230,46 @@ def test_files_that_come_too_late_for_a_closed_file_system_harm_nobody(node: Nod
     node.filesystem.close()
     gate.set()
     node.settle()
+
+
+class TestSlowRegistries:
+    """Registries that send a manifest byte by byte, for ever."""
+
+    @pytest.fixture
+    def stuck(self, node: Node) -> Iterator[threading.Event]:
+        """Mounts layers of ten images at slow.test, whose manifests do not come before the event is set."""
+        gate = threading.Event()
+
+        def drip(reference: Reference) -> None:
+            if reference.host == "slow.test" and reference.repository != "healed":
+                gate.wait(60)
+
+        node.plugin.before_resolve = drip
+        for number in range(10):
+            self.mount(node, Reference(f"image{number}", "slow.test", "1"))
+        until(lambda: node.plugin.asked.count("resolve_image") >= 8)
+        yield gate
+        gate.set()
+        node.settle()
+        node.filesystem.close()
+
+    def mount(self, node: Node, reference: Reference) -> None:
+        labels = layer_source_labels(reference, node.digests[0], node.digests)
+        node.filesystem.mount(node.mountpoint(), {**labels, TOC_DIGEST: sha256_digest(b"toc")})
+
+    def test_other_hosts_are_not_held_up(self, node: Node, stuck: threading.Event) -> None:
+        node.filesystem.mount(node.mountpoint(), node.plugin.labels(0))
+        until(node.prefetched)
+        assert not stuck.is_set()
+
+    @pytest.mark.parametrize(
+        "node", [msgspec.structs.replace(QUIET, resolve=ResolveSettings(timeout=0.2))], indirect=True, ids=["brief"]
+    )
+    def test_the_same_host_is_asked_again_after_the_time_limit(self, node: Node, stuck: threading.Event) -> None:
+        asked = node.plugin.asked.count("resolve_image")
+        self.mount(node, Reference("healed", "slow.test", "1"))
+        until(lambda: node.plugin.asked.count("resolve_image") > asked + 2)
+        assert not stuck.is_set()
 
 
 ENDING = """

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.layers import PrefetchPlan
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError, VerificationError
 from lazylayer_testing.synthetic import DictCache, SyntheticLayer
@@ -23,6 +25,17 @@ FILES = {b"%02d" % n: random.Random(n).randbytes(2500) for n in range(30)}
 @pytest.fixture
 def opened() -> Opened:
     return Opened(SyntheticLayer(FILES))
+
+
+def lying(made: SyntheticLayer, size: int, data_end: int = 0) -> SyntheticLayer:
+    """A layer whose table gives another size for its only chunk, and maybe another end of the data."""
+    (entry,), chunk = made.entries.values(), made.chunks[0]
+    table = ChunkTable(len(made.data))
+    table.append(offset=chunk.offset, inner=chunk.inner, file_offset=0, size=size, digest=chunk.digest)
+    table.finish(data_end or made.data_end)
+    entry.size = size
+    made.contents = msgspec.structs.replace(made.contents, chunks=table)
+    return made
 
 
 @given(
@@ -175,8 +188,7 @@ def test_a_table_that_promises_less_of_a_cached_chunk_gets_nothing_of_it() -> No
     cache = DictCache()
     first = Opened(honest, cache)
     assert first.read(b"a") == b"x" * 60
-    liar = SyntheticLayer({b"a": b"x" * 60})
-    liar.chunks._size[0] = liar.entries[b"a"].size = 25
+    liar = lying(SyntheticLayer({b"a": b"x" * 60}), size=25)
     for store in (first.store, None):
         opened = Opened(liar, cache, store)
         with pytest.raises(VerificationError):
@@ -223,18 +235,14 @@ def test_chunks_without_digests_are_believed_only_from_this_process() -> None:
 def test_a_lying_member_end_does_not_fetch_more_than_its_chunks_can_need() -> None:
     made = SyntheticLayer({b"tiny": b"x" * 10})
     made.data += bytes(10_000_000)
-    made.chunks._data_end = len(made.data)  # the last member seems to reach to the end of the blob
-    opened = Opened(made)
+    opened = Opened(lying(made, size=10, data_end=len(made.data)))
     assert opened.read(b"tiny") == b"x" * 10
     assert opened.source.asked_bytes < 100_000
 
 
 def test_a_member_that_inflates_to_less_is_an_error() -> None:
-    made = SyntheticLayer({b"a": b"x" * 50})
-    made.chunks._size[0] = 51
-    made.entries[b"a"].size = 51
     with pytest.raises(VerificationError):
-        Opened(made).read(b"a")
+        Opened(lying(SyntheticLayer({b"a": b"x" * 50}), size=51)).read(b"a")
 
 
 # --- prefetch and background ---------------------------------------------------------------------

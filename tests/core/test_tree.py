@@ -91,9 +91,8 @@ def test_root_must_be_a_directory() -> None:
         builder.link(b"..", b"target")
 
 
-def test_invented_directories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazylayer.api.treebuilder._MAX_IMPLICIT_DIRECTORIES", 10)
-    builder = TreeBuilder()
+def test_invented_directories_are_bounded() -> None:
+    builder = TreeBuilder(max_implicit_directories=10)
     builder.add(b"/".join([b"d"] * 10) + b"/f", file())
     with pytest.raises(FormatError, match="directories"):
         builder.add(b"e/f", file())

@@ -20,11 +20,7 @@ from lazylayer.errors import FormatError
 __all__ = ["TreeBuilder"]
 
 _MAX_NAME = 255
-
-
 _MAX_PATH = 16 * 1024
-
-
 _MAX_IMPLICIT_DIRECTORIES = 1_000_000
 
 
@@ -47,10 +43,13 @@ class TreeBuilder:
     it, or lies below it, is treated as for any other file.
     """
 
-    def __init__(self, landmarks: Landmarks | None = None) -> None:
+    def __init__(
+        self, landmarks: Landmarks | None = None, max_implicit_directories: int = _MAX_IMPLICIT_DIRECTORIES
+    ) -> None:
         self._landmarks = landmarks
         self._root = new_directory()
         self._implicit = 0
+        self._max_implicit = max_implicit_directories
         # Archives list a directory's entries together, so the last directory is nearly always the next.
         self._head: bytes = b""
         self._siblings = _children(self._root)
@@ -125,8 +124,8 @@ class TreeBuilder:
         if len(name) > _MAX_NAME or b"\0" in name:
             _refuse_name(path, name)
         self._implicit += 1
-        if self._implicit > _MAX_IMPLICIT_DIRECTORIES:
-            raise FormatError(f"more than {_MAX_IMPLICIT_DIRECTORIES} directories have no entry of their own")
+        if self._implicit > self._max_implicit:
+            raise FormatError(f"more than {self._max_implicit} directories have no entry of their own")
         return new_directory()
 
     def _find(self, path: bytes) -> Entry | None:

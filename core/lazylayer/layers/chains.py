@@ -9,7 +9,9 @@ The lock is `Neighbours._lock`; nothing is opened while it is held.
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import closing
 
 from lazylayer.api.labels import LayerSource
@@ -23,6 +25,7 @@ from lazylayer.plugin.hooks import Hooks
 __all__ = ["Neighbours"]
 
 _AT_ONCE = 8
+"""Images of one host to look ahead at, at the same time. A slow registry holds up none but its own."""
 _WHOLE_CHAIN = 50
 """A chain of more layers than this may be cut: labels hold at most 4096 bytes."""
 
@@ -35,7 +38,7 @@ class Neighbours:
         self._hooks = hooks
         self._layers = layers
         self._lock = threading.Lock()
-        self._at_once = threading.BoundedSemaphore(_AT_ONCE)
+        self._at_once: defaultdict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(_AT_ONCE))
         self._busy_with: set[Reference] = set()
 
     def open(self, source: LayerSource, labels: Mapping[str, str], *, prefetch: bool) -> None:
@@ -50,14 +53,22 @@ class Neighbours:
             if source.reference in self._busy_with or not (missing or prefetch):
                 return
             self._busy_with.add(source.reference)
-        arguments = (source, missing, dict(labels), prefetch)
+            slots = self._at_once[source.reference.host]
+        arguments = (slots, source, missing, dict(labels), prefetch)
         threading.Thread(target=self._run, args=arguments, name="lazylayer-neighbours", daemon=True).start()
 
-    def _run(self, source: LayerSource, missing: list[Digest], labels: Mapping[str, str], prefetch: bool) -> None:
+    def _run(
+        self,
+        slots: threading.Semaphore,
+        source: LayerSource,
+        missing: list[Digest],
+        labels: Mapping[str, str],
+        prefetch: bool,
+    ) -> None:
         reference = source.reference
         try:
-            with self._at_once:
-                resolved = resolve_image(self._hooks, self._settings, reference)
+            with slots:
+                resolved = self._resolve(reference)
                 self._open(resolved, missing, labels)
                 if prefetch and _names(source, resolved):
                     with closing(open_image(self._layers, resolved)) as image:
@@ -67,6 +78,19 @@ class Neighbours:
         finally:
             with self._lock:
                 self._busy_with.discard(reference)
+
+    def _resolve(self, reference: Reference) -> ResolvedImage:
+        """Resolve an image within `resolve.timeout`, so that a dripping registry holds a slot no longer."""
+        resolving: Future[ResolvedImage] = Future()
+
+        def resolve() -> None:
+            try:
+                resolving.set_result(resolve_image(self._hooks, self._settings, reference))
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
+                resolving.set_exception(error)
+
+        threading.Thread(target=resolve, name="lazylayer-resolve", daemon=True).start()
+        return resolving.result(self._settings.resolve.timeout)
 
     def _open(self, resolved: ResolvedImage, digests: list[Digest], labels: Mapping[str, str]) -> None:
         """Open layers, so that their own mounts find them ready.

@@ -76,6 +76,7 @@ class MemoryPlugin:
         self.mounts: dict[str, RecordedMount] = {}
         self.events: list[StateEvent] = []
         self.asked: list[str] = []
+        self.before_resolve: Callable[[Reference], None] = lambda _: None
         self.before_open: Callable[[Digest], None] = lambda _: None
         self.verify: Callable[[bytes], Exception | None] = lambda _: None
         self.before_mount: Callable[[], None] = lambda: None
@@ -106,6 +107,7 @@ class MemoryPlugin:
     ) -> ResolvedImage | None:
         """Resolve `REFERENCE`, and no other image."""
         self.asked.append("resolve_image")
+        self.before_resolve(reference)
         if reference != REFERENCE:
             raise NotFoundError(f"{reference} does not exist")
         config = ImageConfig(config=self.config)
