@@ -15,6 +15,8 @@ import threading
 from collections import OrderedDict
 
 from lazylayer.api.cache import Cache, CachedValue, ValueInMemory
+from lazylayer.api.chunks import MAX_CHUNK_SIZE
+from lazylayer.fetching.budget import ByteBudget
 from lazylayer.fetching.rangestore import ask_cache
 from lazylayer.logger import logger
 
@@ -47,6 +49,7 @@ class ChunkStore:
     :param open_chunks: chunks to keep open.
     :param homeless_bytes: bytes of chunks to keep in memory that the cache did not take.
     :param written_chunks: chunks to remember as put by this process; others are verified when opened.
+    :param inflated_bytes: bytes that may be inflated, or read to be verified, at the same time.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class ChunkStore:
         open_chunks: int = _OPEN_CHUNKS,
         homeless_bytes: int = _HOMELESS_BYTES,
         written_chunks: int = _WRITTEN_CHUNKS,
+        inflated_bytes: int = 2 * MAX_CHUNK_SIZE,
     ) -> None:
+        self.budget = ByteBudget(inflated_bytes)
         self._cache = cache
         self._open_chunks = open_chunks
         self._homeless_bytes = homeless_bytes
@@ -156,10 +161,10 @@ class ChunkStore:
     def _remove(self, key: str) -> None:
         ask_cache(lambda: self._cache.remove(key), None, f"remove chunk {key}")
 
-    @staticmethod
-    def _verify(value: CachedValue, digest: bytes) -> bool:
+    def _verify(self, value: CachedValue, digest: bytes) -> bool:
         try:
-            return hashlib.sha256(value.read(0, value.size)).digest() == digest
+            with self.budget.use(value.size):
+                return hashlib.sha256(value.read(0, value.size)).digest() == digest
         except OSError:
             return False
 

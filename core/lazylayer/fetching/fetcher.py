@@ -43,6 +43,7 @@ class Fetcher:
         self._flights = Flights()
         self._table = contents.chunks
         self._inflate = contents.inflate
+        self._budget = store.budget
         self._scheduler = scheduler
         self._slots = threading.BoundedSemaphore(settings.threads)
         self._read_here = self.inventory.read
@@ -218,11 +219,13 @@ class Fetcher:
                     if member.end > end:
                         break
                     flight = claimed[member.number]
-                    if self._unpack(member, buffer, flight):
-                        self._arrive(member.number, flight)
-                    else:
-                        wrong[member.number] = flight
-                    del claimed[member.number], flight
+                    with self._budget.use(member.need):
+                        if self._unpack(member, buffer, flight):
+                            self._arrive(member.number, flight)
+                        else:
+                            wrong[member.number] = flight
+                        del claimed[member.number], flight
+                    self.inventory.announce()
                     buffer = bytearray()
                     member = next(waiting, None)
                 if turn is not None and member is not None and turn.should_yield():
@@ -248,4 +251,3 @@ class Fetcher:
         if flight.is_good:
             self.inventory.add(member)  # before the landing: a reader that finds no flight looks here
         self._flights.land(member, flight)
-        self.inventory.announce()
