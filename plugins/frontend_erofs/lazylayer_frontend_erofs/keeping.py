@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -123,6 +124,11 @@ class Kept:
         self._keeping = keeping
         self.target = target
         self._token = secrets.token_hex(8)
+        self._at_end: list[Callable[[], None]] = []
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the mount ends in this process."""
+        self._at_end.append(call)
 
     def hold(self, mount: KernelMount | None, image: str, identity: str, descriptor: int = -1) -> None:
         """Keep the mount of an image; `descriptor` serves it, or is -1 for a local image."""
@@ -162,7 +168,9 @@ class Kept:
         self.forget()
 
     def forget(self) -> None:
-        """Keep the mount no longer."""
+        """Keep the mount no longer. Idempotent."""
+        while self._at_end:
+            self._at_end.pop()()
         if self._keeping is not None:
             self._keeping.forget(self.target, self._token)
 

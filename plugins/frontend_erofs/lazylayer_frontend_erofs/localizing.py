@@ -1,6 +1,6 @@
-"""Makes local images of what is mounted and complete, one after the other, behind everybody's back.
+"""Make local images of mounted trees that are complete, one after the other, in the background.
 
-The lock is `Localizer._lock`; nothing is read or written while it is held.
+`Localizer._lock` guards the queue; nothing is read or written while it is held.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,13 @@ _END_SECONDS = 10.0
 
 class _Wish(NamedTuple):
     mount: weakref.ref[ErofsMount]
-    tree: MountableTree
+    identity: str
+    source: str
     image: Image
 
 
 class Localizer:
-    """The local images of a program, and who makes them. Safe to use from any thread.
+    """The local images of a program, and the thread that makes them. Safe to use from any thread.
 
     :param root: image files are kept below it, at most `limit` bytes of them.
     """
@@ -44,22 +46,22 @@ class Localizer:
         self._wishes: dict[str, _Wish] = {}
         self._thread: threading.Thread | None = None
 
-    def wish(self, mount: ErofsMount, tree: MountableTree, image: Image) -> None:
-        """Has a local image made of a tree that is mounted, as soon as it is complete."""
-        with self._lock:
-            self._wishes[tree.identity] = _Wish(weakref.ref(mount), tree, image)
-        self.look()
+    def make_when_complete(self, mount: ErofsMount, tree: MountableTree, image: Image) -> Callable[[], None]:
+        """Make a local image of a mounted tree once it is complete. Return a function that withdraws the wish."""
+        wish = _Wish(weakref.ref(mount), tree.identity, tree.source, image)
+        return tree.when_complete(lambda: self._add(wish))
 
-    def look(self) -> None:
-        """Looks whether something that is mounted is complete by now; returns at once."""
+    def _add(self, wish: _Wish) -> None:
         with self._lock:
-            if self._ending.is_set() or self._thread is not None or not self._next_wish():
+            if self._ending.is_set():
                 return
-            self._thread = threading.Thread(target=self._run, name="lazylayer-local-images", daemon=True)
-            self._thread.start()
+            self._wishes[wish.identity] = wish
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lazylayer-local-images", daemon=True)
+                self._thread.start()
 
     def give_up(self, identity: str, error: OSError) -> None:
-        """Makes no more local images, since the kernel mounts none that lies where they do; removes this one."""
+        """Stop making local images, since the kernel mounts none from this file system; remove this one."""
         self._ending.set()
         self.images.forget(identity)
         logger.warning(
@@ -70,7 +72,7 @@ class Localizer:
         )
 
     def close(self) -> None:
-        """Stops, also in the middle of an image."""
+        """Stop, even in the middle of an image."""
         with self._lock:
             self._ending.set()
             thread = self._thread
@@ -80,31 +82,26 @@ class Localizer:
     def _run(self) -> None:
         while True:
             with self._lock:
-                identity = "" if self._ending.is_set() else self._next_wish()
-                if not identity:
+                if self._ending.is_set() or not self._wishes:
                     self._thread = None
                     return
-                wish = self._wishes.pop(identity)
-            try:
-                if self.images.make(identity, wish.image):
-                    logger.debug("{source}: its next mount needs no server", source=wish.tree.source)
-            except LazylayerError as error:
-                logger.debug("{source}: no local image was made: {error}", source=wish.tree.source, error=error)
-            except Exception as error:  # noqa: BLE001 - the mount works without it
-                logger.opt(exception=error).warning("{source}: no local image was made", source=wish.tree.source)
+                wish = self._wishes.pop(next(iter(self._wishes)))
+            mount = wish.mount()
+            if mount is not None and not mount.wait(0):
+                self._make(wish)
 
-    def _next_wish(self) -> str:
-        """A tree that is complete, with the lock held; empty if none is. Those that are not mounted are forgotten."""
-        self._wishes = {
-            identity: wish
-            for identity, wish in self._wishes.items()
-            if (mount := wish.mount()) is not None and not mount.wait(0)
-        }
-        return next((identity for identity, wish in self._wishes.items() if wish.tree.complete), "")
+    def _make(self, wish: _Wish) -> None:
+        try:
+            if self.images.make(wish.identity, wish.image):
+                logger.debug("{source}: its next mount needs no server", source=wish.source)
+        except LazylayerError as error:
+            logger.debug("{source}: no local image was made: {error}", source=wish.source, error=error)
+        except Exception as error:  # noqa: BLE001 - the mount works without it
+            logger.opt(exception=error).warning("{source}: no local image was made", source=wish.source)
 
 
 def default_limit(root: Path) -> int:
-    """A tenth of the file system that `root` is on, or will be on. Raises OSError."""
+    """Return a tenth of the file system that `root` is on, or will be on, in bytes. Raises OSError."""
     while not root.exists():
         root = root.parent
     status = os.statvfs(root)

@@ -53,7 +53,7 @@ def mount_tree(
     except OSError as error:
         raise MountError(f"{mountpoint} cannot be mounted with EROFS: {explain(error)}") from error
     if local is not None and tree.identity and mount.needs_tree:
-        local.wish(mount, tree, image)
+        kept.at_end(local.make_when_complete(mount, tree, image))
     return mount
 
 

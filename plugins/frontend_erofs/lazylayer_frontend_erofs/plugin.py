@@ -13,7 +13,6 @@ from lazylayer.errors import MountError
 from lazylayer_frontend_erofs.options import NAME, Options
 
 if TYPE_CHECKING:
-    from lazylayer.api.events import StateEvent
     from lazylayer_frontend_erofs.keeping import Keeping
     from lazylayer_frontend_erofs.localizing import Localizer
 
@@ -74,14 +73,8 @@ class FrontendErofs:
         return recognize_mount(mount, keeping) if keeping is not None else None
 
     @hookimpl
-    def lazylayer_report_state(self, event: StateEvent) -> None:
-        """Has a local image made of what is complete."""
-        if event.kind == "completed" and self._localizer is not None:
-            self._localizer.look()
-
-    @hookimpl
     def lazylayer_close(self) -> None:
-        """Makes no more local images."""
+        """Stop making local images."""
         if self._localizer is not None:
             self._localizer.close()
 

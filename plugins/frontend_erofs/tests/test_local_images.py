@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.api.events import StateEvent
 from lazylayer.api.mounting import MountedTree, MountOptions
 from lazylayer.api.settings import Settings
 from lazylayer.errors import LayerError
@@ -132,13 +131,19 @@ def test_an_image_is_made_when_a_tree_becomes_complete(place: Place) -> None:
     tree = complete_tree()
     tree.complete = False
     place.mount(tree, plugin)
-    plugin.lazylayer_report_state(StateEvent("completed"))
     assert not list(place.images.glob("*"))
     tree.complete = True
-    plugin.lazylayer_report_state(StateEvent("prefetched"))
-    assert not list(place.images.glob("*"))
-    plugin.lazylayer_report_state(StateEvent("completed"))
     place.wait_for_image()
+
+
+def test_no_image_is_made_of_a_tree_that_is_not_mounted_any_more(place: Place) -> None:
+    plugin = place.plugin()
+    tree = complete_tree()
+    tree.complete = False
+    place.mount(tree, plugin).unmount()
+    tree.complete = True
+    plugin.lazylayer_close()
+    assert not place.images.exists()
 
 
 def test_files_are_for_their_owner_only(place: Place) -> None:
@@ -214,7 +219,6 @@ def test_what_cannot_be_read_whole_leaves_nothing(place: Place) -> None:
     place.mount(tree, plugin)
     tree.fail = LayerError("gone")
     tree.complete = True
-    plugin.lazylayer_report_state(StateEvent("completed"))
     plugin.lazylayer_close()
     assert list(place.images.glob("*")) == []
 
@@ -222,7 +226,6 @@ def test_what_cannot_be_read_whole_leaves_nothing(place: Place) -> None:
 def test_a_tree_without_identity_has_no_image(place: Place) -> None:
     plugin = place.plugin()
     place.mount(complete_tree(identity=""), plugin)
-    plugin.lazylayer_report_state(StateEvent("completed"))
     plugin.lazylayer_close()
     assert not place.images.exists()
 
@@ -231,7 +234,6 @@ def test_a_tree_without_identity_has_no_image(place: Place) -> None:
 def test_an_image_that_is_too_large_is_not_kept(place: Place, limit: int) -> None:
     plugin = place.plugin(local_images=limit)
     place.mount(complete_tree(), plugin)
-    plugin.lazylayer_report_state(StateEvent("completed"))
     plugin.lazylayer_close()
     assert not place.images.exists()
 
