@@ -19,7 +19,7 @@ from lazylayer_testing.facts.trees import walk
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-_OVERLAY_OPAQUE = "trusted.overlay.opaque"
+_OVERLAY_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 def extract_layer(archive: Path, directory: Path) -> frozenset[bytes]:
@@ -38,8 +38,8 @@ def extract_for_overlay(archive: Path, directory: Path) -> frozenset[bytes]:
     """Extract one layer as overlayfs wants its lower directories; return the implicit directories.
 
     A whiteout becomes a 0/0 character device, unless the layer has an entry of that name: then the
-    entry stays, marked opaque when it is a directory. An opaque marker becomes the attribute
-    `trusted.overlay.opaque` of its directory.
+    entry stays, marked opaque when it is a directory. An opaque marker becomes the attributes
+    `trusted.overlay.opaque` and `user.overlay.opaque` of its directory.
     """
     implicit = extract_layer(archive, directory)
     with _Root(directory) as root:
@@ -47,15 +47,20 @@ def extract_for_overlay(archive: Path, directory: Path) -> frozenset[bytes]:
             parent, hidden = _split_whiteout(name)
             os.unlink(name, dir_fd=root.descriptor)
             if hidden is None:
-                os.setxattr(root.path(parent), _OVERLAY_OPAQUE, b"y")
+                _mark_opaque(root.path(parent))
                 continue
             kind = root.kind(hidden)
             if kind is None:
                 os.mknod(hidden, stat.S_IFCHR, os.makedev(0, 0), dir_fd=root.descriptor)
             elif kind == stat.S_IFDIR:
-                os.setxattr(root.path(hidden), _OVERLAY_OPAQUE, b"y")
+                _mark_opaque(root.path(hidden))
         _restore_times(root, _directory_times(archive))
     return implicit
+
+
+def _mark_opaque(directory: bytes) -> None:
+    for name in _OVERLAY_OPAQUE:
+        os.setxattr(directory, name, b"y")
 
 
 def apply_layers(archives: Sequence[Path], directory: Path) -> frozenset[bytes]:

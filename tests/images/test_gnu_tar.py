@@ -101,6 +101,8 @@ def test_merges_as_overlayfs_does(
     implicit -= {b"."}
     assert {name: facts.kind for name, facts in ours.items()} == {name: facts.kind for name, facts in mounted.items()}
     found = differences(_without(ours, implicit), _without(mounted, implicit))
+    # The mark for overlayfs in a user namespace is an ordinary attribute to this one.
+    found = [line for line in found if not line.endswith("xattr user.overlay.opaque is y, expected None")]
     assert found == [
         "removed/one-name: links is 2, expected 1",
         "replaced/linked-again: links is 2, expected 1",
@@ -161,7 +163,7 @@ def test_a_whiteout_never_hides_its_own_layers_directory(as_root: None, tmp_path
     assert [path.name for path in (tmp_path / "merged" / "d").iterdir()] == ["above"]
     extract_for_overlay(archives[1], tmp_path / "overlay")
     facts = snapshot_tree(tmp_path / "overlay")
-    assert facts[b"d"].xattrs == (("trusted.overlay.opaque", b"y"),)
+    assert facts[b"d"].xattrs == (("trusted.overlay.opaque", b"y"), ("user.overlay.opaque", b"y"))
 
 
 def _without(facts: TreeFacts, names: set[bytes]) -> TreeFacts:

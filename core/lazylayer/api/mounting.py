@@ -42,7 +42,7 @@ class MountableTree(Protocol):
 
     @property
     def tree(self) -> Tree:
-        """The entries. A directory marked `opaque` is shown with the xattr `trusted.overlay.opaque`
+        """The entries. A directory marked `opaque` is shown with `OPAQUE_XATTRS`
         = `y`, listed first; a `whiteout` as a character device 0/0."""
 
     @property

@@ -20,7 +20,7 @@ import msgspec
 
 __all__ = [
     "OPAQUE_MARKER",
-    "OPAQUE_XATTR",
+    "OPAQUE_XATTRS",
     "WHITEOUT_PREFIX",
     "Entry",
     "Landmarks",
@@ -28,8 +28,11 @@ __all__ = [
     "clean_path",
 ]
 
-OPAQUE_XATTR = b"trusted.overlay.opaque"
-"""The xattr of a directory that hides the lower layers' directory in overlayfs; its value is `y`."""
+OPAQUE_XATTRS = (b"trusted.overlay.opaque", b"user.overlay.opaque")
+"""The marks, with the value `y`, of a directory that hides the lower layers' directory.
+
+overlayfs looks for the second where it is mounted with `userxattr`, as in a user namespace.
+"""
 
 WHITEOUT_PREFIX = b".wh."
 """In an archive, a file with this in front of its name hides that name of the lower layers."""

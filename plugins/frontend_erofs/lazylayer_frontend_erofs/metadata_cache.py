@@ -19,7 +19,7 @@ from loguru import logger
 
 from lazylayer import __version__
 from lazylayer_frontend_erofs.format import BLOCK
-from lazylayer_frontend_erofs.writer import Metadata
+from lazylayer_frontend_erofs.writer import WRITER_VERSION, Metadata
 
 __all__ = ["MetadataCache"]
 
@@ -75,8 +75,8 @@ class MetadataCache:
             logger.warning("metadata are not kept: {error}", error=error)
 
     def _path(self, identity: str) -> Path:
-        # What an older version of the program made of a tree may not be what this one would.
-        name = hashlib.sha256(f"{__version__} {identity}".encode()).hexdigest()
+        # Another version of the program, or of the writer, may make other metadata of a tree.
+        name = hashlib.sha256(f"{__version__} {WRITER_VERSION} {identity}".encode()).hexdigest()
         return self._directory / f"{name}.metadata"
 
     def _evict(self) -> None:

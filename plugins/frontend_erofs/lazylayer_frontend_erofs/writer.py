@@ -43,7 +43,10 @@ from lazylayer_frontend_erofs.format import (
 )
 from lazylayer_frontend_erofs.xattrs import encode_xattrs
 
-__all__ = ["Metadata", "file_entries", "write_metadata"]
+__all__ = ["WRITER_VERSION", "Metadata", "file_entries", "write_metadata"]
+
+WRITER_VERSION = 2
+"""Raised when the same tree gives other metadata than before."""
 
 _FIRST_INODE = 1152
 _S_IFMT = 0o170000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-from lazylayer.api.tree import OPAQUE_XATTR, Entry
+from lazylayer.api.tree import OPAQUE_XATTRS, Entry
 from lazylayer.errors import MountError
 from lazylayer_frontend_erofs.format import (
     MAX_XATTR_NAME,
@@ -22,15 +22,16 @@ _LARGEST_BODY = _HEADER.size + 4 * 65534
 
 
 def encode_xattrs(entry: Entry) -> bytes:
-    """What follows the inode of `entry`: empty if it has no attributes.
+    """Encode what follows the inode of `entry`: empty if it has no attributes.
 
-    An opaque directory's mark comes first. Attributes outside of the name spaces that EROFS knows
+    An opaque directory's marks come first. Attributes outside of the name spaces that EROFS knows
     (user, trusted, security, POSIX ACLs) cannot be shown and are left out. Raises MountError for
     attributes that are larger than the format holds.
     """
     attributes: Mapping[bytes, bytes] = entry.xattrs or {}
     if entry.opaque:
-        attributes = {OPAQUE_XATTR: b"y", **{name: attributes[name] for name in attributes if name != OPAQUE_XATTR}}
+        marks = dict.fromkeys(OPAQUE_XATTRS, b"y")
+        attributes = {**marks, **attributes, **marks}
     encoded = [part for name, value in attributes.items() if (part := _encode(name, value))]
     if not encoded:
         return b""

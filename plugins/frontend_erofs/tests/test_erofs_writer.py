@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazylayer.api.tree import Entry, Tree
+from lazylayer.api.tree import OPAQUE_XATTRS, Entry, Tree
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, MountError
 from lazylayer.layers.overlay import merge_trees
@@ -36,9 +36,7 @@ XATTRS = st.one_of(
     st.dictionaries(
         st.one_of(
             st.binary(min_size=1, max_size=20).map(lambda rest: b"user." + rest),
-            st.sampled_from(
-                [b"trusted.x", b"security.capability", b"system.posix_acl_access", b"trusted.overlay.opaque"]
-            ),
+            st.sampled_from([b"trusted.x", b"security.capability", b"system.posix_acl_access", *OPAQUE_XATTRS]),
         ),
         st.one_of(st.binary(max_size=20), st.integers(0, 5000).map(lambda length: b"v" * length)),
         max_size=4,

@@ -23,7 +23,7 @@ from typing import Any
 from loguru import logger
 
 from lazylayer.api.mounting import MountableTree, VirtualFile
-from lazylayer.api.tree import OPAQUE_XATTR, Entry
+from lazylayer.api.tree import OPAQUE_XATTRS, Entry
 from lazylayer.errors import LazylayerError
 from lazylayer_frontend_fuse.libfuse import Filler, Stat, StatLayout
 
@@ -219,7 +219,7 @@ class Operations:
         entry = self._find(path)
         if entry is None:
             return -errno.ENOENT
-        if entry.opaque and name == OPAQUE_XATTR:
+        if entry.opaque and name in OPAQUE_XATTRS:
             return _give(b"y", buffer, size)
         value = entry.xattrs.get(name) if entry.xattrs else None
         return -errno.ENODATA if value is None else _give(value, buffer, size)
@@ -228,7 +228,7 @@ class Operations:
         entry = self._find(path)
         if entry is None:
             return -errno.ENOENT
-        names = [OPAQUE_XATTR] if entry.opaque else []
+        names = list(OPAQUE_XATTRS) if entry.opaque else []
         names += [name for name in entry.xattrs or () if name not in names]
         return _give(b"".join([name + b"\0" for name in names]), buffer, size)
 

@@ -146,7 +146,7 @@ def test_opaque_directory_lists_its_mark_first(mountpoint: str) -> None:
     build.add(b"d/.wh..wh..opq", Entry(mode=stat.S_IFREG))
     mounted = show(SampleTree(build.finish()), mountpoint)
     try:
-        assert os.listxattr(f"{mountpoint}/d") == ["trusted.overlay.opaque", "trusted.a"]
+        assert os.listxattr(f"{mountpoint}/d") == ["trusted.overlay.opaque", "user.overlay.opaque", "trusted.a"]
         assert os.getxattr(f"{mountpoint}/d", "trusted.overlay.opaque") == b"y"
         with pytest.raises(OSError) as raised:
             os.getxattr(mountpoint, "trusted.overlay.opaque")

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from lazylayer.api.layers import LayerContents
-from lazylayer.api.tree import OPAQUE_XATTR, Entry
+from lazylayer.api.tree import OPAQUE_XATTRS, Entry
 from lazylayer_testing.facts.trees import EntryFacts, TreeFacts
 
 _KINDS = {
@@ -62,7 +62,7 @@ def _facts(contents: LayerContents, blob: bytes, entry: Entry) -> EntryFacts:
     is_file, is_symlink = kind == stat.S_IFREG, kind == stat.S_IFLNK
     xattrs = dict(entry.xattrs or {})
     if entry.opaque:
-        xattrs[OPAQUE_XATTR] = b"y"
+        xattrs.update(dict.fromkeys(OPAQUE_XATTRS, b"y"))
     return EntryFacts(
         kind=_KINDS[kind],
         mode=stat.S_IMODE(entry.mode),

@@ -260,7 +260,8 @@ class ServingChecks(FrontendFixtures):
 
     # --- overlayfs -----------------------------------------------------------------------------------
 
-    def test_overlayfs_on_top(self, mounts: Mounts) -> None:
+    @pytest.mark.parametrize("marks", ["trusted", "user"])
+    def test_overlayfs_on_top(self, mounts: Mounts, marks: str) -> None:
         """As a lower layer of overlayfs: whiteouts and opaque directories hide, files are copied up."""
         tree = odd_tree()
         mounted = mounts.mount(tree)
@@ -270,6 +271,8 @@ class ServingChecks(FrontendFixtures):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("base")
         options = f"lowerdir={mounted.mountpoint}:{base},upperdir={upper},workdir={work}"
+        if marks == "user":
+            options += ",userxattr"  # as in a user namespace
         mountcalls.mount("overlay", merged, "overlay", MountFlags(0), options)
         try:
             assert sorted(os.listdir(f"{merged}/overlay")) == ["merged", "opaque"]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from lazylayer.api.mounting import VirtualDirectory
-from lazylayer.api.tree import OPAQUE_XATTR, Entry, Tree
+from lazylayer.api.tree import OPAQUE_XATTRS, Entry, Tree
 from lazylayer.api.treebuilder import TreeBuilder
 
 __all__ = ["CHUNK", "HUGE", "LARGE", "SampleTree", "access_tree", "odd_tree", "shown_xattrs"]
@@ -283,5 +283,5 @@ def access_tree(program: bytes, virtual: Mapping[bytes, VirtualDirectory] | None
 
 def shown_xattrs(entry: Entry) -> dict[bytes, bytes]:
     """The xattrs of an entry in the order in which a frontend lists them."""
-    marks = {OPAQUE_XATTR: b"y"} if entry.opaque else {}
+    marks = dict.fromkeys(OPAQUE_XATTRS, b"y") if entry.opaque else {}
     return {**marks, **(entry.xattrs or {}), **marks}
