@@ -31,6 +31,7 @@ __all__ = [
     "label_number",
     "layer_source",
     "layer_source_labels",
+    "mount_labels",
 ]
 
 CRI_REFERENCE = "containerd.io/snapshot/cri.image-ref"
@@ -57,6 +58,9 @@ _LABEL_SETS = (
     ("CRI", CRI_REFERENCE, CRI_DIGEST, CRI_LAYERS),
     ("default", STARGZ_REFERENCE, STARGZ_DIGEST, STARGZ_LAYERS),
 )
+
+
+_MOUNTING = frozenset((*(label for each in _LABEL_SETS for label in each[1:]), LAYER_SIZE, PREFETCH_SIZE, SKIP_VERIFY))
 
 
 class LayerSource(msgspec.Struct, frozen=True):
@@ -165,3 +169,15 @@ def label_annotations(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the annotations that labels carry: the labels themselves, and the inverse of `annotation_labels`."""
     carried = {name.removeprefix(_ANNOTATION): value for name, value in labels.items() if name.startswith(_ANNOTATION)}
     return {**carried, **labels}
+
+
+def mount_labels(labels: Mapping[str, str], annotations: Collection[str]) -> dict[str, str]:
+    """Return the labels by which a layer is mounted, without those that are other programs'.
+
+    :param annotations: the names of annotations that formats read.
+    """
+    return {
+        name: value
+        for name, value in labels.items()
+        if name in _MOUNTING or name.removeprefix(_ANNOTATION) in annotations
+    }

@@ -33,6 +33,11 @@ class Formats:
             for name in (*info.annotations, info.toc_digest_label, *info.other_promises)
         )
 
+    @property
+    def toc_digest_labels(self) -> frozenset[str]:
+        """The labels that hold the TOC digest of a layer, of all formats."""
+        return frozenset(info.toc_digest_label for _, info in self._described)
+
     def plugin(self, name: str) -> str | None:
         """Return the plugin whose format has this name, or None."""
         return next((plugin for plugin, info in self._described if name in info.names), None)

@@ -1,4 +1,4 @@
-"""What a snapshotter answers when it cannot: containerd's kinds of errors, each with a gRPC status."""
+"""The errors that a snapshotter answers with: containerd's kinds, each with a gRPC status."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ __all__ = [
     "AlreadyExistsError",
     "FailedPreconditionError",
     "InvalidArgumentError",
+    "NoRoomError",
     "NotFoundError",
     "SnapshotError",
     "UnavailableError",
@@ -15,7 +16,7 @@ __all__ = [
 
 
 class SnapshotError(LazylayerError):
-    """The root of what the snapshots service answers instead of a result. `status` is a name of gRPC's."""
+    """The root of the errors that the snapshots service answers with. `status` is the name of a gRPC status."""
 
     status = "UNKNOWN"
 
@@ -27,7 +28,7 @@ class NotFoundError(SnapshotError):
 
 
 class AlreadyExistsError(SnapshotError):
-    """There is one of this name; to a Prepare with a target: it is there and need not be unpacked."""
+    """The name is taken; as an answer to a Prepare with a target: the layer is there and need not be unpacked."""
 
     status = "ALREADY_EXISTS"
 
@@ -48,3 +49,9 @@ class UnavailableError(SnapshotError):
     """A layer cannot be read now; later it may."""
 
     status = "UNAVAILABLE"
+
+
+class NoRoomError(SnapshotError):
+    """The disk is full."""
+
+    status = "RESOURCE_EXHAUSTED"

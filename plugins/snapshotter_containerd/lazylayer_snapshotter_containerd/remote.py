@@ -1,6 +1,6 @@
-"""The layers of remote snapshots: mounted, checked, mounted again after a restart, and unmounted.
+"""Mount, check, restore and unmount the layers of remote snapshots.
 
-One snapshot's layer is mounted by one thread at a time; different ones at the same time. The locks are
+One snapshot's layer is mounted by one thread at a time; different layers at the same time. The locks are
 `RemoteLayers._lock`, held for moments only, and one for each snapshot that is being mounted.
 """
 
@@ -18,46 +18,47 @@ from loguru import logger
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.directories import Directories
+from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, is_refused
 from lazylayer_snapshotter_containerd.problems import UnavailableError
 from lazylayer_snapshotter_containerd.store import Snapshot
 
 __all__ = ["REMOTE_LABEL", "LayerFilesystem", "RemoteLayers", "is_remote"]
 
 REMOTE_LABEL = "containerd.io/snapshot/remote"
-"""What we set on a committed snapshot whose layer we mounted; its value says nothing more."""
+"""The label of a committed snapshot whose layer is mounted; its value has no meaning."""
 
 _CHECKS_AT_ONCE = 32
 
 
 class LayerFilesystem(Protocol):
-    """What we need of `lazylayer.mounts.filesystem.Filesystem`, whose methods explain themselves."""
+    """The part of `lazylayer.mounts.Filesystem` that is used here; see there."""
 
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
-        """Mounts the layer that the labels name."""
+        """Mount the layer that the labels name."""
 
     def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
-        """Returns if the mount can be used now."""
+        """Return if the mount can be used now."""
 
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:
-        """Unmounts."""
+        """Unmount."""
 
     def remove_left(self, mountpoint: str) -> None:
         """Remove a mount of ours that a dead process left."""
 
     def disk_usage(self, mountpoint: str) -> int:
-        """Bytes on disk that belong to the mounted layer."""
+        """Return the bytes on disk that belong to the mounted layer."""
 
     def close(self, *, leave: bool = False) -> None:
-        """Unmounts everything; with `leave`, but for what can outlive the process."""
+        """Unmount everything; with `leave`, all mounts that cannot outlive the process."""
 
 
 def is_remote(snapshot: Snapshot) -> bool:
-    """Whether the snapshot is a layer that we mounted."""
+    """Return True if the snapshot is a mounted layer."""
     return REMOTE_LABEL in snapshot.labels
 
 
 class RemoteLayers:
-    """Safe to use from any thread.
+    """The layers of remote snapshots. Safe to use from any thread.
 
     With `wait_for_prefetch`, a check waits for a prefetch that is under way.
     """
@@ -70,18 +71,17 @@ class RemoteLayers:
         self._directories = directories
         self._lock = threading.Lock()
         self._busy: dict[int, tuple[threading.Lock, int]] = {}
-        # Those that were mounted and are not being mounted again: what a filesystem says of a mount
-        # that is under way is not worth much.
+        # Mounted, and not being mounted again: a filesystem's answers about a mount under way are not reliable.
         self._mounted: set[int] = set()
 
     def mount(self, number: int, labels: Mapping[str, str]) -> None:
-        """Mounts the layer of a new snapshot. Raises LazylayerError and OSError; nothing is mounted then."""
+        """Mount the layer of a new snapshot. Raises LazylayerError and OSError; nothing is mounted then."""
         with self._alone(number):
             self._filesystem.mount(self._directories.upper(number), labels)
             self._mounted.add(number)
 
     def restore(self, snapshot: Snapshot, *, check: bool) -> None:
-        """Mounts the layer of a remote snapshot again, if it is not mounted now.
+        """Mount the layer of a remote snapshot again, unless it is mounted.
 
         A mount that outlived its process is taken over by the frontend; one that did not is removed.
         With `check`, the layer's source must answer. Raises LazylayerError and OSError.
@@ -97,12 +97,18 @@ class RemoteLayers:
             self._mounted.add(snapshot.id)
 
     def check(self, snapshots: Sequence[Snapshot]) -> None:
-        """Returns if every remote layer among these can be used now; those that are not mounted are mounted.
+        """Return if every remote layer among these can be used now; mount those that are not mounted.
 
-        All are checked at the same time, and the first that fails ends it. Raises UnavailableError,
-        which says which layer and why.
+        All are checked at the same time, and the first failure ends it. Raises UnavailableError,
+        which names the layer and the reason.
         """
         remote = [each for each in snapshots if is_remote(each)]
+        for snapshot in remote:
+            if is_refused(snapshot.labels):
+                reason = snapshot.labels[CHECKED_LABEL]
+                raise UnavailableError(
+                    f"layer {snapshot.id} ({snapshot.name}): {reason}; remove the images that contain it"
+                )
         if len(remote) <= 1:
             for snapshot in remote:
                 self._check(snapshot)
@@ -115,8 +121,13 @@ class RemoteLayers:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
+    def is_busy(self, number: int) -> bool:
+        """Return True if the layer of a snapshot is being mounted."""
+        with self._lock:
+            return number in self._busy
+
     def disk_usage(self, snapshot: Snapshot) -> int | None:
-        """Bytes on disk of the snapshot's layer; None if it is not mounted."""
+        """Return the bytes on disk of the snapshot's layer, or None if it is not mounted."""
         try:
             return self._filesystem.disk_usage(self._directories.upper(snapshot.id))
         except NotMountedError:

@@ -33,7 +33,7 @@ def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
     with snapshotter.store.transaction() as transaction:
         for snapshot in transaction.all():
             if snapshot.pending:
-                transaction.remove(snapshot.name)
+                transaction.remove(snapshot.id)
         snapshots = transaction.all()
     remote = [each for each in snapshots if is_remote(each)]
     layers = {snapshotter.directories.upper(each.id) for each in remote}

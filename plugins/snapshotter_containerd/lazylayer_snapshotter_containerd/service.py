@@ -1,7 +1,8 @@
-"""`containerd.services.snapshots.v1.Snapshots` over gRPC, in front of a `Snapshotter`."""
+"""Serve `containerd.services.snapshots.v1.Snapshots` over gRPC from a `Snapshotter`."""
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from loguru import logger
 from lazylayer.api.text import one_line
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, Timestamp
-from lazylayer_snapshotter_containerd.problems import SnapshotError
+from lazylayer_snapshotter_containerd.problems import NoRoomError, SnapshotError
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 from lazylayer_snapshotter_containerd.store import Snapshot
 from lazylayer_wire import Message
@@ -27,7 +28,7 @@ _MAX_MESSAGE = 16 * 1024 * 1024
 
 
 def make_server(snapshotter: Snapshotter, threads: int) -> grpc.Server:
-    """A server for the snapshotter, bound to no address yet; `threads` calls are answered at once."""
+    """Return a server for the snapshotter without an address; it answers `threads` calls at once."""
     server = grpc.server(
         ThreadPoolExecutor(threads, "lazylayer-snapshots"),
         options=[("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", _MAX_MESSAGE)],
@@ -52,44 +53,47 @@ def make_server(snapshotter: Snapshotter, threads: int) -> grpc.Server:
 
 
 class _Service:
-    """One method for each of containerd's: a request becomes a call, and its result an answer."""
+    """One method for each of containerd's: it turns a request into a call, and the result into an answer."""
 
     def __init__(self, snapshotter: Snapshotter) -> None:
         self._snapshotter = snapshotter
         self._cleaning = threading.Lock()
 
     def prepare(self, request: api.PrepareSnapshotRequest) -> api.MountsResponse:
-        return api.MountsResponse(self._snapshotter.prepare(request.key, request.parent, request.labels))
+        asked = request.snapshotter, request.key, request.parent, request.labels
+        return api.MountsResponse(self._snapshotter.prepare(*asked))
 
     def view(self, request: api.PrepareSnapshotRequest) -> api.MountsResponse:
-        return api.MountsResponse(self._snapshotter.view(request.key, request.parent, request.labels))
+        asked = request.snapshotter, request.key, request.parent, request.labels
+        return api.MountsResponse(self._snapshotter.view(*asked))
 
     def mounts(self, request: api.MountsRequest) -> api.MountsResponse:
-        return api.MountsResponse(self._snapshotter.mounts(request.key))
+        return api.MountsResponse(self._snapshotter.mounts(request.snapshotter, request.key))
 
     def commit(self, request: api.CommitSnapshotRequest) -> Empty:
-        self._snapshotter.commit(request.key, request.name, request.labels, request.parent)
+        self._snapshotter.commit(request.snapshotter, request.key, request.name, request.labels, request.parent)
         return Empty()
 
     def remove(self, request: api.RemoveSnapshotRequest) -> Empty:
-        self._snapshotter.remove(request.key)
+        self._snapshotter.remove(request.snapshotter, request.key)
         return Empty()
 
     def stat(self, request: api.StatSnapshotRequest) -> api.StatSnapshotResponse:
-        return api.StatSnapshotResponse(_info(self._snapshotter.stat(request.key)))
+        return api.StatSnapshotResponse(_info(self._snapshotter.stat(request.snapshotter, request.key)))
 
     def update(self, request: api.UpdateSnapshotRequest) -> api.StatSnapshotResponse:
         info = request.info or api.Info()
         paths = request.update_mask.paths if request.update_mask is not None else []
-        return api.StatSnapshotResponse(_info(self._snapshotter.update(info.name, info.labels, paths)))
+        updated = self._snapshotter.update(request.snapshotter, info.name, info.labels, paths)
+        return api.StatSnapshotResponse(_info(updated))
 
     def list(self, request: api.ListSnapshotsRequest) -> Iterator[api.ListSnapshotsResponse]:
-        infos = [_info(each) for each in self._snapshotter.find(request.filters)]
+        infos = [_info(each) for each in self._snapshotter.find(request.snapshotter, request.filters)]
         for start in range(0, len(infos), _LISTED_AT_ONCE):
             yield api.ListSnapshotsResponse(infos[start : start + _LISTED_AT_ONCE])
 
     def usage(self, request: api.UsageRequest) -> api.UsageResponse:
-        return api.UsageResponse(*self._snapshotter.usage(request.key))
+        return api.UsageResponse(*self._snapshotter.usage(request.snapshotter, request.key))
 
     def cleanup(self, request: api.CleanupRequest) -> Empty:
         del request
@@ -132,9 +136,11 @@ def _list_answered(
 
 
 def _abort(context: Any, method: Callable[..., Any], error: Exception) -> Message:
-    """Ends the call with the status of the error. Never returns; gRPC unwinds the call by an exception."""
+    """End the call with the status of the error. Never returns; gRPC unwinds the call by an exception."""
     if isinstance(error, SnapshotError):
         status = error.status
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        status = NoRoomError.status
     else:
         status = "INTERNAL"
         logger.opt(exception=error).error("{method} failed", method=method.__name__)

@@ -1,25 +1,31 @@
-"""What containerd's snapshots mean here: the semantics of its snapshotters, with layers that are mounted.
+"""Give containerd's snapshots their meaning: that of its own snapshotters, with layers that are mounted.
 
 A Prepare whose labels name a target (`containerd.io/snapshot.ref`) is a question: can the layer be had
 without unpacking it? If it can be mounted, the snapshot is committed and the answer is
 AlreadyExistsError; if not, it becomes an ordinary snapshot, which containerd unpacks into.
 
-containerd finds what was committed by label and parent (`metadata/snapshot.go`), not by name. So where
+containerd finds what was committed by label and parent (`metadata/snapshot.go`), not by name. So if
 a namespace has the same layer on a parent of its own, that becomes a second snapshot, named after the
-target and its number.
+target and its number. A layer that is mounted under the target but is not the one that is wanted is never
+the answer: then containerd unpacks, and checks what it unpacked.
+
+`scope` is the name that containerd has for this snapshotter; each has its own snapshots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from loguru import logger
 
+from lazylayer.api.labels import mount_labels
 from lazylayer.errors import LazylayerError
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.directories import Directories, measure
 from lazylayer_snapshotter_containerd.filters import parse_filters
+from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, CHECKED_TABLE, FormatLabels, may_stand_in
 from lazylayer_snapshotter_containerd.problems import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -35,97 +41,115 @@ TARGET_LABEL = "containerd.io/snapshot.ref"
 """The chain ID of the layer that a Prepare is for."""
 
 FALLBACK_LABEL = "containerd.io/snapshot/remote/lazylayer.fallback"
-"""On an active snapshot with a target: why its layer could not be mounted."""
+"""On an active snapshot with a target: the reason why its layer was not mounted."""
 
 LOG_KEY = "remote-snapshot-prepared"
-"""The field of the log that says `true` or `false` for each target, as the Go stargz-snapshotter's does."""
+"""The log field that is `true` or `false` for each target, as the Go stargz-snapshotter's is."""
 
-_OURS = "containerd.io/snapshot"
+_OURS = frozenset((REMOTE_LABEL, FALLBACK_LABEL, CHECKED_LABEL))
 _REASON_LENGTH = 1024
 
 
 class Snapshotter:
     """The snapshots below `root`, an absolute path. Safe to use from any thread.
 
-    With `wait_for_prefetch`, containers are made when the prefetch of their layers is over.
+    :param formats: the names of labels that formats read: these are part of a mount.
+    :param wait_for_prefetch: create containers only when the prefetch of their layers is over.
     """
 
-    def __init__(self, root: Path, filesystem: LayerFilesystem, *, wait_for_prefetch: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        filesystem: LayerFilesystem,
+        formats: FormatLabels,
+        *,
+        wait_for_prefetch: bool = False,
+    ) -> None:
         self.directories = Directories(root)
         self.layers = RemoteLayers(filesystem, self.directories, wait_for_prefetch=wait_for_prefetch)
         self.store = Store(root / "metadata.sqlite")
+        self._formats = formats
 
     def close(self) -> None:
-        """Closes the database; mounts are the filesystem's. Idempotent."""
+        """Close the database; mounts are the filesystem's. Idempotent."""
         self.store.close()
 
     # --- making snapshots --------------------------------------------------------------------------
 
-    def prepare(self, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
-        """Makes an active snapshot and says how to mount it.
+    def prepare(self, scope: str, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
+        """Make an active snapshot and return its mounts.
 
         Raises AlreadyExistsError if `key` is taken, or if the target that the labels name is there;
         UnavailableError if a parent cannot be read; NotFoundError and InvalidArgumentError.
         """
-        labels = _without_remote(labels)
+        labels = _without_ours(labels)
         target = labels.get(TARGET_LABEL, "")
         if not target:
-            return self._create(Kind.ACTIVE, key, parent, labels)
-        with self.store.transaction() as transaction:
-            if _find_target(transaction, target, parent) is not None:
-                raise _there_already(target)
-            snapshot = transaction.create(Kind.ACTIVE, key, parent, labels, pending=True)
-            self.directories.create(snapshot)
-        if self._mount_target(snapshot, target):
+            return self._create(scope, Kind.ACTIVE, key, parent, labels)
+        snapshot = None
+        with self.store.transaction(scope) as transaction:
+            there, reason = self._look_for(transaction, target, parent, labels)
+            if not there:
+                if reason:
+                    labels[FALLBACK_LABEL] = reason
+                snapshot = transaction.create(Kind.ACTIVE, key, parent, labels, pending=not reason)
+                self.directories.create(snapshot)
+        if snapshot is None:
+            raise _there_already(target)
+        if reason:
+            _log_fallback(snapshot, reason)
+        elif self._mount_target(snapshot, target):
             raise _there_already(target)
         return self._finish(snapshot)
 
-    def view(self, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
-        """Makes a read-only snapshot and says how to mount it. Raises as `prepare` without target."""
-        return self._create(Kind.VIEW, key, parent, _without_remote(labels))
+    def view(self, scope: str, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
+        """Make a read-only snapshot and return its mounts. Raises as `prepare` without target."""
+        return self._create(scope, Kind.VIEW, key, parent, _without_ours(labels))
 
-    def mounts(self, key: str) -> list[Mount]:
-        """How to mount a view or an active snapshot.
+    def mounts(self, scope: str, key: str) -> list[Mount]:
+        """Return the mounts of a view or an active snapshot.
 
         Raises UnavailableError if it or a parent cannot be read, NotFoundError, and
         FailedPreconditionError for a committed snapshot.
         """
-        with self.store.transaction() as transaction:
-            snapshot, *parents = transaction.chain(key)
+        with self.store.transaction(scope) as transaction:
+            snapshot, *parents = transaction.chain(transaction.get(key).id)
         if snapshot.kind == Kind.COMMITTED:
             raise FailedPreconditionError(f"snapshot {key} is committed; prepare or view a snapshot on it")
         self.layers.check(parents)
         return self.directories.mounts(snapshot, _numbers(parents))
 
-    def commit(self, key: str, name: str, labels: Mapping[str, str], parent: str = "") -> None:
-        """Makes an active snapshot the committed snapshot `name`. Raises as `Transaction.commit`."""
-        with self.store.transaction() as transaction:
+    def commit(self, scope: str, key: str, name: str, labels: Mapping[str, str], parent: str = "") -> None:
+        """Make an active snapshot the committed snapshot `name`. Raises as `Transaction.commit`."""
+        with self.store.transaction(scope) as transaction:
             snapshot = transaction.get(key)
+        if snapshot.pending:
+            raise FailedPreconditionError(f"snapshot {key} is still being prepared")
         size, inodes = measure(self.directories.upper(snapshot.id)) if snapshot.kind == Kind.ACTIVE else (0, 0)
-        with self.store.transaction() as transaction:
-            transaction.commit(key, name, _without_remote(labels), size, inodes, parent)
+        with self.store.transaction(scope) as transaction:
+            transaction.commit(snapshot.id, name, _without_ours(labels), size, inodes, parent)
 
     # --- what there is -----------------------------------------------------------------------------
 
-    def stat(self, key: str) -> Snapshot:
-        """What is known of a snapshot. Raises NotFoundError."""
-        with self.store.transaction() as transaction:
+    def stat(self, scope: str, key: str) -> Snapshot:
+        """Return what is known of a snapshot. Raises NotFoundError."""
+        with self.store.transaction(scope) as transaction:
             return transaction.get(key)
 
-    def find(self, filters: Iterable[str] = ()) -> list[Snapshot]:
-        """The snapshots that match one of containerd's filters. Raises InvalidArgumentError."""
+    def find(self, scope: str, filters: Iterable[str] = ()) -> list[Snapshot]:
+        """Return the snapshots that match one of containerd's filters. Raises InvalidArgumentError."""
         matches = parse_filters(filters)
-        with self.store.transaction() as transaction:
+        with self.store.transaction(scope) as transaction:
             snapshots = transaction.all()
         return [each for each in snapshots if matches(each)]
 
-    def update(self, name: str, labels: Mapping[str, str], paths: Sequence[str] = ()) -> Snapshot:
-        """Changes labels: all, or those that `paths` (`labels`, `labels.NAME`) name.
+    def update(self, scope: str, name: str, labels: Mapping[str, str], paths: Sequence[str] = ()) -> Snapshot:
+        """Change labels: all, or those that `paths` (`labels`, `labels.NAME`) name.
 
-        An empty value removes the label. A remote snapshot keeps the labels by which it is mounted.
-        Raises NotFoundError, and InvalidArgumentError for paths of what cannot be changed.
+        An empty value removes the label. A remote snapshot keeps the labels by which it is found and mounted.
+        Raises NotFoundError, and InvalidArgumentError for paths that cannot be changed.
         """
-        with self.store.transaction() as transaction:
+        with self.store.transaction(scope) as transaction:
             snapshot = transaction.get(name)
             changed = dict(snapshot.labels) if paths else dict(labels)
             for path in paths:
@@ -136,18 +160,17 @@ class Snapshotter:
                     changed[label] = labels.get(label, "")
                 else:
                     raise InvalidArgumentError(f"snapshot {name}: {path!r} cannot be changed")
+            changed = _without_ours(changed)
             if is_remote(snapshot):
-                changed |= {key: value for key, value in snapshot.labels.items() if key.startswith(_OURS)}
-            else:
-                changed = _without_remote(changed)
-            return transaction.set_labels(name, {key: value for key, value in changed.items() if value})
+                changed |= self._kept(snapshot.labels)
+            return transaction.set_labels(snapshot.id, {key: value for key, value in changed.items() if value})
 
-    def usage(self, key: str) -> tuple[int, int]:
-        """Bytes on disk, and inodes, of a snapshot without its parents. Raises NotFoundError.
+    def usage(self, scope: str, key: str) -> tuple[int, int]:
+        """Return the bytes on disk, and inodes, of a snapshot without its parents. Raises NotFoundError.
 
         For a remote snapshot these are the bytes of its layer that were fetched, and no inodes.
         """
-        snapshot = self.stat(key)
+        snapshot = self.stat(scope, key)
         if snapshot.kind == Kind.ACTIVE:
             return measure(self.directories.upper(snapshot.id))
         size = self.layers.disk_usage(snapshot) if is_remote(snapshot) else None
@@ -155,39 +178,40 @@ class Snapshotter:
 
     # --- letting go --------------------------------------------------------------------------------
 
-    def remove(self, key: str) -> None:
-        """Forgets a snapshot; `cleanup` removes its directory.
+    def remove(self, scope: str, key: str) -> None:
+        """Remove a snapshot, even if the disk is full; `cleanup` removes its directory.
 
         Raises NotFoundError, and FailedPreconditionError for a snapshot with children.
         """
-        with self.store.transaction() as transaction:
-            transaction.remove(key)
+        self.store.change_without_room(lambda transaction: transaction.remove(transaction.get(key).id), scope)
 
     def cleanup(self) -> None:
-        """Unmounts and removes the directories of snapshots that are gone. What fails is tried next time."""
-        with self.store.transaction() as transaction:  # nobody makes a directory meanwhile
+        """Unmount and remove the directories of snapshots that are gone. What fails is tried again next time."""
+        with self.store.transaction() as transaction:  # no directory is made meanwhile
             known = {str(each.id) for each in transaction.all()}
             surplus = [name for name in self.directories.names() if name not in known]
         for name in surplus:
-            self._remove_directory(name)
+            if not (name.isdigit() and self.layers.is_busy(int(name))):  # its Prepare removes it
+                self._remove_directory(name)
+        self.store.keep_reserve()
 
     # --- parts -------------------------------------------------------------------------------------
 
-    def _create(self, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
-        with self.store.transaction() as transaction:
-            parents = transaction.chain(parent) if parent else []
+    def _create(self, scope: str, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
+        with self.store.transaction(scope) as transaction:
+            parents = transaction.chain(transaction.get(parent).id) if parent else []
         self.layers.check(parents)
-        with self.store.transaction() as transaction:
+        with self.store.transaction(scope) as transaction:
             snapshot = transaction.create(kind, key, parent, labels)
             self.directories.create(snapshot)
-        return self._finish(snapshot, checked=True)
+        return self._finish(snapshot, checked=_numbers(parents))
 
-    def _finish(self, snapshot: Snapshot, *, checked: bool = False) -> list[Mount]:
-        """How to mount a new snapshot, now that everything else is done; it is gone if this fails."""
+    def _finish(self, snapshot: Snapshot, *, checked: Sequence[int] | None = None) -> list[Mount]:
+        """Return the mounts of a new snapshot, now that everything else is done; remove it if this fails."""
         try:
             with self.store.transaction() as transaction:
-                _, *parents = transaction.chain(snapshot.name)
-            if not checked:
+                _, *parents = transaction.chain(snapshot.id)
+            if checked != _numbers(parents):
                 self.layers.check(parents)
             if parents:
                 self.directories.take_owner(snapshot.id, parents[0].id)
@@ -196,43 +220,74 @@ class Snapshotter:
             raise
         return self.directories.mounts(snapshot, _numbers(parents))
 
+    def _look_for(
+        self, transaction: Transaction, target: str, parent: str, labels: Mapping[str, str]
+    ) -> tuple[bool, str]:
+        """Return True if the wanted layer is mounted under the target, and the reason why another one is none."""
+        mounted = [each for each in transaction.committed_with(TARGET_LABEL, target, parent) if is_remote(each)]
+        for other in mounted:
+            if not may_stand_in(other.labels, labels, self._formats):
+                return False, (
+                    f"snapshot {other.name} has the same chain ID, but is another layer, and its archive was not"
+                    " checked; remove the image that it belongs to in order to mount this one"
+                )
+        return bool(mounted), ""
+
     def _mount_target(self, snapshot: Snapshot, target: str) -> bool:
-        """Makes the active snapshot a committed one with its layer mounted; False if that cannot be."""
-        log = logger.bind(key=snapshot.name, parent=snapshot.parent)
+        """Make the active snapshot a committed one with its layer mounted; return False if that fails."""
         try:
             self.layers.mount(snapshot.id, snapshot.labels)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the layer can be unpacked instead
-            reason = str(error) or repr(error)
-            log.bind(**{LOG_KEY: "false"}).warning(
-                "{key}: not mounted lazily, containerd will unpack it: {reason}", key=snapshot.name, reason=reason
-            )
-            with self.store.transaction() as transaction:
-                transaction.set_labels(snapshot.name, {**snapshot.labels, FALLBACK_LABEL: reason[:_REASON_LENGTH]})
+            self._fall_back(snapshot, str(error) or repr(error))
             return False
         try:
-            committed = self._commit_target(snapshot, target)
+            kept, reason = self._commit_target(snapshot, target)
         except BaseException:
             self._remove_directory(str(snapshot.id))
             raise
-        if not committed:
+        if reason:
+            self.layers.unmount(snapshot.id)
+            self._fall_back(snapshot, reason)
+            return False
+        if not kept:
             self._remove_directory(str(snapshot.id))
+        log = logger.bind(key=snapshot.name, parent=snapshot.parent)
         log.bind(**{LOG_KEY: "true"}).debug("{key}: mounted as {target}", key=snapshot.name, target=target)
         return True
 
-    def _commit_target(self, snapshot: Snapshot, target: str) -> bool:
-        """False if somebody else has committed the same meanwhile; the active snapshot is gone then."""
-        with self.store.transaction() as transaction:
-            if _find_target(transaction, target, snapshot.parent) is not None:
-                transaction.remove(snapshot.name)
-                return False
-            labels = {**snapshot.labels, REMOTE_LABEL: "remote snapshot"}
-            name = f"{target}@{snapshot.id}" if _exists(transaction, target) else target
-            transaction.commit(snapshot.name, name, labels, 0, 0)
-            return True
+    def _commit_target(self, snapshot: Snapshot, target: str) -> tuple[bool, str]:
+        """Commit the snapshot by its number: its key may be another's by now.
+
+        Returns False, the active snapshot being removed, if another Prepare was faster; and a reason, the
+        snapshot being left as it was, if that Prepare was for another layer. Raises NotFoundError.
+        """
+        with self.store.transaction(snapshot.scope) as transaction:
+            transaction.at(snapshot.id)
+            there, reason = self._look_for(transaction, target, snapshot.parent, snapshot.labels)
+            if there:
+                transaction.remove(snapshot.id)
+            elif not reason:
+                labels = {**snapshot.labels, REMOTE_LABEL: "remote snapshot", CHECKED_LABEL: CHECKED_TABLE}
+                name = f"{target}@{snapshot.id}" if transaction.exists(target) else target
+                transaction.commit(snapshot.id, name, labels, 0, 0)
+        return not there, reason
+
+    def _fall_back(self, snapshot: Snapshot, reason: str) -> None:
+        _log_fallback(snapshot, reason)
+        try:
+            with self.store.transaction() as transaction:
+                transaction.set_labels(snapshot.id, {**snapshot.labels, FALLBACK_LABEL: reason[:_REASON_LENGTH]})
+        except NotFoundError:
+            self._remove_directory(str(snapshot.id))
+            raise
+
+    def _kept(self, labels: Mapping[str, str]) -> dict[str, str]:
+        kept = {name: value for name, value in labels.items() if name in _OURS or name == TARGET_LABEL}
+        return {**mount_labels(labels, self._formats.annotations), **kept}
 
     def _abandon(self, snapshot: Snapshot) -> None:
-        with self.store.transaction() as transaction:
-            transaction.remove(snapshot.name)
+        with suppress(NotFoundError):  # its client may have removed it
+            self.store.change_without_room(lambda transaction: transaction.remove(snapshot.id))
         self._remove_directory(str(snapshot.id))
 
     def _remove_directory(self, name: str) -> None:
@@ -244,22 +299,14 @@ class Snapshotter:
             logger.warning("the directory {name} is not removed yet: {error}", name=name, error=error)
 
 
-def _without_remote(labels: Mapping[str, str]) -> dict[str, str]:
-    """The labels without those that only we may set."""
-    return {key: value for key, value in labels.items() if key not in (REMOTE_LABEL, FALLBACK_LABEL)}
+def _without_ours(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels without those that only we may set."""
+    return {key: value for key, value in labels.items() if key not in _OURS}
 
 
-def _find_target(transaction: Transaction, target: str, parent: str) -> Snapshot | None:
-    found = transaction.committed_with(TARGET_LABEL, target, parent)
-    return found if found is not None and is_remote(found) else None
-
-
-def _exists(transaction: Transaction, name: str) -> bool:
-    try:
-        transaction.get(name)
-    except NotFoundError:
-        return False
-    return True
+def _log_fallback(snapshot: Snapshot, reason: str) -> None:
+    log = logger.bind(key=snapshot.name, parent=snapshot.parent, **{LOG_KEY: "false"})
+    log.warning("{key}: not mounted lazily, containerd will unpack it: {reason}", key=snapshot.name, reason=reason)
 
 
 def _there_already(target: str) -> AlreadyExistsError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import pytest
 
+from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.api.oci import Digest, parse_reference
 from lazylayer.errors import MountError, NotMountedError
 from lazylayer.errors import UnavailableError as LayerUnavailableError
 from lazylayer_snapshotter_containerd.api import snapshots as api
@@ -28,6 +31,22 @@ Answer = TypeVar("Answer", bound=Message)
 
 SAMPLE = "sample"
 SAMPLE_CONTENT = "remote\n"
+
+
+class Labels(NamedTuple):
+    """The labels of a format."""
+
+    annotations: frozenset[str]
+    toc_digest_labels: frozenset[str]
+
+
+FORMATS = Labels(frozenset({TOC_DIGEST, "org.example.size"}), frozenset({TOC_DIGEST}))
+
+
+def layer_labels(name: str, toc: str = "toc", reference: str = "registry.test/a:1") -> dict[str, str]:
+    """The labels of a layer, named by any text, as a client sets them."""
+    digest, toc_digest = (Digest(f"sha256:{hashlib.sha256(each.encode()).hexdigest()}") for each in (name, toc))
+    return {**layer_source_labels(parse_reference(reference), digest, [digest]), TOC_DIGEST: toc_digest}
 
 
 class BindFilesystem:
@@ -111,33 +130,34 @@ class Refused(Exception):  # noqa: N818 - what happened, not a failure of ours
 class Client:
     """containerd's side of the snapshots service."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, name: str = "test") -> None:
         self.channel = grpc.insecure_channel(f"unix:{address}")
+        self.name = name
 
     def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[Mount]:
-        request = api.PrepareSnapshotRequest("test", key, parent, dict(labels or {}))
+        request = api.PrepareSnapshotRequest(self.name, key, parent, dict(labels or {}))
         return self._call("Prepare", request, api.MountsResponse).mounts
 
     def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[Mount]:
-        request = api.PrepareSnapshotRequest("test", key, parent, dict(labels or {}))
+        request = api.PrepareSnapshotRequest(self.name, key, parent, dict(labels or {}))
         return self._call("View", request, api.MountsResponse).mounts
 
     def mounts(self, key: str) -> list[Mount]:
-        return self._call("Mounts", api.MountsRequest("test", key), api.MountsResponse).mounts
+        return self._call("Mounts", api.MountsRequest(self.name, key), api.MountsResponse).mounts
 
     def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
-        self._call("Commit", api.CommitSnapshotRequest("test", name, key, dict(labels or {}), parent), Empty)
+        self._call("Commit", api.CommitSnapshotRequest(self.name, name, key, dict(labels or {}), parent), Empty)
 
     def remove(self, key: str) -> None:
-        self._call("Remove", api.RemoveSnapshotRequest("test", key), Empty)
+        self._call("Remove", api.RemoveSnapshotRequest(self.name, key), Empty)
 
     def stat(self, key: str) -> api.Info:
-        info = self._call("Stat", api.StatSnapshotRequest("test", key), api.StatSnapshotResponse).info
+        info = self._call("Stat", api.StatSnapshotRequest(self.name, key), api.StatSnapshotResponse).info
         assert info is not None
         return info
 
     def update(self, info: api.Info, *paths: str) -> api.Info:
-        request = api.UpdateSnapshotRequest("test", info, FieldMask(list(paths)))
+        request = api.UpdateSnapshotRequest(self.name, info, FieldMask(list(paths)))
         updated = self._call("Update", request, api.StatSnapshotResponse).info
         assert updated is not None
         return updated
@@ -149,14 +169,14 @@ class Client:
             response_deserializer=api.ListSnapshotsResponse.decode,
         )
         with _refusals():
-            answers = list(call(api.ListSnapshotsRequest("test", list(filters))))
+            answers = list(call(api.ListSnapshotsRequest(self.name, list(filters))))
         return {info.name: info for answer in answers for info in answer.info}
 
     def usage(self, key: str) -> api.UsageResponse:
-        return self._call("Usage", api.UsageRequest("test", key), api.UsageResponse)
+        return self._call("Usage", api.UsageRequest(self.name, key), api.UsageResponse)
 
     def cleanup(self) -> None:
-        self._call("Cleanup", api.CleanupRequest("test"), Empty)
+        self._call("Cleanup", api.CleanupRequest(self.name), Empty)
 
     def _call(self, method: str, request: Message, answer: type[Answer]) -> Answer:
         call: Any = self.channel.unary_unary(
@@ -189,9 +209,9 @@ class Service:
         self.start()
 
     def start(self, *, wait_for_prefetch: bool = False) -> None:
-        self.snapshotter = Snapshotter(self.root, self.filesystem, wait_for_prefetch=wait_for_prefetch)
+        self.snapshotter = Snapshotter(self.root, self.filesystem, FORMATS, wait_for_prefetch=wait_for_prefetch)
         self.server = make_server(self.snapshotter, 16)
-        address = str(self.directory / "s")
+        self.address = address = str(self.directory / "s")
         self.server.add_insecure_port(f"unix:{address}")
         self.server.start()
         self.client = Client(address)
@@ -205,7 +225,7 @@ class Service:
         self, target: str, parent: str = "", *, key: str = "", labels: Mapping[str, str] | None = None
     ) -> str:
         """Asks for a target that can be mounted; its name."""
-        wanted = {**(labels or {}), "containerd.io/snapshot.ref": target}
+        wanted = {**layer_labels(target), **(labels or {}), "containerd.io/snapshot.ref": target}
         with pytest.raises(Refused) as refused:
             self.client.prepare(key or f"extract {target}", parent, wanted)
         assert refused.value.status == "ALREADY_EXISTS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable
@@ -10,10 +11,16 @@ from typing import Any
 
 import pytest
 
+from lazylayer.api.labels import TOC_DIGEST
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
+
+from .conftest import layer_labels
 
 REF = "containerd.io/snapshot.ref"
 REMOTE = "containerd.io/snapshot/remote"
+CHECKED = "containerd.io/snapshot/remote/lazylayer.checked"
+FALLBACK = "containerd.io/snapshot/remote/lazylayer.fallback"
+OURS = {REMOTE: "remote snapshot", CHECKED: "table of contents"}
 
 
 def nothing(root: Path) -> None:
@@ -28,7 +35,7 @@ def test_a_target_becomes_a_committed_snapshot(service: Any, client: Any) -> Non
     target = service.prepare_target("sha256:a", labels={"containerd.io/snapshot/x": "y"})
     (info,) = client.list(f'labels."{REF}"=={target},parent==""').values()
     assert info.kind == 3
-    assert info.labels == {REF: target, REMOTE: "remote snapshot", "containerd.io/snapshot/x": "y"}
+    assert info.labels == {**OURS, REF: target, **layer_labels(target), "containerd.io/snapshot/x": "y"}
     assert client.stat(info.name) == info
     assert len(client.list()) == 1
     assert client.usage(info.name).size == 4321
@@ -101,7 +108,7 @@ def test_what_cannot_be_mounted_becomes_an_ordinary_snapshot(service: Any, clien
     (mount,) = client.prepare("extract b", low, {REF: "sha256:b", "layer": "bad", REMOTE: "a lie"})
     assert mount.type == "overlay"
     labels = client.stat("extract b").labels
-    assert labels["containerd.io/snapshot/remote/lazylayer.fallback"] == "layer bad cannot be had"
+    assert labels[FALLBACK] == "layer bad cannot be had"
     assert REMOTE not in labels
     with service.mounted([mount]) as root:
         (root / "unpacked").write_text("x")
@@ -176,7 +183,176 @@ def test_a_key_that_is_removed_while_it_is_mounted_leaves_nothing(service: Any, 
     thread.join()
     assert statuses == ["NOT_FOUND"]
     assert service.left_mounted() == []
+    assert service.directory_names() == set()
     assert client.list() == {}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_key_that_is_used_again_while_its_first_layer_is_mounted_mixes_nothing(
+    service: Any, client: Any, broken: bool, clean: bool
+) -> None:
+    """Prepare, Remove, Prepare of one key: each Prepare goes on with its own snapshot."""
+    service.filesystem.go_on.clear()
+    service.filesystem.broken = {"first"} if broken else set()
+    came: dict[str, str] = {}
+
+    def prepare(name: str, key: str, target: str) -> None:
+        try:
+            client.prepare(key, "", {REF: target, **layer_labels(name), "layer": name})
+            came[name] = "mounts"
+        except Exception as error:
+            came[name] = getattr(error, "status", repr(error))
+
+    threads = [
+        threading.Thread(target=prepare, args=("first", "key", "sha256:a")),
+        threading.Thread(target=prepare, args=("second", "key", "sha256:b")),
+    ]
+    threads[0].start()
+    assert service.filesystem.mounting.acquire(timeout=30)
+    client.remove("key")
+    if clean:
+        client.cleanup()
+    threads[1].start()
+    assert service.filesystem.mounting.acquire(timeout=30)
+    service.filesystem.go_on.set()
+    for thread in threads:
+        thread.join()
+    assert came == {"first": "NOT_FOUND", "second": "ALREADY_EXISTS"}
+    (info,) = client.list().values()
+    assert info.labels == {**OURS, REF: "sha256:b", **layer_labels("second"), "layer": "second"}
+    assert service.left_mounted() == [upper(service, 2)]
+    client.cleanup()
+    assert service.directory_names() == {"2"}
+
+
+def test_a_snapshot_is_not_committed_while_its_layer_is_mounted(service: Any, client: Any, refused: Any) -> None:
+    service.filesystem.go_on.clear()
+    thread = threading.Thread(target=service.prepare_target, args=("sha256:a",), kwargs={"key": "key"})
+    thread.start()
+    assert service.filesystem.mounting.acquire(timeout=30)
+    with refused("FAILED_PRECONDITION"):
+        client.commit("name", "key")
+    service.filesystem.go_on.set()
+    thread.join()
+    assert set(client.list()) == {"sha256:a"}
+
+
+# --- layers that claim to be others --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        layer_labels("base"),
+        {**layer_labels("base"), "containerd.io/snapshot/remote/stargz.skipverify": "1"},
+        layer_labels("attacker", toc="other"),
+        {key: value for key, value in layer_labels("attacker").items() if key != TOC_DIGEST},
+        {},
+    ],
+    ids=["blob", "unverified", "table", "no table", "no labels"],
+)
+def test_a_layer_that_claims_the_chain_id_of_another_is_not_used_for_it(
+    service: Any, client: Any, other: dict[str, str]
+) -> None:
+    """The diff IDs in an image's config are its author's claim; only the same bytes may stand in."""
+    service.prepare_target("sha256:base", labels=layer_labels("attacker"))
+    (mount,) = client.prepare("extract", "", {REF: "sha256:base", **other})
+    assert mount.type == "bind", "containerd unpacks the layer, and checks it"
+    assert "same chain ID" in client.stat("extract").labels[FALLBACK]
+    with service.mounted([mount]) as root:
+        assert list(root.iterdir()) == []
+    same = layer_labels("attacker", reference="registry.test/b:1")
+    size = {"containerd.io/snapshot/remote/lazylayer.annotation/org.example.size": "5"}
+    service.prepare_target("sha256:base", key="again", labels={**same, **size})
+
+
+def test_a_layer_whose_archive_was_checked_stands_in_for_all_of_its_chain_id(service: Any, client: Any) -> None:
+    service.prepare_target("sha256:base", labels=layer_labels("gzip"))
+    with service.snapshotter.store.transaction() as transaction:
+        (snapshot,) = transaction.all()
+        transaction.set_labels(snapshot.id, {**snapshot.labels, CHECKED: "diff ID sha256:base"})
+    service.prepare_target("sha256:base", key="other", labels=layer_labels("zstd"))
+    assert set(client.list()) == {"sha256:base"}
+
+
+def test_a_layer_that_was_refused_is_no_parent(service: Any, client: Any, refused: Any) -> None:
+    service.prepare_target("sha256:base")
+    with service.snapshotter.store.transaction() as transaction:
+        (snapshot,) = transaction.all()
+        transaction.set_labels(snapshot.id, {**snapshot.labels, CHECKED: "refused: the archive has another diff ID"})
+    with refused("UNAVAILABLE") as error:
+        client.prepare("container", "sha256:base")
+    assert "another diff ID" in error.value.details
+    assert client.prepare("extract", "", {REF: "sha256:base", **layer_labels("sha256:base")})
+
+
+def test_of_two_layers_that_claim_one_chain_id_at_once_one_is_mounted(service: Any, client: Any) -> None:
+    service.filesystem.go_on.clear()
+    came: list[str] = []
+
+    def prepare(name: str) -> None:
+        try:
+            client.prepare(name, "", {REF: "sha256:base", **layer_labels(name)})
+            came.append("mounts")
+        except Exception as error:
+            came.append(getattr(error, "status", repr(error)))
+
+    threads = [threading.Thread(target=prepare, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+        assert service.filesystem.mounting.acquire(timeout=30)
+    service.filesystem.go_on.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(came) == ["ALREADY_EXISTS", "mounts"]
+    assert len(service.left_mounted()) == 1
+    (active,) = [each for each in client.list().values() if each.kind == 2]
+    with service.mounted(client.mounts(active.name)) as root:
+        assert list(root.iterdir()) == []
+
+
+# --- two names for one socket --------------------------------------------------------------------
+
+
+def test_each_name_for_the_socket_has_its_own_snapshots(service: Any, client: Any, refused: Any) -> None:
+    """The garbage collection of one removes what it finds and does not know."""
+    other = type(client)(service.address, "stargz")
+    service.prepare_target("sha256:a")
+    client.prepare("container", "sha256:a")
+    assert other.list() == {}
+    for call in (other.stat, other.remove, other.mounts, other.usage):
+        with refused("NOT_FOUND"):
+            call("container")
+    with refused("NOT_FOUND"):
+        other.prepare("new", "sha256:a")
+    with refused("NOT_FOUND"):
+        other.commit("new", "container")
+    other.prepare("container")
+    other.remove("container")
+    other.cleanup()
+    assert set(client.list()) == {"sha256:a", "container"}
+    assert service.left_mounted() == [upper(service, 1)]
+    other.channel.close()
+
+
+def test_snapshots_of_a_version_without_scopes_belong_to_the_name_that_uses_them(service: Any, client: Any) -> None:
+    service.prepare_target("sha256:a")
+    service.prepare_target("sha256:b", "sha256:a")
+    client.prepare("container", "sha256:b")
+    with sqlite3.connect(service.root / "metadata.sqlite") as connection:
+        connection.execute("UPDATE snapshots SET scope = ''")
+    connection.close()
+    other = type(client)(service.address, "stargz")
+    assert client.list() == other.list() == {}
+    assert client.stat("container").parent == "sha256:b"
+    with service.mounted(client.mounts("container")) as root:
+        assert (root / "sample").read_text() == "remote\n"
+    assert set(client.list()) == {"container"}
+    service.prepare_target("sha256:b", "sha256:a", key="again")
+    assert set(client.list()) == {"container", "sha256:a", "sha256:b"}
+    assert other.list() == {}
+    other.channel.close()
 
 
 def test_removal_unmounts_when_it_is_cleaned_up(service: Any, client: Any, refused: Any) -> None:
@@ -193,12 +369,21 @@ def test_removal_unmounts_when_it_is_cleaned_up(service: Any, client: Any, refus
 
 
 def test_a_remote_snapshot_keeps_what_it_is_mounted_by(service: Any, client: Any) -> None:
-    target = service.prepare_target("sha256:a", labels={"containerd.io/snapshot/x": "y"})
+    """And nothing else: labels that BuildKit sets for each build must not stay for ever."""
+    carried = {"containerd.io/snapshot/remote/lazylayer.annotation/org.example.size": "x"}
+    size = {"containerd.io/snapshot/remote/lazylayer.size": "5"}
+    session = {"containerd.io/snapshot/remote/stargz.session.1.abc": "s", "containerd.io/snapshot/x": "y"}
+    target = service.prepare_target("sha256:a", labels={**carried, **size, **session})
     info = client.stat(target)
+    assert session.items() <= info.labels.items()
     info.labels.clear()
     info.labels["mine"] = "z"
+    info.labels[CHECKED] = "diff ID sha256:a lie"
     updated = client.update(info)
-    assert updated.labels == {REF: target, REMOTE: "remote snapshot", "containerd.io/snapshot/x": "y", "mine": "z"}
+    kept = {REF: target, **OURS, **layer_labels(target), **carried, **size}
+    assert updated.labels == {**kept, "mine": "z"}
+    info.labels.clear()
+    assert client.update(info, *(f"labels.{name}" for name in updated.labels)).labels == kept
 
 
 def restart(service: Any) -> Restorer:
