@@ -1,10 +1,10 @@
-"""The directories of snapshots, and the mounts that show them to containerd.
+"""Keep the directories of snapshots, and describe the mounts that show them to containerd.
 
-    ROOT/snapshots/ID/fs      what the snapshot changes, or where its layer is mounted
+    ROOT/snapshots/ID/fs      the changes of a snapshot, or the mountpoint of its layer
     ROOT/snapshots/ID/work    for overlayfs; active snapshots only
 
-The paths are short and share a long beginning, so that containerd can shorten them further where an
-image of 100 layers would not fit into the page that mount(2) has for its options.
+The paths are short and share a long beginning. containerd can shorten them further: otherwise the options for
+an image of 100 layers would not fit into the page that mount(2) has for them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Directories:
         self._options = _overlay_options()
 
     def upper(self, number: int) -> str:
-        """Where the files of snapshot `number` are, or its layer is mounted."""
+        """Return the directory of the files of snapshot `number`, or the mountpoint of its layer."""
         return str(self.path / str(number) / "fs")
 
     def create(self, snapshot: Snapshot) -> None:
-        """Makes the directories of a new snapshot, at once or not at all."""
+        """Make the directories of a new snapshot, all or none."""
         temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.path))
         try:
             upper = temporary / "fs"
@@ -58,17 +58,17 @@ class Directories:
             raise
 
     def take_owner(self, number: int, parent: int) -> None:
-        """Gives the root of a new snapshot the owner of its parent's. Waits for the parent's mount, if it is one."""
+        """Give the root of a new snapshot the owner of its parent's. Waits for the parent's mount, if it is one."""
         owner = Path(self.upper(parent)).stat()
         os.chown(self.upper(number), owner.st_uid, owner.st_gid)
 
     def ensure(self, number: int) -> str:
-        """The mountpoint of a remote snapshot, made again if it is gone. It must not be mounted."""
+        """Return the mountpoint of a remote snapshot, made again if it is gone. It must not be mounted."""
         Path(self.upper(number)).mkdir(mode=0o755, parents=True, exist_ok=True)
         return self.upper(number)
 
     def names(self) -> list[str]:
-        """What there is: numbers of snapshots, and what was left over while one was made."""
+        """Return the names in the directory: numbers of snapshots, and leftovers of interrupted ones."""
         return os.listdir(self.path)  # noqa: PTH208 - names are what is wanted
 
     def remove(self, name: str) -> None:
@@ -80,7 +80,7 @@ class Directories:
         shutil.rmtree(directory)
 
     def mounts(self, snapshot: Snapshot, parents: Sequence[int]) -> list[Mount]:
-        """How to mount a view or an active snapshot; `parents` are its parent, that one's, and so on."""
+        """Return the mounts of a view or an active snapshot; `parents` are its parent, that one's parent, and so on."""
         if not parents:
             access = "ro" if snapshot.kind == Kind.VIEW else "rw"
             return [Mount("bind", self.upper(snapshot.id), "", [access, "rbind"])]
@@ -94,7 +94,7 @@ class Directories:
 
 
 def measure(directory: str) -> tuple[int, int]:
-    """Bytes on disk, and inodes, of a directory tree, hard links counted once; it may change meanwhile."""
+    """Return the bytes on disk, and inodes, of a directory tree, hard links counted once; it may change meanwhile."""
     size, inodes = 0, set()
     for each in _walk(directory):
         if (each.st_dev, each.st_ino) not in inodes:
@@ -123,7 +123,7 @@ def _walk(directory: str) -> Iterator[os.stat_result]:
 
 
 def _overlay_options() -> list[str]:
-    """What overlayfs needs here: xattrs of users in a user namespace, and no index, which would pin layers."""
+    """Return the options for overlayfs: user xattrs in a user namespace, and no index, which would pin layers."""
     options = []
     if _in_user_namespace():
         options.append("userxattr")
@@ -133,7 +133,7 @@ def _overlay_options() -> list[str]:
 
 
 def _in_user_namespace() -> bool:
-    """Whether ids are mapped: the first user namespace maps all of them to themselves."""
+    """Return True if ids are mapped: the first user namespace maps all of them to themselves."""
     try:
         return Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""After a restart: what a predecessor left behind, however it ended, is put in order.
+"""Clean up after a predecessor, however it ended, and mount its layers again.
 
-Snapshots whose layer was still being mounted were answered to nobody, and are forgotten; directories
-and mounts that belong to no snapshot are removed. Remote snapshots are mounted again in the background,
-several at a time, from what the caches hold; what is needed earlier is mounted when it is needed. A
-layer that cannot be mounted is reported, and tried again when it is used.
+Snapshots whose layer was still being mounted are removed, since no client was told of them; so are directories
+and mounts that belong to no snapshot. Remote snapshots are mounted again in the background, several at a time,
+from what the caches hold; a layer that is needed earlier is mounted at once. A layer that cannot be mounted is
+reported, and tried again when it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lazylayer.errors import LazylayerError
 from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.remote import is_remote
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
-from lazylayer_snapshotter_containerd.store import Kind, Snapshot
+from lazylayer_snapshotter_containerd.store import Kind, Snapshot, Transaction
 
 __all__ = ["Restorer", "reconcile"]
 
@@ -26,15 +26,11 @@ _AT_ONCE = 16
 
 
 def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
-    """Puts in order what was left behind; returns the snapshots whose layers are to be mounted again.
+    """Clean up, and return the snapshots whose layers are to be mounted again.
 
-    To be called before anything else is asked of the snapshotter.
+    Call it before the snapshotter answers anything. It needs no room on the disk.
     """
-    with snapshotter.store.transaction() as transaction:
-        for snapshot in transaction.all():
-            if snapshot.pending:
-                transaction.remove(snapshot.id)
-        snapshots = transaction.all()
+    snapshots = snapshotter.store.change_without_room(_without_pending)
     remote = [each for each in snapshots if is_remote(each)]
     layers = {snapshotter.directories.upper(each.id) for each in remote}
     for mount in mounttable.mounts_below(str(snapshotter.directories.path)):
@@ -49,6 +45,13 @@ def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
     return remote
 
 
+def _without_pending(transaction: Transaction) -> list[Snapshot]:
+    for snapshot in transaction.all():
+        if snapshot.pending:
+            transaction.remove(snapshot.id)
+    return transaction.all()
+
+
 def _remove_left(snapshotter: Snapshotter, mountpoint: str) -> None:
     try:
         snapshotter.layers.remove_left(mountpoint)
@@ -57,7 +60,7 @@ def _remove_left(snapshotter: Snapshotter, mountpoint: str) -> None:
 
 
 class Restorer:
-    """Mounts layers again in the background until it is closed."""
+    """A background task that mounts layers again until it is closed."""
 
     def __init__(self, snapshotter: Snapshotter, snapshots: list[Snapshot]) -> None:
         self._snapshotter = snapshotter
@@ -67,12 +70,12 @@ class Restorer:
             self._threads.submit(self._restore, snapshot)
 
     def close(self) -> None:
-        """Begins no more mounts; those under way go on without anybody waiting."""
+        """Begin no more mounts, and do not wait for those under way."""
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def wait(self) -> None:
-        """Waits until everything was tried."""
+        """Wait until every layer was tried."""
         self._threads.shutdown(wait=True)
 
     def _restore(self, snapshot: Snapshot) -> None:

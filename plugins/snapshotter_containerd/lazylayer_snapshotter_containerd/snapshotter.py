@@ -246,7 +246,11 @@ class Snapshotter:
             self._remove_directory(str(snapshot.id))
             raise
         if reason:
-            self.layers.unmount(snapshot.id)
+            try:
+                self.layers.unmount(snapshot.id)
+            except LazylayerError:
+                self._abandon(snapshot)
+                raise
             self._fall_back(snapshot, reason)
             return False
         if not kept:

@@ -187,6 +187,9 @@ class Filesystem:
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:
         raise NotMountedError(mountpoint)
 
+    def remove_left(self, mountpoint: str) -> None:
+        raise NotMountedError(mountpoint)
+
     def disk_usage(self, mountpoint: str) -> int:
         raise NotMountedError(mountpoint)
 
