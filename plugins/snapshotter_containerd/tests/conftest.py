@@ -29,6 +29,12 @@ from lazylayer_wire import Message
 
 Answer = TypeVar("Answer", bound=Message)
 
+REF = "containerd.io/snapshot.ref"
+REMOTE = "containerd.io/snapshot/remote"
+CHECKED = "containerd.io/snapshot/remote/lazylayer.checked"
+FALLBACK = "containerd.io/snapshot/remote/lazylayer.fallback"
+OURS = {REMOTE: "remote snapshot", CHECKED: "table of contents"}
+
 SAMPLE = "sample"
 SAMPLE_CONTENT = "remote\n"
 
