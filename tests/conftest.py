@@ -19,7 +19,7 @@ from lazylayer_testing.servers.docker_registry import DockerRegistry
 
 @pytest.fixture(scope="session")
 def as_root() -> None:
-    """Skips where devices, owners and mounts cannot be had."""
+    """Skip tests that need devices, owners and mounts, unless they run as root."""
     if os.geteuid() != 0:
         pytest.skip("needs root: devices, owners and mounts")
 

@@ -32,7 +32,7 @@ class CommandLine:
     def run(
         self, *arguments: str | Path, check: bool = True, settings: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """Runs a command to its end; with `check`, one that fails raises AssertionError with what it said."""
+        """Run a command to its end. With `check`, a failure raises AssertionError with its output."""
         command = self.command(*arguments, settings=settings)
         environment = {**os.environ, **self.environment}
         done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=environment)
@@ -41,13 +41,13 @@ class CommandLine:
         return done
 
     def status(self) -> list[dict[str, Any]]:
-        """The mounts, as `lazylayer status --json` tells them."""
+        """Return the mounts, as `lazylayer status --json` lists them."""
         mounts: list[dict[str, Any]] = json.loads(self.run("status", "--json").stdout)["mounts"]
         return mounts
 
     @contextmanager
     def mounted(self, reference: str, *options: str) -> Iterator[Path]:
-        """A directory at which `reference` is mounted, inside the `with` block."""
+        """Mount `reference` at a directory inside the `with` block."""
         mountpoint = self.directory / f"mount-{len(list(self.directory.iterdir()))}"
         mountpoint.mkdir()
         self.run("mount", *options, reference, mountpoint)

@@ -65,7 +65,7 @@ class ContainerdNode:
         return self.containerd.ctr("run", *options, reference, name, PYTHON, "-IBc", script, namespace=namespace)
 
     def snapshots(self, namespace: str = "default") -> set[str]:
-        """The names that containerd has for our snapshots."""
+        """Return the names that containerd has for our snapshots."""
         lines = self.containerd.ctr("snapshots", "--snapshotter", SNAPSHOTTER, "list", namespace=namespace)
         return {line.split()[0] for line in lines.splitlines()[1:] if line.strip()}
 
@@ -79,7 +79,7 @@ class ContainerdNode:
         wait_until(self.is_connected, "containerd is connected again")
 
     def is_connected(self) -> bool:
-        """Whether containerd reaches the snapshotter."""
+        """Return True if containerd reaches the snapshotter."""
         try:
             self.containerd.ctr("snapshots", "--snapshotter", SNAPSHOTTER, "prepare", "probe")
             self.containerd.ctr("snapshots", "--snapshotter", SNAPSHOTTER, "remove", "probe")
@@ -94,7 +94,7 @@ class ContainerdNode:
 
 
 def mixed_image(registry: DockerRegistry, lower: str, upper: str, tag: str) -> str:
-    """An image with all layers but the last of `lower`, and the last of `upper`, of one repository."""
+    """Push an image of all layers of `lower` but the last, and the last of `upper`, of one repository."""
     repository = lower.removeprefix(f"{registry.host}/").rpartition(":")[0]
     (manifest, config), (other, other_config) = (_read(registry, repository, each) for each in (lower, upper))
     manifest["layers"][-1] = other["layers"][-1]
@@ -103,7 +103,7 @@ def mixed_image(registry: DockerRegistry, lower: str, upper: str, tag: str) -> s
 
 
 def pick_layers(registry: DockerRegistry, reference: str, numbers: Sequence[int], tag: str) -> str:
-    """An image of some layers of another one, in its repository."""
+    """Push an image of some layers of another one, in its repository."""
     repository = reference.removeprefix(f"{registry.host}/").rpartition(":")[0]
     manifest, config = _read(registry, repository, reference)
     manifest["layers"] = [manifest["layers"][number] for number in numbers]

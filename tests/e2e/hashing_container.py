@@ -20,7 +20,7 @@ _SCRIPT = """
 import hashlib, json, os, random, threading, time
 expected = json.loads({expected!r})
 # What this program runs from stays in the page cache, whatever the readers drop: a fault that cannot be
-# answered would end it, and then nobody would tell of errors.
+# answered would end it, and errors would go unseen.
 mapped = {{line.split()[-1] for line in open("/proc/self/maps") if line.rstrip().rpartition(" ")[2].startswith("/")}}
 for path in mapped:
     open(path, "rb").read()
@@ -78,24 +78,24 @@ class HashingContainer:
         self.wait_for_reads()
 
     def wait_for_reads(self, files: int = 2) -> None:
-        """Returns when every reader has hashed so many more files, or failed to."""
+        """Wait until every reader has hashed so many more files, or failed to."""
         before = self._least()
         wait_until(lambda: self._least() >= before + files, "each reader in the container goes on", 60)
 
     def wait_for_all(self) -> None:
-        """Returns when every reader has hashed every file once more, or failed to."""
+        """Wait until every reader has hashed every file once more, or failed to."""
         self.wait_for_reads(int(self._lines("files")[0].split()[1]))
 
     def failures(self) -> list[str]:
-        """What could not be read so far."""
+        """Return the files that could not be read so far."""
         return self._lines("error")
 
     def wrong(self) -> list[str]:
-        """What was read and is wrong."""
+        """Return the files whose content was wrong."""
         return self._lines("wrong")
 
     def remove(self) -> None:
-        """Ends and removes the container."""
+        """End and remove the container."""
         self._containerd.ctr("tasks", "delete", "--force", self._log.stem)
         self._containerd.ctr("containers", "delete", self._log.stem)
 

@@ -1,4 +1,4 @@
-"""What an image runs by default starts from what was fetched while nobody had read anything yet."""
+"""An image's default program starts from files that were fetched before the first read."""
 
 from __future__ import annotations
 

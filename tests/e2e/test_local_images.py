@@ -1,4 +1,4 @@
-"""Layers that are complete, under containerd: from the next mount on nobody serves them, nor is needed."""
+"""Complete layers, under containerd: from the next mount on no process serves them, or is needed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_complete_layers_need_no_daemon(node: ContainerdNode, reference: str, py
     container.wait_for_all()
     node.daemon.end(signal.SIGKILL)
     container.wait_for_all()
-    assert container.failures() == [], "nobody serves the layers, and they are read all the same"
+    assert container.failures() == [], "no process serves the layers, and they are read all the same"
     assert container.wrong() == []
 
     node.daemon.start()

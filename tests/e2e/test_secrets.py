@@ -93,7 +93,7 @@ class World:
         for who, registry in self.registries.items():
             authentication = registry.authentication
             if isinstance(authentication, TokenAuthentication):
-                assert authentication.exchanges or who in ("basic",), f"nobody asked for tokens of {who}"
+                assert authentication.exchanges or who in ("basic",), f"no token of {who} was asked for"
             for number, request in enumerate(registry.requests):
                 _, _, value = request.headers.get("authorization", "").partition(" ")
                 found[f"authorization {number} of {who}"] = value

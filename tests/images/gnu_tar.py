@@ -104,7 +104,7 @@ class _Root:
         return b"/proc/self/fd/%d/%s" % (self.descriptor, name)
 
     def kind(self, name: bytes) -> int | None:
-        """The type bits of what bears this name; None when nothing does."""
+        """Return the type bits of the entry with this name, or None."""
         try:
             return stat.S_IFMT(os.lstat(name, dir_fd=self.descriptor).st_mode)
         except (FileNotFoundError, NotADirectoryError):
@@ -139,7 +139,7 @@ def _implicit_directories(archive: Path) -> frozenset[bytes]:
 
 
 def _directory_times(archive: Path) -> dict[bytes, float]:
-    """The times, in seconds, of the directories that the archive has entries of."""
+    """Return the times, in seconds, of the directories that have entries in the archive."""
     return {name: float(member.mtime) for name, member in _entries(archive) if member.isdir()}
 
 
@@ -149,7 +149,7 @@ def _entries(archive: Path) -> list[tuple[bytes, tarfile.TarInfo]]:
 
 
 def _split_whiteout(name: bytes) -> tuple[bytes, bytes | None]:
-    """A whiteout's directory, and the name that it hides there; None: an opaque marker hides all."""
+    """Return a whiteout's directory, and the name that it hides there; None for an opaque marker, which hides all."""
     parent, slash, base = name.rpartition(b"/")
     if base == _OPAQUE:
         return parent or b".", None

@@ -216,7 +216,7 @@ def _add_what_upper_layers_change(tree: TreeWriter) -> None:
 
 
 def _append_duplicate(archive: Path, root: Path) -> None:
-    """The last of several entries of one name is the one that counts."""
+    """Write several entries of one name, of which the last counts."""
     tree = TreeWriter(root)
     tree.directory(b"sizes", packed=False)
     tree.file(b"sizes/1", b"the second entry of this name\n", mode=0o600)

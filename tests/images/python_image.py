@@ -53,7 +53,7 @@ def _standard_library() -> Path:
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """The library's own entries, without what other packages add to it and what only tests and builds need."""
+    """Return the library's own entries, without those of other packages and those for tests and builds."""
     for path in directory.iterdir():
         if path.is_symlink() or not path.is_dir():
             yield path
@@ -63,7 +63,7 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 
 def _shared_libraries(programs: Iterable[Path]) -> set[Path]:
-    """The libraries that the dynamic linker would load for these, itself included, as it names them."""
+    """Return the libraries that the dynamic linker would load for these, itself included, as it names them."""
     found = set()
     for program in programs:
         listing = subprocess.run(["ldd", program], check=False, capture_output=True, text=True).stdout
@@ -98,7 +98,7 @@ def _copy(path: Path, tree: TreeWriter) -> None:
 
 
 def _steps_to(path: Path) -> Iterator[Path]:
-    """The path itself, its parent directories, the symbolic links on the way, and where those lead."""
+    """Return the path itself, its parent directories, the symbolic links on the way, and where those lead."""
     at = _ROOT
     for part in path.relative_to(_ROOT).parts:
         step = at / part

@@ -49,7 +49,7 @@ class TreeWriter:
         xattrs: Mapping[str, bytes] | None = None,
         packed: bool = True,
     ) -> None:
-        """A directory; `b"."` sets the root's attributes. Not `packed`: the archive leaves it out."""
+        """Add a directory; `b"."` sets the root's attributes. Unless `packed`, the archive leaves it out."""
         if name != b".":
             os.mkdir(name, dir_fd=self._root_fd)
         self._finish(name, mode, owner, xattrs, None, packed=packed)
@@ -64,7 +64,7 @@ class TreeWriter:
         xattrs: Mapping[str, bytes] | None = None,
         mtime_ns: int | None = None,
     ) -> None:
-        """A regular file. `mtime_ns` is in nanoseconds since 1970."""
+        """Add a regular file. `mtime_ns` is in nanoseconds since 1970."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with os.fdopen(os.open(name, flags, 0o600, dir_fd=self._root_fd), "wb") as writer:
             writer.write(content)
@@ -78,7 +78,7 @@ class TreeWriter:
         owner: tuple[int, int] = (0, 0),
         xattrs: Mapping[str, bytes] | None = None,
     ) -> None:
-        """A symbolic link with this text."""
+        """Add a symbolic link with this text."""
         os.symlink(target, name, dir_fd=self._root_fd)
         self._finish(name, None, owner, xattrs, None)
 
@@ -88,7 +88,7 @@ class TreeWriter:
         self.names.append(name)
 
     def node(self, name: bytes, kind: int, *, device: tuple[int, int] = (0, 0), mode: int = 0o600) -> None:
-        """A device or a FIFO: `kind` is stat.S_IFCHR, S_IFBLK or S_IFIFO, `device` major and minor."""
+        """Add a device or a FIFO: `kind` is stat.S_IFCHR, S_IFBLK or S_IFIFO, `device` major and minor."""
         os.mknod(name, kind | 0o600, os.makedev(*device), dir_fd=self._root_fd)
         self._finish(name, mode, (0, 0), None, None)
 

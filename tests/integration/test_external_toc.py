@@ -142,7 +142,7 @@ def open_layer(hooks: Hooks, layout: Path, reference: str, number: int = 0) -> L
 def test_tables_go_to_an_image_beside(hooks: Hooks, recorder: Recorder, tmp_path: Path, source: str, kind: str) -> None:
     destination = f"{kind}:{tmp_path}/lazy:v"
     report = convert(hooks, source, destination)
-    assert recorder.written == ["v-esgztoc", "v"], "whoever sees the image finds its tables"
+    assert recorder.written == ["v-esgztoc", "v"], "every reader of the image finds its tables"
     image, tables = resolve(hooks, destination), resolve(hooks, f"{destination}-esgztoc")
     assert image.digest == report.manifest.digest
     belongs_to = [layer.annotations[LAYER_DIGEST] for layer in tables.manifest.layers]

@@ -22,7 +22,7 @@ from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.plugin.registry import Plugins
 from lazylayer_frontend_fuse import FrontendFuse
 from lazylayer_state_file import FAILURES, StateFile
-from lazylayer_testing.frontend.client import NOBODY, ask
+from lazylayer_testing.frontend.client import NOBODY_UID, ask
 from lazylayer_testing.synthetic import MemoryPlugin, SyntheticLayer
 
 pytestmark = pytest.mark.fuse
@@ -97,9 +97,9 @@ def test_others_may_read_what_the_modes_allow(machine: Machine) -> None:
     entry.mode = stat.S_IFREG | 0o640
     entry.gid = 77
     machine.mount()
-    assert ask("read", f"{machine.mountpoint}/small", uid=NOBODY) == "small"
-    assert ask("access", f"{machine.mountpoint}/other", uid=NOBODY) == [True, False, False]
-    assert ask("access", f"{machine.mountpoint}/other", uid=NOBODY, groups=(77,)) == [True, True, False]
+    assert ask("read", f"{machine.mountpoint}/small", uid=NOBODY_UID) == "small"
+    assert ask("access", f"{machine.mountpoint}/other", uid=NOBODY_UID) == [True, False, False]
+    assert ask("access", f"{machine.mountpoint}/other", uid=NOBODY_UID, groups=(77,)) == [True, True, False]
     assert ask("access", f"{machine.mountpoint}/other") == [True, True, False]
 
 
@@ -130,7 +130,7 @@ def test_state_is_updated_at_each_read(machine: Machine) -> None:
     assert fetched == sorted(fetched)
     assert fetched[0] < fetched[-1] <= machine.state()["size"] == len(machine.layer.data)
     directory = f"{machine.mountpoint}/.stargz-snapshotter"
-    assert ask("listed", directory, uid=NOBODY) == "EACCES"
+    assert ask("listed", directory, uid=NOBODY_UID) == "EACCES"
     assert ".stargz-snapshotter" not in os.listdir(machine.mountpoint)
     assert stat.filemode(os.lstat(directory).st_mode) == "dr-x------"
     (file,) = os.listdir(directory)

@@ -73,7 +73,7 @@ def until_prefetched() -> None:
 
 
 def check(registry: ScriptedRegistry, image: Image) -> None:
-    """Nobody has read anything yet; all that the program needs to start can be read while the registry is away."""
+    """Before the first read, all that the program needs to start can be read without the registry."""
     fetched = [each for each in registry.requests_of("blob") if "range" in {name.lower() for name in each.headers}]
     opening = 2 * len(image.layers)
     assert len(fetched) <= opening + MOST_REQUESTS

@@ -1,4 +1,4 @@
-"""Mirrors that serve something else than they should: nobody sees it, and the next place is asked."""
+"""Mirrors that serve wrong bytes: no reader gets them, and the next place is asked."""
 
 from __future__ import annotations
 

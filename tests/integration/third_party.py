@@ -17,12 +17,12 @@ _FILE = re.compile(r"^`([\w./-]+)`:\n\n```(?:toml|python)\n(.*?)^```$", re.MULTI
 
 
 def guide_files() -> dict[str, str]:
-    """The files that the guide shows whole, by path."""
+    """Return the files that the guide shows whole, by path."""
     return dict(_FILE.findall(GUIDE.read_text()))
 
 
 def write_distribution(directory: Path, names: Mapping[str, str]) -> None:
-    """Writes the guide's distribution, with other names, and the two files that the guide only mentions."""
+    """Write the guide's distribution, with other names, and the two files that the guide only mentions."""
     files = {**guide_files(), "lazylayer_cache_tiny/py.typed": "", "README.md": "# A cache\n"}
     for path, text in files.items():
         target = directory / _renamed(path, names)
@@ -37,7 +37,7 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
 
 
 def pip_install(distribution: Path, target: Path) -> None:
-    """Installs a distribution, built by pip as for anybody, into a directory for PYTHONPATH."""
+    """Install a distribution with pip, as any user would, into a directory for PYTHONPATH."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "."]
     environment_says = ["--disable-pip-version-check", "--no-cache-dir", "--root-user-action=ignore"]
     done = subprocess.run(

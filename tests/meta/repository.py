@@ -16,7 +16,7 @@ _SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".service", ".cfg",
 
 
 def text_files() -> Iterator[Path]:
-    """Every file that people wrote, wherever it came from: a checkout, an archive, a copy."""
+    """Return every file that people wrote, in a checkout, an archive or a copy."""
     for directory, folders, names in os.walk(ROOT):
         folders[:] = sorted(
             each
@@ -31,5 +31,5 @@ def text_files() -> Iterator[Path]:
 
 
 def modules() -> Iterator[Path]:
-    """Every Python module."""
+    """Return every Python module."""
     return (path for path in text_files() if path.suffix == ".py")

@@ -23,7 +23,7 @@ _DEFAULTS = {"root": "`/var/lib/lazylayer`", "run": "`/run/lazylayer`"}
 
 
 def tables() -> str:
-    """All tables, in the order of the settings."""
+    """Return all tables, in the order of the settings."""
     pieces = [_table(Settings, "")]
     for field in msgspec.structs.fields(Settings):
         if _is_table(field.type):
@@ -45,7 +45,7 @@ def _table(table: type[msgspec.Struct], prefix: str) -> str:
 
 
 def _meanings(table: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
-    """The texts below the fields, which Python does not keep."""
+    """Return the texts below the fields, which Python does not keep."""
     tree = ast.parse(inspect.getsource(settings))
     (body,) = [each.body for each in tree.body if isinstance(each, ast.ClassDef) and each.name == table.__name__]
     for field, text in itertools.pairwise(body):

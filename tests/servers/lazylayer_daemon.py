@@ -65,7 +65,7 @@ class LazylayerDaemon:
 
     @property
     def running(self) -> bool:
-        """Whether it is up."""
+        """Return True if it is up."""
         return self._process.running
 
     @property
@@ -97,18 +97,18 @@ class LazylayerDaemon:
         return said
 
     def mounts(self) -> list[str]:
-        """What is mounted below its snapshots, the first mounted first."""
+        """Return the mounts below its snapshots, the first mounted first."""
         mountpoints = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         return [each for each in mountpoints if each.startswith(f"{self.snapshots}/")]
 
     def log(self) -> list[dict[str, Any]]:
-        """What it has logged since it was last started."""
+        """Return its log since it was last started."""
         with self._process.log.open() as log:
             log.seek(self._started_at)
             return [json.loads(line) for line in log if line.startswith("{")]
 
     def frontend(self) -> str:
-        """The frontend that it mounts with; empty before its first mount since it was started."""
+        """Return the frontend that it mounts with; empty before its first mount since it was started."""
         words = [str(line["message"]).rpartition(" ")[2] for line in self.log() if "mounting with" in line["message"]]
         return words[-1] if words else ""
 

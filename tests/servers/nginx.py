@@ -1,7 +1,7 @@
 """nginx in front of docker-registry, as a cloud's registry looks: blobs lie in a storage, behind signed addresses.
 
 Manifests come from the registry. For a blob nginx asks somebody else for a redirect, to its own `/storage/`, where
-it serves the registry's files to whoever has an address that is signed and has not expired: 403 or 410 otherwise
+it serves the registry's files to clients whose URL is signed and has not expired: 403 or 410 otherwise
 (nginx, ngx_http_secure_link_module).
 """
 
@@ -58,7 +58,7 @@ http {{
 
 
 class NginxSigner(UrlSigner):
-    """Signs as nginx wants it; an address is good for whole seconds. `expire` cannot be had."""
+    """Signs URLs as nginx wants them, for whole seconds. It cannot revoke them by `expire`."""
 
     def sign(self, path: str) -> str:
         expires = int(time.time() + self.lifetime)
@@ -67,7 +67,7 @@ class NginxSigner(UrlSigner):
 
 
 class StorageFront:
-    """nginx before `registry`; `signer` is the URL of who answers requests for blobs with a redirect."""
+    """nginx before `registry`; `signer` is the URL of the server that redirects requests for blobs."""
 
     def __init__(self, directory: Path, registry: DockerRegistry, signer: str) -> None:
         directory.mkdir(parents=True)
@@ -103,7 +103,7 @@ class StorageFront:
         self._process.stop()
 
     def statuses(self, prefix: str) -> list[int]:
-        """The status of each answer to a path that starts with `prefix`, as far as nginx has written them down.
+        """Return the status of each answer to a path that starts with `prefix`, as far as nginx has logged them.
 
         It writes after it has answered, so that the last may appear only later.
         """

@@ -77,7 +77,7 @@ class TokenServer:
         self.trusted.write_bytes(authority.certificate.read_bytes())
 
     def grant(self, user: str, scopes: list[str]) -> str:
-        """A token for all that is asked for."""
+        """Return a token for all scopes that a request asks for."""
         self.exchanges.append(scopes)
         lines = self._certificate.read_text().split("-----")[2]
         header = {"typ": "JWT", "alg": "ES256", "x5c": ["".join(lines.split())]}

@@ -1,4 +1,4 @@
-"""Logins as Docker writes them: the table `auths` of a config.json, and which entry is a host's.
+"""Read logins as Docker writes them: the table `auths` of a config.json, and the entry for a host.
 
 Docker's config.json, Kubernetes' image pull secrets and the CRI all carry this table or one entry of
 it, so that keychain plugins share this module. Sources: the Docker CLI's `config/configfile` and
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 MAX_CONFIG_SIZE = 4 * 1024 * 1024
-"""Bytes. No file or secret with logins is larger; more is not read."""
+"""Bytes. Larger files and secrets are refused."""
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"
-"""What Docker calls Docker Hub in config.json and towards credential helpers."""
+"""Docker Hub's name in config.json and for credential helpers."""
 
 _Shape = TypeVar("_Shape")
 
@@ -64,7 +64,7 @@ class AuthEntry(msgspec.Struct, frozen=True):
         return "AuthEntry(…)"
 
     def credentials(self, source: str) -> Credentials | None:
-        """The credentials that the entry holds, or None if it is empty, as a mere placeholder is.
+        """Return the credentials of the entry, or None if it is empty, as a placeholder is. Raises FormatError.
 
         :param source: where it was found, for messages. Raises FormatError for an `auth` that is
             not base64 of a name and a password.
@@ -97,7 +97,7 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 class _Key(msgspec.Struct, frozen=True):
-    """A key of `auths`: whose it is, and how specific."""
+    """A key of `auths`: the host and repositories that it is for."""
 
     text: str
     host: str
@@ -110,7 +110,7 @@ class _Key(msgspec.Struct, frozen=True):
         return self.host == host or (patterns and _matches_pattern(self.host, host))
 
     def rank(self, host: str) -> tuple[int, bool, bool, str]:
-        """Smaller is more specific: the longest path, then the host itself, then Docker's plain form."""
+        """Sort key. Smaller is more specific: the longest path, then the host itself, then Docker's plain form."""
         return -len(self.path), self.host != host, self.is_url, self.text
 
 
@@ -133,22 +133,22 @@ class DockerAuths:
 
     @classmethod
     def decode(cls, data: bytes, *, patterns: bool = False) -> DockerAuths:
-        """The table in a config.json. Raises FormatError, which quotes nothing of it."""
+        """Read the table in a config.json. Raises FormatError, which quotes nothing of it."""
         return cls(_decode(data, _Config).auths or {}, patterns=patterns)
 
     def check(self) -> None:
-        """Raises FormatError for the first entry that cannot be decoded."""
+        """Decode every entry. Raises FormatError for the first that cannot be decoded."""
         for text in self._entries:
             self._credentials(text, f"entry {text!r} of auths")
 
     def specificity(self, host: str, repository: str) -> int | None:
-        """How well the best key fits, to choose among tables: more is better, None is not at all."""
+        """Return how well the best key matches, to choose among tables: more is better, None is no match."""
         host = canonical_host(host)
         fitting = [key for key in self._keys if key.fits(host, repository, self._patterns)]
         return max((2 * len(key.path) + (key.host == host) for key in fitting), default=None)
 
     def find(self, host: str, repository: str, source: str) -> Credentials | None:
-        """The credentials for a repository of `host`, or None.
+        """Return the credentials for a repository of `host`, or None. Raises FormatError.
 
         The most specific key that has any wins.
 
@@ -173,18 +173,18 @@ class DockerAuths:
 
 
 def decode_legacy_config(data: bytes, *, patterns: bool = False) -> DockerAuths:
-    """The table in a `.dockercfg`, which is `auths` without anything around it. Raises FormatError."""
+    """Read the table in a `.dockercfg`, which is `auths` without anything around it. Raises FormatError."""
     return DockerAuths(_decode(data, dict[str, msgspec.Raw]), patterns=patterns)
 
 
 def canonical_host(host: str) -> str:
-    """`host` in lower case, with `docker.io` for every name of Docker Hub."""
+    """Return `host` in lower case, with `docker.io` for every name of Docker Hub."""
     host = host.lower()
     return DEFAULT_REGISTRY if host in _DOCKER_HUB_HOSTS else host
 
 
 def host_of_key(key: str) -> str:
-    """The canonical host that a key of `auths` or `credHelpers`, or a server address, speaks of."""
+    """Return the canonical host of a key of `auths` or `credHelpers`, or of a server address."""
     return canonical_host(_URL.sub("", key).partition("/")[0])
 
 
@@ -196,7 +196,7 @@ def _parse_key(text: str, *, url_has_path: bool) -> _Key:
 
 
 def _matches_pattern(pattern: str, host: str) -> bool:
-    """As the kubelet does: part by part between dots, so that `*` never stands for a dot; equal ports."""
+    """Match as kubelet does: part by part between dots, so that `*` never stands for a dot; equal ports."""
     if not any(character in pattern for character in "*?["):
         return False
     pattern_name, _, pattern_port = pattern.partition(":")
@@ -213,4 +213,4 @@ def _decode(data: bytes, shape: type[_Shape]) -> _Shape:
     try:
         return decode_json(data, shape)
     except FormatError as error:
-        raise FormatError(f"it is not what Docker writes: {error}") from None
+        raise FormatError(f"invalid config.json: {error}") from None

@@ -1,4 +1,4 @@
-"""Runs the small programs that hand out credentials: with a time-out, and with bounded output.
+"""Run helper programs that hand out credentials, with a time-out and bounded output.
 
 A helper runs in a session of its own, without a terminal. One that takes too long or prints too much
 is killed with all its children; what a helper left in the background when it ended is not waited for.
@@ -27,11 +27,11 @@ _MAX_SHOWN = 300
 
 
 class HelperError(LazylayerError):
-    """A helper could not be started, took too long, or printed too much; the message names it."""
+    """A helper did not start, took too long, or printed too much; the message names it."""
 
 
 class FinishedHelper(msgspec.Struct, frozen=True):
-    """How a helper ended: its exit code (negative for a signal) and what it printed, out of `repr`."""
+    """A helper that ended: its exit code (negative for a signal) and its output, kept out of `repr`."""
 
     code: int
     output: bytes
@@ -41,7 +41,7 @@ class FinishedHelper(msgspec.Struct, frozen=True):
         return f"FinishedHelper(code={self.code}, …)"
 
     def complaint(self) -> str:
-        """What it said, for messages: one short line, without what looks like an answer in JSON."""
+        """Return the program's message: one short line, without anything that looks like an answer in JSON."""
         texts = [self.errors, b"" if b"{" in self.output else self.output]
         words = " ".join(text.decode(errors="replace").strip() for text in texts if text.strip())
         return "".join(each if each.isprintable() else " " for each in words)[:_MAX_SHOWN].strip()
@@ -56,7 +56,7 @@ def run_helper(
     timeout: float,
     max_output: int = 256 * 1024,
 ) -> FinishedHelper:
-    """Runs `command` to its end.
+    """Run `command` to its end.
 
     :param question: what it finds on its standard input; at most a few KiB.
     :param environment: its whole environment; None for ours.
@@ -92,7 +92,7 @@ def _converse(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    # A helper that needs no question may have closed its end.
+    # A helper that needs no question may have closed its input.
     with process.stdin as stdin, contextlib.suppress(BrokenPipeError):
         stdin.write(question)
     process.stdin = None
@@ -130,7 +130,7 @@ class _Printed:
         os.set_blocking(pipe.fileno(), False)
 
     def take(self) -> bool:
-        """Reads what there is; False if there is nothing now, which after a wait means the end."""
+        """Read the available bytes. Return False if there are none, which after a wait means the end."""
         try:
             data = os.read(self.pipe.fileno(), 65536)
         except BlockingIOError:
@@ -143,6 +143,6 @@ class _Printed:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        # Its children too, which may be what hangs.
+        # Its children too, since they may be what hangs.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,4 +1,4 @@
-"""The plugin: answers from the credentials that the proxy of `lazylayer cri-proxy` remembered.
+"""The plugin: answer with the credentials that the proxy of `lazylayer cri-proxy` remembered.
 
 The proxy is a process of its own, so that kubelet's image service does not end with a daemon that is
 restarted; keychain and proxy meet in the files of `RememberedCredentials`.
@@ -32,7 +32,7 @@ class CriKeychain:
 
     @hookimpl
     def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:
-        """The credentials with which `reference` was pulled, for the host that they were for."""
+        """Return the credentials that `reference` was pulled with, if they are for `host`."""
         if self._store is None:
             return None
         try:

@@ -19,13 +19,13 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """`[plugin.keychain_cri]`; `listen` turns the plugin on."""
 
     listen: str = ""
-    """The socket of the proxy, which kubelet is told of (`--image-service-endpoint`)."""
+    """The socket of the proxy; kubelet's `--image-service-endpoint` names it."""
     backend: str = "/run/containerd/containerd.sock"
     """The socket of the real image service."""
     max_entries: Annotated[int, msgspec.Meta(ge=1)] = 10_000
-    """How many references are remembered; the oldest are dropped."""
+    """References to remember; the oldest are dropped."""
 
 
 def open_store(settings: Settings, options: Options) -> RememberedCredentials:
-    """Where proxy and keychain of these settings meet."""
+    """Return the store that the proxy and the keychain of these settings share."""
     return RememberedCredentials(Path(settings.root) / NAME, options.max_entries)

@@ -29,11 +29,11 @@ _SUFFIX = ".json"
 
 
 class StoreError(Exception):
-    """A file is there and cannot be read; the message names it."""
+    """A file exists and cannot be read; the message names it."""
 
 
 def reference_key(reference: Reference) -> str:
-    """What is remembered by: the reference in full, and without its tag where it has a digest.
+    """Return the key of a reference in the store: the full reference, without its tag if it has a digest.
 
     containerd drops such a tag when it tells snapshotters which image a layer is of.
     """
@@ -41,7 +41,7 @@ def reference_key(reference: Reference) -> str:
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """One pull: with what, and which image came of it. Secrets stay out of `repr`.
+    """One pull: its credentials and its image. Secrets stay out of `repr`.
 
     `server` is the registry that the credentials are for, where kubelet said so. `image` is the ID
     that the image service gave the image, by which kubelet removes it later.
@@ -59,12 +59,12 @@ class Remembered(msgspec.Struct, frozen=True):
         return f"Remembered({self.reference})"
 
     def credentials(self, source: str) -> Credentials:
-        """As a keychain answers."""
+        """Return the pull's credentials, as a keychain answers."""
         return Credentials(self.username, self.password, self.identity_token, self.registry_token, source)
 
 
 class RememberedCredentials:
-    """All that is remembered, below `directory`, which is made when it is needed."""
+    """The remembered pulls, in files below `directory`, which is made when it is needed."""
 
     def __init__(self, directory: Path, max_entries: int = 10_000) -> None:
         self._directory = directory
@@ -72,18 +72,18 @@ class RememberedCredentials:
         self._lock = threading.Lock()
 
     def find(self, host: str, reference: Reference) -> Credentials | None:
-        """The credentials with which `reference` was pulled, if they are for `host`. Raises StoreError."""
+        """Return the credentials that `reference` was pulled with, if they are for `host`. Raises StoreError."""
         found = self.get(reference_key(reference))
         if found is None or canonical_host(host) != (host_of_key(found.server or reference.host)):
             return None
         return found.credentials("a pull through the CRI")
 
     def get(self, reference: str) -> Remembered | None:
-        """What is remembered of a reference. Raises StoreError."""
+        """Return the last pull of a reference, or None. Raises StoreError."""
         return self._read(self._path(reference))
 
     def put(self, entry: Remembered) -> None:
-        """Remembers a pull, in place of an older one of its reference. Raises OSError."""
+        """Remember a pull, in place of an older one of its reference. Raises OSError."""
         with self._lock:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
@@ -102,7 +102,7 @@ class RememberedCredentials:
             self._drop_oldest()
 
     def forget(self, name: str) -> int:
-        """Drops what was pulled as `name`, a reference or an image ID; returns how many entries.
+        """Drop the pulls of `name`, a reference or an image ID; return how many there were.
 
         Raises OSError.
         """
@@ -121,7 +121,7 @@ class RememberedCredentials:
         return len(self._files())
 
     def clear_leftovers(self) -> None:
-        """Removes what a crash left in the middle of a write; for the only writer, when it starts."""
+        """Remove files that a crash left in the middle of a write; for the only writer, when it starts."""
         for path in self._directory.glob("*.new"):
             path.unlink(missing_ok=True)
 

@@ -66,26 +66,26 @@ def _open_proxy(settings: Settings, options: Options) -> ImageServiceProxy:
 
 
 def _lock(listen: Path) -> int:
-    """Takes the lock beside the socket, so that a second proxy does not take it away from the first."""
+    """Lock the file beside the socket, so that a second proxy does not take the socket of the first."""
     listen.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(f"{listen}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise LazylayerError(f"another proxy serves {listen}; end it first") from None
+        raise LazylayerError(f"{listen}: another proxy serves it; end that first") from None
     return lock
 
 
 def _remove_old_socket(listen: Path) -> None:
     if listen.exists() or listen.is_symlink():
         if not stat.S_ISSOCK(listen.lstat().st_mode):
-            raise LazylayerError(f"{listen} is there and is no socket; remove it, or listen elsewhere")
+            raise LazylayerError(f"{listen} exists and is not a socket; remove it, or listen elsewhere")
         listen.unlink()
 
 
 def _notify_ready() -> None:
-    """Tells systemd, if it wants to know (sd_notify(3))."""
+    """Notify systemd, if it asked for that (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:

@@ -69,7 +69,7 @@ class TestCommand:
             second = self.start(bare_node)
             said = second.communicate(timeout=60)[1]
             assert second.returncode == 1
-            assert "another proxy serves" in said
+            assert "another proxy serves it" in said
             bare_node.call("ListImages")
         finally:
             self.end(first, signal.SIGINT)
@@ -79,7 +79,7 @@ class TestCommand:
         process = self.start(bare_node)
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 1
-        assert "is there and is no socket" in said
+        assert "exists and is not a socket" in said
         assert bare_node.listen.read_text() == "precious"
 
     def test_needs_a_socket(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs Docker's credential helpers: `docker-credential-NAME get`.
+"""Run Docker's credential helpers: `docker-credential-NAME get`.
 
 Source of the protocol: the README of docker-credential-helpers, and `client/client.go` there. The
 server goes to stdin; the answer is JSON on stdout; a helper that fails says why on stdout or stderr.
@@ -41,15 +41,15 @@ class CredentialHelper:
         self._timeout = timeout
 
     def get(self, server: str) -> Credentials | None:
-        """What the helper has for `server` (a host, or Docker Hub's URL), or None if it has nothing.
+        """Return the helper's credentials for `server` (a host, or Docker Hub's URL), or None.
 
         Raises HelperError.
         """
         if not _NAME.fullmatch(self._name):
-            raise HelperError(f"{self._name[:80]!r} cannot be a helper's name")
+            raise HelperError(f"{self._name[:80]!r} invalid name of a helper")
         program = shutil.which(self._program)
         if program is None:
-            raise HelperError(f"there is no {self._program} on PATH; install it, or remove it from the file")
+            raise HelperError(f"{self._program} is not on PATH; install it, or remove it from the file")
         helper = run_helper([program, "get"], question=f"{server}\n".encode(), timeout=self._timeout)
         if helper.code != 0:
             said = helper.complaint()
@@ -62,7 +62,7 @@ class CredentialHelper:
         try:
             answer = msgspec.json.decode(output, type=_Answer)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise HelperError(f"{self._program} printed something else than an answer ({len(output)} bytes)") from None
+            raise HelperError(f"{self._program} printed an invalid answer ({len(output)} bytes)") from None
         if not answer.secret:
             return None
         if answer.username == _TOKEN_USER:

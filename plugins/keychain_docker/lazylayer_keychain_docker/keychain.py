@@ -1,9 +1,8 @@
-"""The plugin: finds Docker's configuration and answers from it.
+"""The plugin: find Docker's config.json and answer from it.
 
-The file is read anew for every question, so that a `docker login` counts at once. A file that is not
-there is no error, since most machines have none; one that the options name must be there. Whatever
-else goes wrong is an error that names file and entry: a broken login never becomes an anonymous
-request.
+Each question reads the file anew, so that a `docker login` counts at once. A missing file is not an
+error, since most machines have none, unless the options name it. Any other failure raises an error that
+names file and entry: a broken login never becomes an anonymous request.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class _Helpers(msgspec.Struct, frozen=True, rename={"default": "credsStore", "by
 
 
 class DockerKeychain:
-    """The plugin; it keeps its options and nothing that it read."""
+    """The plugin. It keeps its options, and nothing of the file."""
 
     def __init__(self) -> None:
         self._options = Options()
@@ -62,7 +61,7 @@ class DockerKeychain:
 
     @hookimpl
     def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:
-        """Asks the helper that the file names for `host`, if any, then the entries of the file."""
+        """Ask the helper that the file names for `host`, if any, then look at the entries of the file."""
         path = self._config_path()
         data = None if path is None else self._read(path)
         if path is None or data is None:
@@ -104,13 +103,13 @@ class DockerKeychain:
         except (FileNotFoundError, NotADirectoryError):
             if self._options.config:
                 raise _failure(
-                    f"{path} is not there, and [plugin.{_NAME}] config names it; create it or change the option"
+                    f"{path} does not exist, but [plugin.{_NAME}] config names it; create it, or change the option"
                 ) from None
             return None
         except OSError as error:
             raise _failure(f"cannot read {path}: {error.strerror}; make it readable to this user") from error
         if len(data) > MAX_CONFIG_SIZE:
-            raise _failure(f"{path} is larger than {MAX_CONFIG_SIZE} bytes; that is no config.json of Docker's")
+            raise _failure(f"{path} is larger than {MAX_CONFIG_SIZE} bytes; it is not a config.json of Docker's")
         return data
 
 

@@ -186,7 +186,7 @@ class TestFile:
 class TestTroubles:
     def test_configured_file_must_be_there(self, home: DockerHome, tmp_path: Path) -> None:
         home.configure(config=str(tmp_path / "missing.json"))
-        with pytest.raises(LazylayerError, match=r"keychain_docker.*missing\.json is not there.*config names it"):
+        with pytest.raises(LazylayerError, match=r"keychain_docker.*missing\.json does not exist.*config names it"):
             home.get()
 
     @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ class TestHelpers:
             ("echo the vault is sealed; exit 3", "exit code 3: the vault is sealed"),
             ("echo no agent >&2; exit 1", "exit code 1: no agent"),
             ("exit 1", "it printed nothing"),
-            ("echo hello", "something else than an answer"),
+            ("echo hello", "printed an invalid answer"),
             ("kill -9 $$", "exit code -9"),
         ],
     )
@@ -306,13 +306,13 @@ class TestHelpers:
 
     def test_missing_helper_is_an_error(self, home: DockerHome) -> None:
         home.write(credsStore="nowhere")
-        with pytest.raises(LazylayerError, match="no docker-credential-nowhere on PATH; install it"):
+        with pytest.raises(LazylayerError, match="docker-credential-nowhere is not on PATH; install it"):
             home.get()
 
     @pytest.mark.parametrize("name", ["../../bin/sh", "a b", "-x"])
     def test_name_cannot_be_a_path(self, home: DockerHome, name: str) -> None:
         home.write(credsStore=name)
-        with pytest.raises(LazylayerError, match="cannot be a helper's name"):
+        with pytest.raises(LazylayerError, match="invalid name of a helper"):
             home.get()
 
     def test_program_that_cannot_be_started_is_an_error(self, home: DockerHome) -> None:

@@ -1,4 +1,4 @@
-"""How to reach the Kubernetes API: its address, whom to trust, and who we are.
+"""How to reach the Kubernetes API: its address, its authority, and lazylayer's identity.
 
 An `Access` is what one connection is made from. Sources of it are in `kubeconfig` and in
 `service_account`; they read their files anew each time, so that files may come later and change.
@@ -45,7 +45,7 @@ class AccessSource(Protocol):
     """Where an `Access` comes from. May be called from any thread, and raises AccessError."""
 
     def read(self) -> Access:
-        """The access as the files say it now."""
+        """Return the access as the files describe it now. Raises AccessError."""
 
 
 class ServiceAccount:
@@ -55,7 +55,7 @@ class ServiceAccount:
         self._directory = directory
 
     def read(self) -> Access:
-        """The access of this pod; raises AccessError outside of one."""
+        """Return the access of this pod. Raises AccessError outside a pod."""
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "")
         if not host or not port:
             raise AccessError(
@@ -73,7 +73,7 @@ class ServiceAccount:
 
 
 def read_file(path: Path) -> bytes:
-    """What the file holds. Raises AccessError, which names it."""
+    """Return the bytes of the file. Raises AccessError, which names it."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_SIZE + 1)
@@ -85,7 +85,7 @@ def read_file(path: Path) -> bytes:
 
 
 def read_token(path: Path) -> str:
-    """The token in the file. Raises AccessError."""
+    """Return the token in the file. Raises AccessError."""
     token = read_file(path).decode("ascii", errors="replace").strip()
     if not token or not token.isprintable() or not token.isascii():
         raise AccessError(f"{path} holds no token")
@@ -95,7 +95,7 @@ def read_token(path: Path) -> str:
 def make_ssl_context(
     *, authority: bytes = b"", verify: bool = True, certificate: bytes = b"", key: bytes = b""
 ) -> ssl.SSLContext:
-    """A context for connections to the API.
+    """Return a TLS context for connections to the API.
 
     :param authority: PEM; empty for the authorities that the system trusts.
     :param certificate: the client's, PEM, with its `key`; both empty for none.

@@ -1,4 +1,4 @@
-"""Lists and watches secrets through the Kubernetes API.
+"""List and watch secrets through the Kubernetes API.
 
 Source: "Kubernetes API Concepts" (lists in pages, watches, bookmarks, 410 Gone) of the Kubernetes
 documentation. Only metadata and what a pull secret holds is decoded.
@@ -31,7 +31,7 @@ _MAX_ERROR = 64 * 1024
 _GONE = 410
 _CONNECT_SECONDS = 10.0
 _LIST_SECONDS = 30.0
-# A peer that is gone without a word is noticed after about a minute.
+# TCP notices after about a minute that a peer vanished.
 _KEEP_ALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
@@ -41,7 +41,7 @@ _KEEP_ALIVE = [
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Which secrets: their type, namespace (empty for all) and labels."""
+    """A query for secrets, by type, namespace (empty for all) and labels."""
 
     type: str
     namespace: str = ""
@@ -52,11 +52,11 @@ class Query(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Where the API has them."""
+        """The path of the secrets in the API."""
         return f"/api/v1/namespaces/{self.namespace}/secrets" if self.namespace else "/api/v1/secrets"
 
     def parameters(self) -> dict[str, str]:
-        """The query of a request."""
+        """Return the query of a request."""
         selectors = {"fieldSelector": f"type={self.type}", "labelSelector": self.label_selector}
         return {name: value for name, value in selectors.items() if value}
 
@@ -69,7 +69,7 @@ class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """One secret; `data` is base64 by key. Stays out of `repr` but for its name."""
+    """One secret; `data` is base64 by key. `repr` shows its name only."""
 
     metadata: _Metadata = _Metadata()
     data: dict[str, str] | None = None
@@ -92,7 +92,7 @@ class WatchEvent(msgspec.Struct, frozen=True):
 
     @property
     def resource_version(self) -> str:
-        """Where a later watch goes on."""
+        """The resource version from which a later watch goes on."""
         return self.secret.metadata.resource_version
 
 
@@ -131,7 +131,7 @@ class Connection:
                 follow_redirects=False,
             )
         except (httpx.InvalidURL, ValueError) as error:
-            raise ApiError(f"{access.server}: not to be used as an address: {error}") from error
+            raise ApiError(f"{access.server}: invalid address: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -142,7 +142,7 @@ class Connection:
         self._client.close()
 
     def interrupt(self) -> None:
-        """Ends the request under way, which then raises ApiError, and forbids others. From any thread."""
+        """End the request in flight, which then raises ApiError, and refuse others. From any thread."""
         with self._lock:
             self._interrupted = True
             if self._socket is not None:
@@ -152,7 +152,7 @@ class Connection:
                     return
 
     def list(self, query: Query) -> tuple[list[Secret], str]:
-        """All secrets, and the resource version from which to watch. Raises ApiError, GoneError."""
+        """Return all secrets, and the resource version from which to watch. Raises ApiError, GoneError."""
         found: list[Secret] = []
         parameters = {**query.parameters(), "limit": str(_PAGE_ITEMS)}
         while True:
@@ -164,7 +164,7 @@ class Connection:
             parameters["continue"] = page.metadata.continue_
 
     def watch(self, query: Query, resource_version: str, seconds: float) -> Iterator[WatchEvent]:
-        """What changes from `resource_version` on, for about `seconds`, after which the API ends it.
+        """Yield the changes since `resource_version`, for about `seconds`, after which the API ends the watch.
 
         Raises ApiError when the API is lost, and GoneError when it wants us to list again.
         """
@@ -238,7 +238,7 @@ class _Stream:
         self.response.close()
 
     def read(self, limit: int) -> bytes:
-        """All of it; raises ApiError if it is larger than `limit` bytes."""
+        """Read the whole answer. Raises ApiError if it is larger than `limit` bytes."""
         body = bytearray()
         for piece in self._pieces():
             body += piece
@@ -247,7 +247,7 @@ class _Stream:
         return bytes(body)
 
     def lines(self, limit: int) -> Iterator[bytes]:
-        """Line by line; raises ApiError for one that is larger than `limit` bytes."""
+        """Yield the answer line by line. Raises ApiError for one that is larger than `limit` bytes."""
         begun = bytearray()
         for piece in self._pieces():
             head, *others = piece.split(b"\n")
@@ -272,7 +272,7 @@ def _decode_event(line: bytes) -> WatchEvent:
         status = _decode(bytes(event.object), _Status)
         raise _status_error("the watch", status.code, status.message)
     if event.type not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
-        raise ApiError(f"a watch event of the unknown type {event.type[:40]!r}")
+        raise ApiError(f"a watch event has an unknown type, {event.type[:40]!r}")
     return WatchEvent(event.type, _decode(bytes(event.object), Secret))  # type: ignore[arg-type]
 
 
@@ -291,7 +291,7 @@ def _decode(data: bytes, shape: type[_Shape]) -> _Shape:
     try:
         return msgspec.json.decode(data, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(f"the API answered with something else than we asked for: {error}") from None
+        raise ApiError(f"invalid answer of the API: {error}") from None
 
 
 def _reason(error: Exception) -> str:

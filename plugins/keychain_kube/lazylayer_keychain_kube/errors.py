@@ -1,4 +1,4 @@
-"""What goes wrong between us and the Kubernetes API; every message says what to do."""
+"""Errors of talking to the Kubernetes API; every message says what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["AccessError", "ApiError", "GoneError"]
 
 
 class ApiError(Exception):
-    """The API cannot be reached, refuses, or answers with something else; later it may do better."""
+    """The API cannot be reached, refuses, or gives an invalid answer; a later attempt may work."""
 
 
 class AccessError(ApiError):

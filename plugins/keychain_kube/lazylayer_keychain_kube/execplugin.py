@@ -50,7 +50,7 @@ class ExecOptions(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ExecCredential(msgspec.Struct, frozen=True):
-    """What the program handed out: a token, or a client certificate with its key (PEM), or both."""
+    """The program's answer: a token, or a client certificate with its key (PEM), or both."""
 
     token: str = ""
     certificate: str = msgspec.field(name="clientCertificateData", default="")
@@ -82,7 +82,7 @@ class ExecPlugin:
         self._kept: ExecCredential | None = None
 
     def credential(self, cluster: dict[str, Any]) -> ExecCredential:
-        """The kept answer, or a new one.
+        """Return the kept answer, or a new one.
 
         :param cluster: what the program is told of the cluster, if it wants to be told.
         Raises AccessError.
@@ -93,16 +93,16 @@ class ExecPlugin:
             return self._kept
 
     def forget(self) -> None:
-        """Drops the kept answer: the API refused it."""
+        """Drop the kept answer, which the API refused."""
         with self._lock:
             self._kept = None
 
     def _run(self, cluster: dict[str, Any]) -> ExecCredential:
         options = self.options
         if options.api_version not in _VERSIONS:
-            raise AccessError(f"exec of version {options.api_version!r}: only {' and '.join(_VERSIONS)} are known")
+            raise AccessError(f"exec of version {options.api_version!r}: supported: {' and '.join(_VERSIONS)}")
         if options.interactive_mode == "Always":
-            raise AccessError(f"{options.command} wants a terminal, which a daemon has not; use another user")
+            raise AccessError(f"{options.command} needs a terminal, which a daemon does not have; use another user")
         spec: dict[str, Any] = {"interactive": False}
         if options.provide_cluster_info:
             spec["cluster"] = {key: value for key, value in cluster.items() if value}
@@ -136,8 +136,8 @@ class ExecPlugin:
         status = answer.status
         if answer.kind != "ExecCredential" or answer.api_version != self.options.api_version:
             raise AccessError(
-                f"exec plugin {command} answered with {answer.kind} of {answer.api_version}, "
-                f"and {self.options.api_version} was asked for"
+                f"exec plugin {command} answered with {answer.kind} of {answer.api_version}; "
+                f"expected {self.options.api_version}"
             )
         if status is None or not (status.token or status.certificate):
             raise AccessError(f"exec plugin {command} handed out neither a token nor a certificate")

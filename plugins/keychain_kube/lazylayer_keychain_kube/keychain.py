@@ -1,4 +1,4 @@
-"""The plugin: starts the watches when it is first asked, and answers from what they know."""
+"""The plugin: start the watches when first asked, and answer from the secrets that they see."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """`[plugin.keychain_kube]`; one of `kubeconfig` and `in_cluster` turns the plugin on."""
 
     kubeconfig: str = ""
-    """The kubeconfig to use; it may come later."""
+    """The kubeconfig to use; it may appear later."""
     context: str = ""
     """A context in it; empty for its current one."""
     in_cluster: bool = False
-    """Whether to use the service account of the pod that we run in."""
+    """Use the service account of the pod that lazylayer runs in."""
     service_account: str = "/var/run/secrets/kubernetes.io/serviceaccount"
     """Where that account's files are."""
     namespaces: tuple[_Namespace, ...] = ()
-    """Whose secrets are used; empty for all."""
+    """The namespaces whose secrets are used; empty for all."""
     label_selector: str = ""
     """Only secrets with these labels, as `kubectl --selector` takes them."""
     timeout: _Seconds = 10.0
     """Seconds that a question waits for the first list of secrets."""
     unavailable: Literal["error", "pass"] = "error"
-    """What an answer is while the secrets were never listed: an error, or "not known"."""
+    """The answer until the secrets were listed once: an error, or no credentials."""
     exec_timeout: _Seconds = 30.0
     """Seconds that an exec plugin in the kubeconfig may take."""
 
@@ -73,7 +73,7 @@ class KubeKeychain:
 
     @hookimpl
     def lazylayer_get_credentials(self, host: str, reference: Reference) -> Credentials | None:
-        """Answers from the secrets as they were last seen; waits for the first list."""
+        """Answer from the secrets as they were last seen; wait for the first list."""
         deadline = time.monotonic() + self._options.timeout
         watchers = self._start()
         waiting = [each for each in watchers if not each.wait_until_synced(max(0.0, deadline - time.monotonic()))]
@@ -91,7 +91,7 @@ class KubeKeychain:
 
     @hookimpl
     def lazylayer_close(self) -> None:
-        """Ends the watches."""
+        """End the watches."""
         with self._lock:
             self._closed = True
             watchers, self._watchers = self._watchers or [], None
@@ -100,7 +100,7 @@ class KubeKeychain:
 
     @property
     def watchers(self) -> list[Watcher]:
-        """The watches under way; none before the first question."""
+        """The watches in flight; none before the first question."""
         with self._lock:
             return list(self._watchers or [])
 

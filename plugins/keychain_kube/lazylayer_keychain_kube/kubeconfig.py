@@ -1,4 +1,4 @@
-"""A kubeconfig: which cluster, and as which user.
+"""Read a kubeconfig: the cluster, and the user.
 
 Source: the types of `k8s.io/client-go/tools/clientcmd/api/v1`, and how client-go reads them. Inline
 data wins over files, a token file over a token; relative paths are below the kubeconfig's folder.
@@ -91,7 +91,7 @@ class Kubeconfig:
         self._plugin: ExecPlugin | None = None
 
     def read(self) -> Access:
-        """The access that the file describes now. Raises AccessError, which names the file."""
+        """Return the access that the file describes now. Raises AccessError, which names the file."""
         try:
             return self._read()
         except AccessError as error:
@@ -105,9 +105,9 @@ class Kubeconfig:
         cluster = _named(file.clusters, context.cluster, "cluster").cluster
         user = _named(file.users, context.user, "user").user if context.user else _User()
         if not cluster.server.startswith(("https://", "http://")):
-            raise AccessError(f"the server of cluster {context.cluster!r} is no http(s) URL")
+            raise AccessError(f"the server of cluster {context.cluster!r} is not an http(s) URL")
         if user.auth_provider is not None:
-            raise AccessError(f"user {context.user!r} has an auth provider, which no client supports now; use exec")
+            raise AccessError(f"user {context.user!r} has an auth provider, which clients no longer support; use exec")
         credential = self._exec_credential(user, cluster)
         authority = self._data(cluster.certificate_authority_data, cluster.certificate_authority)
         certificate = self._data(user.client_certificate_data, user.client_certificate)
@@ -173,7 +173,7 @@ def _parse(data: bytes) -> _File:
         mark = getattr(error, "problem_mark", None)
         raise AccessError(f"it is not YAML{f' (line {mark.line + 1})' if mark else ''}") from None
     except (msgspec.ValidationError, RecursionError) as error:
-        raise AccessError(f"it is no kubeconfig: {error}") from None
+        raise AccessError(f"invalid kubeconfig: {error}") from None
 
 
 def _named(items: list[_Item], name: str, kind: str) -> _Item:
@@ -181,4 +181,4 @@ def _named(items: list[_Item], name: str, kind: str) -> _Item:
         if item.name == name:
             return item
     there = ", ".join(item.name for item in items) or "none"
-    raise AccessError(f"there is no {kind} {name!r} in it; there is {there}")
+    raise AccessError(f"it has no {kind} {name!r}; it has {there}")

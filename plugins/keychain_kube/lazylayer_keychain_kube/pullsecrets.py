@@ -1,4 +1,4 @@
-"""The pull secrets that we know of, and which of them has a login for a host.
+"""Keep the pull secrets, and find the one with a login for a host.
 
 The lock guards the tables; nothing else is done while it is held.
 """
@@ -42,7 +42,7 @@ class PullSecrets:
         return len(self._tables)
 
     def replace(self, kind: SecretType, namespace: str, secrets: list[Secret]) -> None:
-        """Makes `secrets` all that there are of one type, in one namespace (empty for all)."""
+        """Replace all secrets of one type in one namespace (empty for all) by `secrets`."""
         known = {(kind, each.name): self._decode(kind, each) for each in secrets}
         with self._lock:
             kept = {
@@ -53,7 +53,7 @@ class PullSecrets:
             self._tables = kept | {key: table for key, table in known.items() if table is not None}
 
     def put(self, kind: SecretType, secret: Secret) -> None:
-        """Adds a secret, or takes it in place of its older version."""
+        """Add a secret, or replace its older version."""
         table = self._decode(kind, secret)
         with self._lock:
             if table is None:
@@ -62,13 +62,13 @@ class PullSecrets:
                 self._tables[kind, secret.name] = table
 
     def remove(self, kind: SecretType, secret: Secret) -> None:
-        """Forgets a secret."""
+        """Forget a secret."""
         self._reported.pop(secret.name, None)
         with self._lock:
             self._tables.pop((kind, secret.name), None)
 
     def find(self, host: str, repository: str) -> Credentials | None:
-        """The login for a repository of `host`: of the most specific key, then of the first name."""
+        """Return the login for a repository of `host`: that of the most specific key, then of the first name."""
         with self._lock:
             tables = sorted(self._tables.items(), key=lambda item: item[0][1])
         fitting = [

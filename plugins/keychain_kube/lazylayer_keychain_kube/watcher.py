@@ -1,4 +1,4 @@
-"""A thread that keeps the pull secrets of one query as the API has them.
+"""Keep the pull secrets of one query in step with the API, in a thread.
 
 List, then watch from there; a watch that ends goes on where it stopped; 410 Gone lists again; whatever
 else fails is tried again with a growing pause, for ever. The kubeconfig is read anew for each
@@ -47,11 +47,11 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, name=f"keychain_kube {namespace or 'all'}", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Ends the thread; a request that cannot be interrupted is waited for, `seconds` at most."""
+        """End the thread; wait at most `seconds` for a request that cannot be interrupted."""
         self._stop.set()
         with self._changed:
             if self._connection is not None:
@@ -60,7 +60,7 @@ class Watcher:
 
     @property
     def running(self) -> bool:
-        """Whether the thread lives."""
+        """Return True while the thread runs."""
         return self._thread.is_alive()
 
     @property
@@ -70,11 +70,11 @@ class Watcher:
 
     @property
     def error(self) -> str:
-        """Why the API is not reached now; empty if it is."""
+        """The reason why the API cannot be reached now; empty if it can."""
         return self._error
 
     def wait_until_synced(self, seconds: float) -> bool:
-        """Whether the secrets were listed once, after waiting for it at most so long."""
+        """Wait at most `seconds` until the secrets were listed once; return False if they were not."""
         with self._changed:
             return self._changed.wait_for(lambda: self._synced, seconds)
 
@@ -87,12 +87,12 @@ class Watcher:
             except GoneError as error:
                 self._version = ""
                 logger.debug("{query}: listing again: {error}", query=str(self._query), error=str(error))
-                # Once at once; a server that says so again and again is not to be hammered.
+                # The first time at once; a server that repeats it gets a pause.
                 self._failures += 1
                 self._pause(self._failures - 1)
             except ApiError as error:
                 self._fail(str(error))
-            except Exception as error:  # noqa: BLE001 - a bug must not end the watch for good
+            except Exception as error:  # noqa: BLE001 - a defect must not end the watch for good
                 self._fail(f"{type(error).__name__}: {error}")
 
     def _connect(self) -> None:
@@ -115,7 +115,7 @@ class Watcher:
             self._secrets.replace(self._kind, self._query.namespace, secrets)
             self._succeed(version)
         while not self._stop.is_set():
-            # Not all nodes of a cluster at once.
+            # Spread the nodes of a cluster over time.
             seconds = _WATCH_SECONDS * random.uniform(1, 2)  # noqa: S311 - no secret
             heard = False
             for event in connection.watch(self._query, self._version, seconds):

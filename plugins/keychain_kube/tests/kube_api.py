@@ -96,7 +96,7 @@ class KubeApi:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}).start()
 
     def stop(self) -> None:
-        """Ends every connection and the server."""
+        """End every connection and the server."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -116,7 +116,7 @@ class KubeApi:
         return self._port
 
     def disconnect(self) -> None:
-        """Breaks all connections off, in the middle of whatever they are at."""
+        """Break off all connections, whatever they are doing."""
         with self._changed:
             sockets = list(self._sockets)
         for each in sockets:
@@ -133,11 +133,11 @@ class KubeApi:
 
     @property
     def watching(self) -> int:
-        """How many watches are under way."""
+        """The number of watches in flight."""
         return self._watching
 
     def count(self, *, watches: bool) -> int:
-        """How many requests came, to list or to watch."""
+        """Return the number of requests that came, to list or to watch."""
         return sum(each.is_watch == watches for each in self.requests)
 
     def put(
@@ -149,7 +149,7 @@ class KubeApi:
         kind: str = DOCKER_CONFIG,
         labels: Mapping[str, str] | None = None,
     ) -> int:
-        """Creates or replaces a secret; `data` is encoded as base64 if it is bytes. Returns its version."""
+        """Create or replace a secret; `data` is encoded as base64 if it is bytes. Return its version."""
         encoded = {
             key: base64.b64encode(value).decode() if isinstance(value, bytes) else value for key, value in data.items()
         }
@@ -164,14 +164,14 @@ class KubeApi:
         return self._version
 
     def put_login(self, name: str, logins: Mapping[str, tuple[str, str]], **options: Any) -> int:
-        """Creates or replaces a secret with logins by host, in the form of its `kind`."""
+        """Create or replace a secret with logins by host, in the form of its `kind`."""
         auths = {host: {"username": user, "password": password} for host, (user, password) in logins.items()}
         legacy = options.get("kind") == LEGACY_CONFIG
         text = json.dumps(auths if legacy else {"auths": auths}).encode()
         return self.put(name, {".dockercfg" if legacy else ".dockerconfigjson": text}, **options)
 
     def delete(self, name: str, namespace: str = "default") -> int:
-        """Deletes a secret. Returns the version of that."""
+        """Delete a secret. Return the version of the deletion."""
         with self._changed:
             self._version += 1
             old = self._secrets.pop((namespace, name))
@@ -179,19 +179,19 @@ class KubeApi:
         return self._version
 
     def delete_all(self) -> None:
-        """Deletes every secret."""
+        """Delete every secret."""
         for namespace, name in list(self._secrets):
             self.delete(name, namespace)
 
     def compact(self) -> None:
-        """Forgets history: older versions than now are gone, and so are the pages of lists."""
+        """Forget history: versions older than now are gone, and so are the pages of lists."""
         with self._changed:
             self._version += 1
             self._oldest = self._version
             self._history.clear()
 
     def send_bookmarks(self) -> int:
-        """Tells every watch how far it is. Returns the version."""
+        """Send every watch a bookmark. Return its version."""
         with self._changed:
             self._bookmark += 1
             self._changed.notify_all()
@@ -303,7 +303,7 @@ class _Server(ThreadingHTTPServer):
     api: KubeApi
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that break off are what we are here for."""
+        """Ignore errors of connections: the tests break them off."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -328,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.request.close()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)

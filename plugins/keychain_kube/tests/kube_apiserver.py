@@ -21,7 +21,7 @@ _BUILD = Path(__file__).with_name("kube_apiserver_build") / "go.mod"
 
 
 def find_program() -> Path | None:
-    """The program that `scripts/kube-apiserver` built, or None."""
+    """Return the program that `scripts/kube-apiserver` built, or None."""
     version = re.search(r"^\tk8s\.io/kubernetes (v[0-9.]+)$", _BUILD.read_text(), re.MULTILINE)
     assert version is not None
     cache = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
@@ -30,7 +30,7 @@ def find_program() -> Path | None:
 
 
 def why_not() -> str:
-    """Why there can be no server here; empty if there can."""
+    """Return why no server can run here; empty if one can."""
     if find_program() is None:
         return "there is no kube-apiserver: run scripts/kube-apiserver"
     return "" if shutil.which("etcd") else "there is no etcd: install etcd-server"
@@ -101,18 +101,18 @@ class KubeApiServer:
         self._etcd.stop()
 
     def restart(self) -> None:
-        """Kills the API server and starts it again."""
+        """Kill the API server and start it again."""
         self._server.kill()
         self._server.start()
 
     def ask(self, method: str, path: str, content: Any = None) -> Any:
-        """One request of the administrator; raises httpx.HTTPStatusError."""
+        """Send one request of the administrator. Raises httpx.HTTPStatusError."""
         answer = self.admin.request(method, path, json=content)
         answer.raise_for_status()
         return answer.json()
 
     def compact(self) -> None:
-        """Makes etcd forget all older versions, as it does by itself every few minutes."""
+        """Have etcd forget all older versions, as it does by itself every few minutes."""
         status = run(["etcdctl", f"--endpoints={self.etcd_url}", "endpoint", "status", "--write-out=json"])
         revision = re.search(r'"revision":(\d+)', status)
         assert revision is not None

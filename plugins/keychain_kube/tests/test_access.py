@@ -125,7 +125,7 @@ class TestCluster:
         content = yaml.safe_load(home.path.read_text())
         content["current-context"] = "gone"
         home.path.write_text(yaml.safe_dump(content))
-        with pytest.raises(AccessError, match=r"kubeconfig: there is no context 'gone' in it; there is x"):
+        with pytest.raises(AccessError, match=r"kubeconfig: it has no context 'gone'; it has x"):
             home.source.read()
         list_secrets(Kubeconfig(home.path, "x"))
 
@@ -244,8 +244,8 @@ class TestExec:
                 {},
                 "neither a token nor a certificate",
             ),
-            ("", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "only .*v1beta1 are known"),
-            ("", {"interactiveMode": "Always"}, "wants a terminal"),
+            ("", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "supported: .*v1beta1"),
+            ("", {"interactiveMode": "Always"}, "needs a terminal"),
             ("", {"command": "no-such-plugin", "installHint": "see the wiki"}, "not on PATH; install it; see the wiki"),
             ("", {"command": "./missing"}, "cannot be started: No such file"),
         ],

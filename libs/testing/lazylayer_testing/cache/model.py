@@ -19,7 +19,7 @@ _SIZES = [0, 1, 2, 100, 4096, 5000, 65_536, 100_000, 300_000]
 
 
 def check_against_model(cache: Cache, limit: int, overhead: int) -> None:
-    """Runs random sequences of calls on `cache` and raises AssertionError where one goes wrong.
+    """Run random sequences of calls on `cache`. Raises AssertionError for the first that goes wrong.
 
     A value that was put must be found as long as all values put since, each with `overhead` bytes
     more, fill less than half of `limit`; after that it may be missing. It must never be wrong, and

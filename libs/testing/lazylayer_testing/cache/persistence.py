@@ -24,7 +24,7 @@ __all__ = ["PersistentCacheConformance"]
 
 
 class PersistentCacheConformance(CacheConformance):
-    """What a cache must do whose values outlive the process, in a store that processes share.
+    """The checks of a cache whose values outlive the process, in a store that processes share.
 
     `make_cache` must be picklable, since the kit opens the cache in other processes too: a class or
     `functools.partial` of a function at the top of a module. Override `stored_in` if there is a
@@ -61,7 +61,7 @@ class PersistentCacheConformance(CacheConformance):
         assert all(in_threads(hammer))
 
     def test_processes_share_the_store(self, make_cache: MakeCache, cache: Cache) -> None:
-        """What one process puts another one finds, while both have the store open."""
+        """A process finds the values that another puts, while both have the store open."""
         with CacheProcess(make_cache, LIMIT) as other:
             cache.put("ours", value_of("ours"))
             assert other.get("ours") == value_of("ours")

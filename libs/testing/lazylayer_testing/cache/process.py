@@ -60,16 +60,16 @@ class CacheProcess:
         return found
 
     def put_and_remove_for_ever(self, values: Mapping[str, bytes]) -> None:
-        """Starts putting and removing the values there, and returns; only `kill` and `close` end it."""
+        """Start to put and remove the values there, and return; only `kill` and `close` end it."""
         self._call("put_and_remove_for_ever", dict(values))
 
     def kill(self) -> None:
-        """Ends the process with SIGKILL, wherever it is."""
+        """End the process with SIGKILL, whatever it is doing."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Lets the process close its cache and end, and waits for it."""
+        """Wait until the process has closed its cache and ended."""
         self._connection.close()
         try:
             self._process.wait(10)

@@ -23,34 +23,34 @@ class RecordingCache(Cache):
         return cls(make_cache(max_bytes=max_bytes), touched)
 
     def get(self, key: str) -> bytes | None:
-        """As the cache does."""
+        """Return what the cache returns."""
         self._touched.add(key)
         return self._cache.get(key)
 
     def put(self, key: str, data: bytes) -> None:
-        """As the cache does."""
+        """Put into the cache."""
         self._touched.add(key)
         self._cache.put(key, data)
 
     def open(self, key: str) -> CachedValue | None:
-        """As the cache does."""
+        """Open what the cache opens."""
         self._touched.add(key)
         return self._cache.open(key)
 
     def has(self, key: str) -> bool:
-        """As the cache does."""
+        """Ask the cache."""
         return self._cache.has(key)
 
     def remove(self, key: str) -> None:
-        """As the cache does."""
+        """Remove from the cache."""
         self._cache.remove(key)
 
     def statistics(self) -> CacheStatistics | None:
-        """As the cache does."""
+        """Return the statistics of the cache."""
         return self._cache.statistics()
 
     def close(self) -> None:
-        """As the cache does."""
+        """Close the cache."""
         self._cache.close()
 
 

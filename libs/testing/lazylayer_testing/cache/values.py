@@ -44,24 +44,24 @@ class OpenedCaches:
         self._opened: list[Cache] = []
 
     def open(self) -> Cache:
-        """One more cache over the store of this check."""
+        """Open one more cache over the store of this check."""
         cache = self._make_cache(max_bytes=LIMIT)
         self._opened.append(cache)
         return cache
 
     def close(self, cache: Cache) -> None:
-        """Closes a cache that `open` returned."""
+        """Close a cache that `open` returned."""
         self._opened.remove(cache)
         cache.close()
 
     def close_all(self) -> None:
-        """Closes what is open."""
+        """Close all caches that are open."""
         for cache in list(self._opened):
             self.close(cache)
 
 
 class CacheConformance:
-    """What every cache must do. Override `make_cache`."""
+    """The checks of every cache. Override `make_cache`."""
 
     @pytest.fixture
     def make_cache(self) -> MakeCache:
@@ -101,7 +101,7 @@ class CacheConformance:
 
     @pytest.mark.parametrize("size", [1, 2, 4095, 4096, 4097, 65_536, 500_009])
     def test_put_value_is_found(self, cache: Cache, size: int) -> None:
-        """What was put is found, byte for byte."""
+        """A value is found as it was put, byte for byte."""
         cache.put("key", value_of("key", size))
         assert cache.get("key") == value_of("key", size)
 
@@ -116,7 +116,7 @@ class CacheConformance:
         value.close()
 
     def test_values_are_bytes(self, cache: Cache) -> None:
-        """Nobody can change what the cache hands out: it is `bytes`."""
+        """Values are `bytes`, so that no reader can change them."""
         cache.put("key", value_of("key"))
         assert type(cache.get("key")) is bytes
         value = cache.open("key")
@@ -345,11 +345,11 @@ class CacheConformance:
 
 
 def value_of(key: str, size: int = VALUE_SIZE) -> bytes:
-    """The value of `key`: bytes that no other key has, and that do not compress."""
+    """Return the value of `key`: bytes that no other key has, and that do not compress."""
     return random.Random(key).randbytes(size)  # noqa: S311 - no secret
 
 
 def in_threads(work: Callable[[int], bool], threads: int = 8) -> list[bool]:
-    """What `work` returns for the numbers of so many threads, all at work at once."""
+    """Call `work` with the numbers of so many concurrent threads, and return the results."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, range(threads)))

@@ -12,7 +12,7 @@ from lazylayer_testing.frontend import FrontendConformance, MountTree
 
 
 class TestFrontend(FrontendConformance):
-    """What every frontend must show."""
+    """The checks of every frontend."""
 
     @pytest.fixture
     def mount_tree(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> MountTree:

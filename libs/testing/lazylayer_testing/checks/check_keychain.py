@@ -34,7 +34,7 @@ class TestKeychain:
 
     @pytest.mark.parametrize("host", ["docker.io", "ghcr.io", "localhost:5000", "[::1]:5000"])
     def test_answer_is_complete_and_hides_its_secret(self, hooks: Hooks, host: str) -> None:
-        """What it has for hosts that many people use is usable, names its source, and is not shown."""
+        """An answer for a popular host is usable, names its source, and hides its secret."""
         found = hooks.get_credentials(host, Reference(repository="library/debian", host=host, tag="1"))
         if found is None:
             return

@@ -15,7 +15,7 @@ from lazylayer.errors import ResolveError
 from lazylayer.plugin.hooks import Hooks
 from lazylayer_testing.checks.plugin import CheckedPlugin
 
-_OTHER = Reference("image", scheme="nobody-s-scheme", tag="1")
+_OTHER = Reference("image", scheme="unknown-scheme", tag="1")
 
 
 class TestResolver:

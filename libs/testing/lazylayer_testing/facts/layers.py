@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def layer_facts(contents: LayerContents, blob: bytes, *, unknown_mtimes: Collection[bytes] = ()) -> TreeFacts:
-    """The facts of every entry of a layer whose bytes are `blob`; inflates and verifies every file."""
+    """Return the facts of every entry of a layer whose bytes are `blob`; inflate and verify every file."""
     facts: TreeFacts = {}
     names_of: dict[int, list[bytes]] = defaultdict(list)
     for path, entry in contents.tree.walk():
@@ -42,7 +42,7 @@ def layer_facts(contents: LayerContents, blob: bytes, *, unknown_mtimes: Collect
 
 
 def read_file(contents: LayerContents, blob: bytes, entry: Entry) -> bytes:
-    """A file's content, each chunk checked against its digest."""
+    """Return a file's content, each chunk checked against its digest."""
     table = contents.chunks
     parts = []
     for number in range(entry.first_chunk, entry.first_chunk + entry.chunk_count):

@@ -36,7 +36,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class EntryFacts:
-    """What one entry shows. None means: not a fact of this type of entry, or not known."""
+    """The facts of one entry. None means that the fact does not apply to its type, or is not known."""
 
     kind: str
     """A type in words; `whiteout` is overlayfs's 0/0 character device, of which nothing else counts."""

@@ -24,4 +24,4 @@ __all__ = ["FrontendConformance", "MountTree", "Mounts"]
 
 
 class FrontendConformance(ShowingChecks, ServingChecks):
-    """What every frontend must do. Override `mount_tree`; say what yours cannot do by class variables."""
+    """The checks of every frontend. Override `mount_tree`; class variables say what yours cannot do."""

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NOBODY", "ask"]
+__all__ = ["NOBODY_UID", "ask"]
 
-NOBODY = 65534
+NOBODY_UID = 65534
 _SECONDS = 120
 
 

@@ -16,7 +16,7 @@ _READ_WHOLE = 64 * 1024 * 1024
 
 
 def differences(tree: SampleTree, mountpoint: str, *, content: bool = True) -> list[str]:
-    """A line for each thing that the mount shows and the tree does not, or the other way round."""
+    """List the differences between a mount and its tree, one line each."""
     found: list[str] = []
     descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -38,7 +38,7 @@ def differences(tree: SampleTree, mountpoint: str, *, content: bool = True) -> l
 
 
 def _open_deep(mountpoint: str, path: bytes) -> int:
-    """Opens a directory by steps: its path may be longer than one system call takes."""
+    """Open a directory step by step: its path may be longer than one system call accepts."""
     descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
     for name in path.split(b"/"):
         if name:

@@ -30,19 +30,19 @@ class Mounts:
         self._mounted: list[MountedTree] = []
 
     def directory(self) -> str:
-        """A new, empty directory that all users may enter."""
+        """Make an empty directory that all users may enter."""
         directory = tempfile.mkdtemp(dir=self._directory)
         Path(directory).chmod(0o755)
         return directory
 
     def mount(self, tree: MountableTree, mountpoint: str | None = None) -> MountedTree:
-        """Mounts `tree`, at a new directory unless one is given."""
+        """Mount `tree`, at a new directory unless one is given."""
         mounted = self._mount_tree(tree, mountpoint or self.directory())
         self._mounted.append(mounted)
         return mounted
 
     def close(self) -> None:
-        """Unmounts what is left and removes the directories."""
+        """Unmount what is left and remove the directories."""
         for mounted in self._mounted:
             mounted.unmount(force=True)
         shutil.rmtree(self._directory)

@@ -11,7 +11,7 @@ import pytest
 
 from lazylayer.api.mounting import VirtualDirectory, VirtualFile
 from lazylayer.errors import MountError
-from lazylayer_testing.frontend.client import NOBODY, ask
+from lazylayer_testing.frontend.client import NOBODY_UID, ask
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.mounts import FrontendFixtures, Mounts
 from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree
@@ -155,7 +155,7 @@ class ShowingChecks(FrontendFixtures):
 
     @pytest.mark.parametrize("path", ["does-not-exist", "a-file"])
     def test_bad_mountpoint_is_refused(self, mounts: Mounts, path: str) -> None:
-        """A mountpoint that is no directory is a MountError that names it."""
+        """A mountpoint that is not a directory raises MountError, which names it."""
         directory = mounts.directory()
         Path(directory, "a-file").touch()
         with pytest.raises(MountError, match=path):
@@ -171,31 +171,31 @@ class ShowingChecks(FrontendFixtures):
         def read(name: str, uid: int, groups: tuple[int, ...] = ()) -> object:
             return ask("read", os.path.join(root, name), uid=uid, groups=groups)
 
-        assert read("for-all", NOBODY) == "for all"
-        assert read("for-root", NOBODY) == "EACCES"
+        assert read("for-all", NOBODY_UID) == "for all"
+        assert read("for-root", NOBODY_UID) == "EACCES"
         assert read("for-root", 0) == "for root"
         assert read("for-owner", 1234) == "for owner"
-        assert read("for-owner", NOBODY) == "EACCES"
+        assert read("for-owner", NOBODY_UID) == "EACCES"
         assert read("for-owner", 0) == "for owner"
-        assert read("for-group", NOBODY, (4321,)) == "for group"
-        assert read("for-group", NOBODY) == "EACCES"
+        assert read("for-group", NOBODY_UID, (4321,)) == "for group"
+        assert read("for-group", NOBODY_UID) == "EACCES"
         assert read("not-for-owner", 1234) == "EACCES"
-        assert read("not-for-owner", NOBODY) == "not for owner"
-        assert read("closed/open", NOBODY) == "EACCES"
-        assert read("passable/open", NOBODY) == "in passable"
-        assert ask("listed", os.path.join(root, "passable"), uid=NOBODY) == "EACCES"
-        assert ask("listed", os.path.join(root, "closed"), uid=NOBODY) == "EACCES"
+        assert read("not-for-owner", NOBODY_UID) == "not for owner"
+        assert read("closed/open", NOBODY_UID) == "EACCES"
+        assert read("passable/open", NOBODY_UID) == "in passable"
+        assert ask("listed", os.path.join(root, "passable"), uid=NOBODY_UID) == "EACCES"
+        assert ask("listed", os.path.join(root, "closed"), uid=NOBODY_UID) == "EACCES"
 
     @pytest.mark.parametrize(
         ("name", "uid", "may"),
         [
-            ("for-all", NOBODY, [True, True, False]),
-            ("for-root", NOBODY, [True, False, False]),
+            ("for-all", NOBODY_UID, [True, True, False]),
+            ("for-root", NOBODY_UID, [True, False, False]),
             ("for-root", 0, [True, True, False]),
             ("for-owner", 1234, [True, True, False]),
-            ("for-owner", NOBODY, [True, False, False]),
-            ("program", NOBODY, [True, True, True]),
-            ("closed/open", NOBODY, [False, False, False]),
+            ("for-owner", NOBODY_UID, [True, False, False]),
+            ("program", NOBODY_UID, [True, True, True]),
+            ("closed/open", NOBODY_UID, [False, False, False]),
         ],
     )
     def test_access(self, mounts: Mounts, name: str, uid: int, may: list[bool]) -> None:
@@ -207,13 +207,13 @@ class ShowingChecks(FrontendFixtures):
         """Programs and scripts run; a set-uid program runs as its owner."""
         root = mounts.mount(access_tree(Path(_PROGRAM).read_bytes())).mountpoint
         assert ask("output", os.path.join(root, "script")) == "a script runs\n"
-        assert ask("output", os.path.join(root, "program"), uid=NOBODY) == f"{NOBODY}\n"
-        assert ask("output", os.path.join(root, "set-uid"), uid=NOBODY) == "0\n"
+        assert ask("output", os.path.join(root, "program"), uid=NOBODY_UID) == f"{NOBODY_UID}\n"
+        assert ask("output", os.path.join(root, "set-uid"), uid=NOBODY_UID) == "0\n"
 
     def test_devices_work(self, mounts: Mounts) -> None:
         """A device node is the device."""
         root = mounts.mount(access_tree(b"")).mountpoint
-        assert ask("device", os.path.join(root, "null"), uid=NOBODY) == ""
+        assert ask("device", os.path.join(root, "null"), uid=NOBODY_UID) == ""
 
     # --- virtual directories -------------------------------------------------------------------------
 
@@ -255,5 +255,5 @@ class ShowingChecks(FrontendFixtures):
         """Others cannot look into it."""
         root, _ = virtual
         path = os.path.join(root, ".virtual", "state.json")
-        assert ask("read", path, uid=NOBODY) == "EACCES"
+        assert ask("read", path, uid=NOBODY_UID) == "EACCES"
         assert ask("read", path) == "one\n"

@@ -90,7 +90,7 @@ class SampleTree:
         return self.content(entry, offset, size // 2 if self.short else size)
 
     def content(self, entry: Entry, offset: int, size: int) -> bytes:
-        """The bytes that a read should give, whatever `fail`, `short` and `gate` say."""
+        """Return the bytes that a read should give, whatever `fail`, `short` and `gate` say."""
         size = max(0, min(size, entry.size - offset))
         if entry.ino in self._contents:
             return self._contents[entry.ino][offset : offset + size]
@@ -138,7 +138,7 @@ class _Builder:
 
 
 def odd_tree(virtual: Mapping[bytes, VirtualDirectory] | None = None) -> SampleTree:
-    """Every type, mode, owner, name, time, link and attribute that may come up; one layer with whiteouts."""
+    """Make entries of every type, mode, owner, name, time, link and attribute; one layer has whiteouts."""
     build = _Builder()
     build.directory(b"", 0o751, uid=3, gid=4, xattrs={b"user.of-the-root": b"x"})
     _add_names(build)
@@ -262,7 +262,7 @@ def _add_deep(build: _Builder) -> None:
 
 
 def access_tree(program: bytes, virtual: Mapping[bytes, VirtualDirectory] | None = None) -> SampleTree:
-    """Files that some may read and others may not; `program`, an executable, is there twice, once set-uid."""
+    """Make files that some users may read; `program`, an executable, is there twice, once set-uid."""
     build = _Builder()
     build.directory(b"")
     build.file(b"for-all", b"for all", 0o644)
@@ -282,6 +282,6 @@ def access_tree(program: bytes, virtual: Mapping[bytes, VirtualDirectory] | None
 
 
 def shown_xattrs(entry: Entry) -> dict[bytes, bytes]:
-    """The xattrs of an entry in the order in which a frontend lists them."""
+    """Return the xattrs of an entry in the order in which a frontend lists them."""
     marks = dict.fromkeys(OPAQUE_XATTRS, b"y") if entry.opaque else {}
     return {**marks, **(entry.xattrs or {}), **marks}

@@ -68,14 +68,14 @@ class KeychainStore(Protocol):
         """The plugin, configured to read this store."""
 
     def put(self, logins: Mapping[str, Credentials]) -> None:
-        """Makes `logins`, by host, all that the store holds; the plugin answers so once it returns."""
+        """Replace all that the store holds by `logins`, by host. From its return on, the plugin answers with them."""
 
     def damage(self) -> bool:
-        """Breaks the store, so that the plugin cannot know what it holds; False if that cannot be."""
+        """Break the store, so that the plugin cannot read it. Return False if that is impossible."""
 
 
 class KeychainConformance:
-    """What every keychain must do. Override `store`."""
+    """The checks of every keychain. Override `store`."""
 
     @pytest.fixture
     def store(self) -> KeychainStore:
@@ -93,7 +93,7 @@ class KeychainConformance:
 
     @pytest.fixture
     def log(self, store: KeychainStore) -> Iterator[list[str]]:
-        """What the plugin logs, at the most verbose level."""
+        """The lines that the plugin logs, at the most verbose level."""
         with recorded_log(store.plugin) as lines:
             yield lines
 
@@ -197,7 +197,7 @@ def _ask(hooks: Hooks, host: str) -> Credentials | None:
 
 @contextmanager
 def recorded_log(plugin: object) -> Iterator[list[str]]:
-    """What a plugin's package logs meanwhile, at every level, with the values of its variables."""
+    """Record what a plugin's package logs meanwhile, at every level, with the values of its variables."""
     package = type(plugin).__module__.partition(".")[0]
     lines: list[str] = []
     logger.enable(package)

@@ -93,7 +93,7 @@ class ScriptedRegistry:
         self._server.stop()
 
     def reference(self, repository: str, name: str = "latest") -> str:
-        """The image reference of a tag or digest here."""
+        """Return the image reference of a tag or digest here."""
         return f"{self.host}/{repository}{'@' if name.startswith('sha256:') else ':'}{name}"
 
     # --- making things go wrong -----------------------------------------------------------------
@@ -108,7 +108,7 @@ class ScriptedRegistry:
         skip: int = 0,
         times: int | None = 1,
     ) -> Rule:
-        """Makes `fault` befall requests; see `Rule` for which. The first rule that strikes is taken.
+        """Make requests meet `fault`; `Rule` says which. The first rule that matches counts.
 
         Every rule counts the requests that match it, also those that an earlier rule struck.
         """
@@ -123,7 +123,7 @@ class ScriptedRegistry:
             self._rules.clear()
 
     def close_connections(self) -> None:
-        """Closes the connections that clients have open, idle or not."""
+        """Close the connections that clients have open, idle or not."""
         self._server.close_connections()
 
     def redirect_blobs(
@@ -134,7 +134,7 @@ class ScriptedRegistry:
         status: int = 307,
         signer: UrlSigner | None = None,
     ) -> UrlSigner:
-        """Sends every GET of a blob on to `storage`, by a URL that is good for `lifetime` seconds.
+        """Redirect every GET of a blob to `storage`, by a URL that is valid for `lifetime` seconds.
 
         `storage` is another registry, running for as long; it answers 403 to a URL that is no good
         any more. `expire` of the signer that is returned makes that so at once. It may also be the
@@ -156,12 +156,12 @@ class ScriptedRegistry:
             return list(self._requests)
 
     def requests_of(self, kind: str, method: str = "") -> list[RecordedRequest]:
-        """The requests of one `RecordedRequest.kind`."""
+        """Return the requests of one `RecordedRequest.kind`."""
         return [each for each in self.requests if each.kind == kind and method in ("", each.method)]
 
     @property
     def connections(self) -> int:
-        """How many connections were accepted so far."""
+        """The number of connections accepted so far."""
         return self._server.accepted
 
     @property
@@ -170,7 +170,7 @@ class ScriptedRegistry:
         return sum(each.sent for each in self.requests if each.kind in ("blob", "storage") and each.status < 300)
 
     def forget_requests(self) -> None:
-        """Starts counting anew."""
+        """Start counting anew."""
         with self._lock:
             self._requests.clear()
 
@@ -179,7 +179,7 @@ class ScriptedRegistry:
     def begin(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> tuple[RecordedRequest, Fault]:
-        """Records a request and finds its fault; called by the server."""
+        """Record a request and find its fault; called by the server."""
         with self._lock:
             self._under_way += 1
             request = RecordedRequest(
@@ -190,13 +190,13 @@ class ScriptedRegistry:
         return request, struck[0] if struck else _NO_FAULT
 
     def finish(self, request: RecordedRequest) -> None:
-        """Records the end of a request; called by the server."""
+        """Record the end of a request; called by the server."""
         with self._lock:
             self._under_way -= 1
             request.finished = time.monotonic()
 
     def answer(self, request: RecordedRequest, fault: Fault) -> Answer:
-        """The answer to a request; called by the server."""
+        """Return the answer to a request; called by the server."""
         if fault.status is not None:
             return error_answer(fault.status, "SCRIPTED", fault.message)
         if request.kind == "token" and isinstance(self.authentication, TokenAuthentication):

@@ -21,13 +21,13 @@ class Answer:
 
 
 def error_answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """An error in the form of the OCI distribution specification."""
+    """Return an error in the form of the OCI distribution specification."""
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
     return Answer(status, {"Content-Type": "application/json", **(headers or {})}, body)
 
 
 def parse_ranges(header: str, size: int) -> list[tuple[int, int]] | None:
-    """The half-open ranges that a `Range` header asks for, cut to `size`.
+    """Return the half-open ranges that a `Range` header asks for, cut to `size`.
 
     None if the header is not understood, which a server ignores; an empty list if no range can be
     satisfied.

@@ -23,10 +23,10 @@ __all__ = ["Authentication", "BasicAuthentication", "TokenAuthentication", "Toke
 
 
 class Authentication(Protocol):
-    """What a registry asks before it does what a request wants."""
+    """The authentication that a registry demands of a request."""
 
     def refuse(self, request: RecordedRequest, scope: str, origin: str) -> Answer | None:
-        """The refusal, or None if the request may go on.
+        """Return the refusal, or None if the request may go on.
 
         `scope` is what the request needs (`repository:NAME:pull`, more of them with spaces between),
         `origin` the registry's own URL.
@@ -119,12 +119,12 @@ class TokenAuthentication:
             return list(self._exchanges)
 
     def revoke(self) -> None:
-        """Makes every token that was given out invalid at once."""
+        """Revoke every token that was given out."""
         with self._lock:
             self._tokens.clear()
 
     def accept(self, token: str, scope: str) -> None:
-        """Makes `token` valid for `scope`, as if it had been given out: a registry token."""
+        """Accept `token` for `scope`, as if it had been given out: a registry token."""
         with self._lock:
             self._tokens[token] = _Token((scope,), time.monotonic() + self.lifetime)
 
@@ -143,7 +143,7 @@ class TokenAuthentication:
         return error_answer(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": challenge})
 
     def exchange(self, request: RecordedRequest) -> Answer:
-        """Answers a request to the token endpoint: GET, or POST with a form."""
+        """Answer a request to the token endpoint: GET, or POST with a form."""
         if request.method == "POST":
             form = dict(parse_qsl(request.body.decode()))
             scopes, service = tuple(form.get("scope", "").split()), form.get("service", "")
@@ -184,7 +184,7 @@ class TokenAuthentication:
 
 
 def _covers(granted: tuple[str, ...], wanted: str) -> bool:
-    """Whether one of the granted scopes has all actions of the wanted one."""
+    """Return True if one of the granted scopes has all actions of the wanted one."""
     subject, _, actions = wanted.rpartition(":")
     for each in granted:
         granted_subject, _, granted_actions = each.rpartition(":")

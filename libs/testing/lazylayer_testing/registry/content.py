@@ -61,7 +61,7 @@ class RegistryContent:
         self._uploads: dict[str, bytearray] = {}
 
     def add_blob(self, repository: str, data: bytes, media_type: str = "application/octet-stream") -> Descriptor:
-        """Adds a blob and returns its descriptor."""
+        """Add a blob and return its descriptor."""
         digest = sha256_digest(data)
         with self._lock:
             self._data[digest] = data
@@ -69,12 +69,12 @@ class RegistryContent:
         return Descriptor(media_type=media_type, digest=digest, size=len(data))
 
     def replace_blob(self, digest: str, data: bytes) -> None:
-        """Serves other bytes under a digest than it promises, as a registry does whose disk is broken."""
+        """Serve other bytes under a digest than it promises, as a registry with a broken disk does."""
         with self._lock:
             self._data[digest] = data
 
     def add_manifest(self, repository: str, data: bytes, media_type: str, tag: str = "") -> Descriptor:
-        """Adds a manifest or index, under its digest and, if there is one, a tag."""
+        """Add a manifest or index, under its digest and, if there is one, a tag."""
         digest = sha256_digest(data)
         with self._lock:
             stored = self._repository(repository)
@@ -93,7 +93,7 @@ class RegistryContent:
         media_type: str = MediaType.OCI_MANIFEST,
         annotations: Mapping[str, str] | None = None,
     ) -> Descriptor:
-        """Adds an image, lowest layer first, and returns the descriptor of its manifest.
+        """Add an image, lowest layer first, and return the descriptor of its manifest.
 
         `config` is the image config; what it leaves out is filled in: this machine's platform and
         the `rootfs` with the layers' diff IDs. An empty `tag` leaves the image untagged.
@@ -130,7 +130,7 @@ class RegistryContent:
         *,
         media_type: str = MediaType.OCI_INDEX,
     ) -> Descriptor:
-        """Adds an index of manifests (or indexes) that were added before, each with its platform."""
+        """Add an index of manifests (or indexes) that were added before, each with its platform."""
         entries = []
         for descriptor, platform in manifests:
             entry = _descriptor_fields(descriptor)
@@ -143,7 +143,7 @@ class RegistryContent:
         return self.add_manifest(repository, json.dumps(index).encode(), media_type, tag)
 
     def add_layout(self, directory: Path, repository: str, tag: str = "latest", name: str = "") -> Descriptor:
-        """Adds the image `name` of an OCI image layout on disk, with all that it refers to.
+        """Add the image `name` of an OCI image layout on disk, with all that it refers to.
 
         `name` is the layout's own tag; empty takes the only image, or the one named as `tag`.
         Raises ValueError if there is no such image, or more than one.
@@ -158,7 +158,7 @@ class RegistryContent:
         return self._add_from_layout(directory, repository, chosen[0], tag)
 
     def blob(self, repository: str, digest: str) -> bytes | None:
-        """The blob's bytes, if the repository has it; manifests can be read as blobs, too."""
+        """Return the blob's bytes, if the repository has it; manifests can be read as blobs, too."""
         with self._lock:
             stored = self._repositories.get(repository)
             if stored is None:
@@ -169,29 +169,29 @@ class RegistryContent:
             return manifest.data if manifest else None
 
     def blob_anywhere(self, digest: str) -> bytes | None:
-        """The blob's bytes, whichever repository has it; as a blob storage knows them."""
+        """Return the blob's bytes, whichever repository has it; as a blob storage knows them."""
         with self._lock:
             return self._data.get(digest)
 
     def manifest(self, repository: str, name: str) -> StoredManifest | None:
-        """The manifest of a tag or digest."""
+        """Return the manifest of a tag or digest."""
         with self._lock:
             stored = self._repositories.get(repository)
             return stored.manifests.get(stored.tags.get(name, name)) if stored else None
 
     def tags(self, repository: str) -> list[str] | None:
-        """The repository's tags, sorted; None if there is no such repository."""
+        """Return the repository's tags, sorted; None if there is no such repository."""
         with self._lock:
             stored = self._repositories.get(repository)
             return sorted(stored.tags) if stored else None
 
     def remove_blob(self, repository: str, digest: str) -> None:
-        """Makes the repository forget a blob."""
+        """Remove a blob from the repository."""
         with self._lock:
             self._repository(repository).blobs.discard(digest)
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
-        """Makes a blob of the repository `source` visible in `repository`; False if it has none."""
+        """Show a blob of the repository `source` in `repository`. Return False if it has none."""
         with self._lock:
             origin = self._repositories.get(source)
             if origin is None or digest not in origin.blobs:
@@ -200,7 +200,7 @@ class RegistryContent:
             return True
 
     def begin_upload(self) -> str:
-        """Starts an upload and returns its name."""
+        """Start an upload and return its name."""
         name = secrets.token_hex(16)
         with self._lock:
             self._uploads[name] = bytearray()
@@ -212,13 +212,13 @@ class RegistryContent:
             return len(self._uploads[name]) if name in self._uploads else None
 
     def append_upload(self, name: str, data: bytes) -> int:
-        """Adds bytes to an upload and returns how many it has now."""
+        """Add bytes to an upload and return how many it has now."""
         with self._lock:
             self._uploads[name] += data
             return len(self._uploads[name])
 
     def finish_upload(self, name: str, repository: str, digest: str) -> bool:
-        """Turns an upload into a blob; False, and the upload is dropped, if the digest differs."""
+        """Turn an upload into a blob. Return False, and drop the upload, if the digest differs."""
         with self._lock:
             data = bytes(self._uploads.pop(name))
             if sha256_digest(data) != digest:
@@ -227,12 +227,12 @@ class RegistryContent:
             return True
 
     def cancel_upload(self, name: str) -> None:
-        """Drops an upload."""
+        """Drop an upload."""
         with self._lock:
             self._uploads.pop(name, None)
 
     def missing_of_manifest(self, repository: str, data: bytes) -> list[str]:
-        """Digests that a manifest refers to and that the repository lacks. Raises ValueError for no JSON."""
+        """Return the digests that a manifest refers to and the repository lacks. Raises ValueError for invalid JSON."""
         manifest = json.loads(data)
         blobs = [each["digest"] for each in [manifest.get("config"), *manifest.get("layers", [])] if each]
         manifests = [each["digest"] for each in manifest.get("manifests", [])]

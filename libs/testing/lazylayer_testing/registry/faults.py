@@ -30,18 +30,18 @@ class Gate:
 
     @property
     def held(self) -> int:
-        """How many are held now."""
+        """The number of requests held now."""
         with self._changed:
             return self._held
 
     def wait_for(self, count: int, seconds: float = 10.0) -> None:
-        """Returns when at least `count` are held. Raises TimeoutError after `seconds`."""
+        """Wait until at least `count` requests are held. Raises TimeoutError after `seconds`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._held >= count, seconds):
                 raise TimeoutError(f"the gate holds {self._held}, not {count}, after {seconds:g} s")
 
     def release(self, count: int | None = None) -> None:
-        """Lets `count` go, now or when they come; None opens the gate for good."""
+        """Release `count` requests, now or when they come; None opens the gate for good."""
         with self._changed:
             if count is None:
                 self._open = True
@@ -50,7 +50,7 @@ class Gate:
             self._changed.notify_all()
 
     def hold(self) -> None:
-        """Returns when released; called by the registry."""
+        """Wait until released; called by the registry."""
         with self._changed:
             self._held += 1
             self._changed.notify_all()
@@ -62,7 +62,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What is done to one answer; several things may be combined.
+    """The damage to one answer; several kinds may be combined.
 
     Counts of bytes are counts of body bytes.
     """
@@ -126,7 +126,7 @@ class Rule:
     """How many requests matched so far."""
 
     def strikes(self, request: RecordedRequest) -> bool:
-        """Whether this request gets the fault; counts it."""
+        """Return True if this request gets the fault, and count it."""
         if self.method and self.method != request.method:
             return False
         if not fnmatchcase(request.path, self.path) or (self.when is not None and not self.when(request)):
@@ -137,7 +137,7 @@ class Rule:
 
 
 def wait(seconds: float, closing: threading.Event) -> None:
-    """Waits so long, or until the registry closes."""
+    """Wait so long, or until the registry closes."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not closing.wait(left):
         pass

@@ -41,19 +41,19 @@ class UrlSigner:
         self._key = secrets.token_bytes(16)
 
     def sign(self, path: str) -> str:
-        """The query that makes `path` readable for a while."""
+        """Return the query that makes `path` readable for a while."""
         expires = f"{time.time() + self.lifetime:.3f}"
         return urlencode({"X-Expires": expires, "X-Signature": self._signature(path, expires)})
 
     def accepts(self, path: str, query: Mapping[str, str]) -> bool:
-        """Whether the query was signed for this path and is still good."""
+        """Return True if the query was signed for this path and is still valid."""
         expires = query.get("X-Expires", "")
         if not hmac.compare_digest(query.get("X-Signature", ""), self._signature(path, expires)):
             return False
         return float(expires) > time.time()
 
     def expire(self) -> None:
-        """Makes every URL that was signed so far useless at once."""
+        """Revoke every URL that was signed so far."""
         self._key = secrets.token_bytes(16)
 
     def _signature(self, path: str, expires: str) -> str:
@@ -61,7 +61,7 @@ class UrlSigner:
 
 
 def needed_scope(request: RecordedRequest) -> str:
-    """The token scopes that a request needs, with spaces between; empty for one that is about no repository."""
+    """Return the token scopes that a request needs, with spaces between; empty if it names no repository."""
     found = _ANY.fullmatch(request.path)
     if found is None:
         return ""
@@ -72,7 +72,7 @@ def needed_scope(request: RecordedRequest) -> str:
 
 
 def answer_storage(content: RegistryContent, signer: UrlSigner, request: RecordedRequest, fault: Fault) -> Answer:
-    """A blob by its signed URL, as object storages give it; 403 when the URL is not good (any more)."""
+    """Serve a blob by its signed URL, as object storages do; 403 if the URL is not valid, or not any more."""
     found = _STORAGE.fullmatch(request.path)
     if found is None:
         return _not_found("NAME_UNKNOWN", "no such path")
@@ -83,7 +83,7 @@ def answer_storage(content: RegistryContent, signer: UrlSigner, request: Recorde
 
 
 def answer_registry(content: RegistryContent, request: RecordedRequest, fault: Fault) -> Answer:
-    """What the registry API answers to an authorised request."""
+    """Return the registry API's answer to an authorised request."""
     if request.path == "/v2/":
         return Answer(200, {"Content-Type": "application/json"}, b"{}")
     for pattern, route in _ROUTES:

@@ -23,18 +23,18 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Responder(Protocol):
-    """What decides about the answers; called from one thread for each connection."""
+    """The service behind a server; called from one thread for each connection."""
 
     def begin(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
     ) -> tuple[RecordedRequest, Fault]:
-        """Records a request that came."""
+        """Record a request that came."""
 
     def answer(self, request: RecordedRequest, fault: Fault) -> Answer:
-        """The answer to it."""
+        """Return the answer to the request."""
 
     def finish(self, request: RecordedRequest) -> None:
-        """Records that it is done with."""
+        """Record the end of the request."""
 
 
 class _ConnectionOverError(Exception):
@@ -61,11 +61,11 @@ class Server(ThreadingHTTPServer):
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), name="scripted-registry", daemon=True)
 
     def start(self) -> None:
-        """Starts to accept connections."""
+        """Start to accept connections."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Closes all connections and returns when all threads have ended."""
+        """Close all connections and return when all threads have ended."""
         self.closing.set()
         self.shutdown()
         self._thread.join()
@@ -73,7 +73,7 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def close_connections(self) -> None:
-        """Closes the connections that are open now; new ones are accepted."""
+        """Close the connections that are open now; new ones are accepted."""
         with self._lock:
             for each in self._open:
                 try:
@@ -82,14 +82,14 @@ class Server(ThreadingHTTPServer):
                     continue
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Notes a new connection and serves it in a thread."""
+        """Note a new connection and serve it in a thread."""
         with self._lock:
             self.accepted += 1
             self._open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Closes a connection, with a reset if it was asked for."""
+        """Close a connection, with a reset if it was asked for."""
         with self._lock:
             self._open.discard(request)
             reset = request in self._to_reset
@@ -101,12 +101,12 @@ class Server(ThreadingHTTPServer):
             super().shutdown_request(request)
 
     def reset_when_closed(self, request: Any) -> None:
-        """Makes the end of this connection a TCP reset."""
+        """End this connection with a TCP reset."""
         with self._lock:
             self._to_reset.add(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are expected; anything else is shown."""
+        """Show an error, unless the client merely went away."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 

@@ -58,7 +58,7 @@ __all__ = ["ResolverConformance", "ResolverShelf"]
 
 _NAME = "kit"
 _SIZES = (100_000, 1, 3000)
-_MISSING = sha256_digest(b"nobody has this")
+_MISSING = sha256_digest(b"missing")
 
 
 class ResolverShelf(Protocol):
@@ -69,16 +69,16 @@ class ResolverShelf(Protocol):
         """The plugin, configured to read this shelf."""
 
     def put(self, layout: Path, name: str) -> Reference:
-        """Stores the image called `name` of an OCI image layout; returns the reference by which it is found."""
+        """Store the image called `name` of an OCI image layout, and return its reference."""
 
     def damage(self, digest: str) -> bool:
-        """Changes a byte of a blob or manifest where it is stored; False if that cannot be."""
+        """Change a byte of a blob or manifest where it is stored. Return False if that is impossible."""
 
     def take_away(self) -> bool:
-        """Makes everything unreachable, for good; False if that cannot be."""
+        """Make everything unreachable, for good. Return False if that is impossible."""
 
     def new_reference(self) -> Reference | None:
-        """A reference to which an image may be written, or None if the plugin writes nothing."""
+        """Return a reference to which an image may be written, or None if the plugin writes nothing."""
 
 
 class _Asked:
@@ -108,7 +108,7 @@ class _Asked:
 
 
 class ResolverConformance:
-    """What every resolver must do. Override `shelf`."""
+    """The checks of every resolver. Override `shelf`."""
 
     @pytest.fixture
     def shelf(self) -> ResolverShelf:
@@ -177,7 +177,7 @@ class ResolverConformance:
 
     def test_other_kinds_are_no_answer(self, asked: _Asked, image: LayoutImage, reference: Reference) -> None:
         """A reference of another kind is None, at once, for every hook."""
-        other = Reference("kit", scheme="nobody-s-scheme", tag="1")
+        other = Reference("kit", scheme="unknown-scheme", tag="1")
         assert asked.image(other) is None
         assert asked.blob(other, image.descriptors[0]) is None
         assert asked.store(other) is None
@@ -211,7 +211,7 @@ class ResolverConformance:
     def test_ranges_are_read(
         self, asked: _Asked, image: LayoutImage, reference: Reference, ranges: list[tuple[int, int]]
     ) -> None:
-        """What is asked for arrives: in order, without gaps, and nothing else."""
+        """The ranges arrive in order, without gaps, and nothing else does."""
         with _open(asked, reference, image.descriptors[0]) as source:
             assert source.size == len(image.layers[0])
             assert _read(source, ranges) == [image.layers[0][start:end] for start, end in ranges]
@@ -295,7 +295,7 @@ class ResolverConformance:
     # --- writing ---------------------------------------------------------------------------------
 
     def test_image_is_written(self, asked: _Asked, shelf: ResolverShelf, image: LayoutImage) -> None:
-        """What is written is found, and a blob is known to be there afterwards."""
+        """An image that was written is found, and its blobs are known to be there."""
         reference, store = _open_store(asked, shelf)
         with closing(store):
             for descriptor, data in _blobs(image):
@@ -330,7 +330,7 @@ def _open(asked: _Asked, reference: Reference, descriptor: Descriptor) -> closin
 
 
 def _read(source: BlobSource, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """The bytes of the ranges, after checking how they came."""
+    """Return the bytes of the ranges, after checking how they came."""
     found = [b""] * len(ranges)
     number, at = 0, ranges[0][0]
     for offset, piece in source.fetch([ByteRange(*each) for each in ranges]):

@@ -45,18 +45,18 @@ class LayoutImage:
 
     @classmethod
     def random(cls, seed: int, *sizes: int, platform: Platform | None = None) -> LayoutImage:
-        """An image with layers of these sizes, whose bytes follow from the seed."""
+        """Return an image with layers of these sizes, whose bytes follow from the seed."""
         source = random.Random(seed)  # noqa: S311 - the same bytes each time
         return cls([source.randbytes(size) for size in sizes], platform or Platform.of_this_machine())
 
 
 def write_image(directory: Path, name: str, image: LayoutImage) -> None:
-    """Writes a layout with one image."""
+    """Write a layout with one image."""
     _write(directory, name, MediaType.OCI_MANIFEST, image.manifest, [image])
 
 
 def write_index(directory: Path, name: str, images: Sequence[LayoutImage]) -> None:
-    """Writes a layout with one index, of images for several platforms."""
+    """Write a layout with one index, of images for several platforms."""
     entries = []
     for image in images:
         platform = {"architecture": image.platform.architecture, "os": image.platform.os}

@@ -28,7 +28,7 @@ class Authority:
         )
 
     def issue(self, name: str, *, addresses: str = "IP:127.0.0.1,DNS:localhost", groups: str = "") -> tuple[Path, Path]:
-        """A certificate with `name` as its common name, and its key."""
+        """Issue a certificate with `name` as its common name; return it and its key."""
         certificate, key, request = (self._directory / f"{name}{suffix}" for suffix in (".crt", ".key", ".csr"))
         subject = f"/O={groups}/CN={name}" if groups else f"/CN={name}"
         names = ("-addext", f"subjectAltName={addresses}")
@@ -40,7 +40,7 @@ class Authority:
         return certificate, key
 
     def server_context(self, name: str = "server", *, addresses: str = "IP:127.0.0.1,DNS:localhost") -> ssl.SSLContext:
-        """For a server that asks clients for certificates of this authority, but takes those without."""
+        """Return the context of a server that asks clients for certificates of this authority, but demands none."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.issue(name, addresses=addresses))
         context.load_verify_locations(self.certificate)

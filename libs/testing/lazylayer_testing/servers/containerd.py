@@ -79,7 +79,7 @@ class Containerd:
 
     @property
     def running(self) -> bool:
-        """Whether it is up."""
+        """Return True if it is up."""
         return self._process.running
 
     def start(self) -> None:
@@ -158,7 +158,7 @@ class Containerd:
                     self.ctr("tasks", "delete", "--force", task, namespace=namespace, seconds=20)
 
     def _shims(self) -> list[int]:
-        """The process ids of the shims that were started for this containerd's socket."""
+        """Return the process ids of the shims that were started for this containerd's socket."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:

@@ -79,7 +79,7 @@ class DockerRegistry:
 
     @property
     def running(self) -> bool:
-        """Whether it is up."""
+        """Return True if it is up."""
         return self._process.running
 
     def start(self) -> None:

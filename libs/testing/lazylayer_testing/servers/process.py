@@ -23,7 +23,7 @@ class ServerError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listened on a moment ago."""
+    """Return a TCP port of 127.0.0.1 that nothing listened on a moment ago."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def accepts_connections(port: int) -> bool:
-    """Whether something listens on this TCP port of 127.0.0.1."""
+    """Return True if something listens on this TCP port of 127.0.0.1."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex(("127.0.0.1", port)) == 0
@@ -95,7 +95,7 @@ class ServerProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return True if it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
@@ -145,7 +145,7 @@ class ServerProcess:
         self._process = None
 
     def read_log_tail(self) -> str:
-        """The last lines that it printed."""
+        """Return the last lines that it printed."""
         if not self.log.exists():
             return "(it printed nothing)"
         with self.log.open("rb") as log:
