@@ -86,6 +86,7 @@ TO_ALL = {
     "prefetch_image",
     "add_virtual_entries",
     "report_state",
+    "interrupt",
     "close",
 }
 
@@ -291,6 +292,17 @@ class TestToAll:
         hooks.close()
         assert closed == ["one", "three"]
         assert log == ["plugin two, lazylayer_close: ZeroDivisionError: division by zero"]
+
+    def test_everybody_is_interrupted(self, log: list[str]) -> None:
+        interrupted: list[str] = []
+        hooks = hooks_of(
+            one=plugin(interrupt=lambda: interrupted.append("one")),
+            two=plugin(interrupt=lambda: 1 / 0),
+            three=plugin(interrupt=lambda: interrupted.append("three")),
+        )
+        hooks.interrupt()
+        assert interrupted == ["one", "three"]
+        assert log == ["plugin two, lazylayer_interrupt: ZeroDivisionError: division by zero"]
 
     def test_everybody_prefetches(self, log: list[str]) -> None:
         asked: list[object] = []

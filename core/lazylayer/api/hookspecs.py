@@ -410,6 +410,24 @@ def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore
 
 
 @hookspec
+def lazylayer_interrupt() -> None:
+    """Fail what you wait for on behalf of others, at once: the program is about to end.
+
+    All plugins are called, once, before layers and caches are closed. Requests under way, and those that come
+    later, raise UnavailableError. A plugin that only computes, or waits for milliseconds, does not need it.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_interrupt(self):
+            self.connections.shut_down()
+
+    Threading and errors: called from any thread, while others wait inside your hooks and objects: do not wait for
+    them. An error is logged.
+    """
+
+
+@hookspec
 def lazylayer_close() -> None:
     """Give back what you hold: threads, sockets, files; the program ends its use of you.
 

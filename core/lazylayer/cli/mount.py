@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from lazylayer.cli.references import IMAGE, plain_http_override
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
+    from lazylayer.ending import Ending
     from lazylayer.mounts.filesystem import Filesystem
 
 _READY_FD = "_LAZYLAYER_READY_FD"
@@ -120,15 +121,15 @@ def _serve(
 
     from lazylayer.api.rundirectory import process_directory
     from lazylayer.cli.program import load_program
+    from lazylayer.ending import Ending
     from lazylayer.linux.malloc import use_few_arenas
     from lazylayer.mounts.controlserver import ControlServer
     from lazylayer.mounts.filesystem import Filesystem
 
     use_few_arenas()
-    with load_program(context, overrides) as program:
-        gone = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: gone.set())
+    with load_program(context, overrides) as program, ExitStack() as stack:
+        mounted = threading.Event()
+        ending = stack.enter_context(Ending(lambda: None if mounted.is_set() else program.hooks.interrupt()))
         invocation, log = context.ensure_object(Invocation), program.settings.log
         if ready_fd is not None and log.level == "INFO":
             invocation.set_up_log(msgspec.structs.replace(log, level="WARNING"))  # success needs no words
@@ -136,21 +137,21 @@ def _serve(
         own = process_directory(Path(program.settings.run))
         try:
             filesystem.mount_image(str(directory), reference, layer)
+            mounted.set()
             control = ControlServer(own, filesystem)
             try:
-                threading.Thread(target=_wait_gone, args=(filesystem, str(directory), gone), daemon=True).start()
+                threading.Thread(target=_wait_gone, args=(filesystem, str(directory), ending), daemon=True).start()
                 if ready_fd is not None:
                     _detach(own, ready_fd)
                     invocation.set_up_log(log)
-                while not gone.wait(0.5):  # a signal that another thread gets does not end a wait
-                    pass
+                ending.wait()
             finally:
                 control.close()
         finally:
             filesystem.close()
 
 
-def _wait_gone(filesystem: Filesystem, mountpoint: str, gone: threading.Event) -> None:
+def _wait_gone(filesystem: Filesystem, mountpoint: str, ending: Ending) -> None:
     from lazylayer.errors import NotMountedError
 
     try:
@@ -158,7 +159,7 @@ def _wait_gone(filesystem: Filesystem, mountpoint: str, gone: threading.Event) -
     except NotMountedError:
         pass
     finally:
-        gone.set()
+        ending.begin()
 
 
 def _detach(own: Path, ready_fd: int) -> None:

@@ -227,11 +227,11 @@ class Filesystem:
         """
         remove_left_mount(self._hooks, os.path.abspath(mountpoint))  # noqa: PTH100 - must not touch the mount
 
-    def close(self, *, leave: bool = False) -> None:
-        """Unmount everything, in use or not, and close layers and caches.
+    def stop(self, *, leave: bool = False) -> None:
+        """Unmount everything, in use or not, and then fail all requests under way.
 
         With `leave`, mounts that can outlive this process stay, for the next process that mounts the same there:
-        a daemon that is restarted or upgraded.
+        a daemon that is restarted or upgraded. Their readers wait for it, so they must not see requests fail.
         """
         for mountpoint in self.mountpoints():
             mounted = self._find(mountpoint).mounted
@@ -241,6 +241,11 @@ class Filesystem:
                 self.unmount(mountpoint, force=True)
             except LazylayerError as error:
                 logger.warning("while closing: {error}", error=error)
+        self._hooks.interrupt()
+
+    def close(self, *, leave: bool = False) -> None:
+        """Stop (see `stop`), and close layers and caches."""
+        self.stop(leave=leave)
         self.layers.close()
 
     # --- parts -------------------------------------------------------------------------------------

@@ -233,6 +233,10 @@ class Hooks:
 
     # --- the end -----------------------------------------------------------------------------------
 
+    def interrupt(self) -> None:
+        """Tell every plugin to fail what it waits for. Never raises; failures are logged."""
+        self._tell("lazylayer_interrupt")
+
     def close(self) -> None:
         """Tell every plugin to release what it holds. Never raises; failures are logged."""
         self._tell("lazylayer_close")

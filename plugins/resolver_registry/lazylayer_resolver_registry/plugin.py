@@ -11,6 +11,7 @@ from lazylayer.api.credentials import Keychain
 from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.api.settings import Settings
 from lazylayer.api.sources import BlobSource
+from lazylayer.errors import UnavailableError
 from lazylayer_resolver_registry.options import Options
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ResolverRegistry:
         self._hosts: Hosts | None = None
         self._lock = threading.Lock()
         self._transport: Transport | None = None
+        self._interrupted = False
         self._cooldowns: Cooldowns | None = None
         self._authorizers: dict[tuple[Endpoint, str, str], Authorizer] = {}
 
@@ -95,8 +97,17 @@ class ResolverRegistry:
         self._open_transport().warm_up()
 
     @hookimpl
+    def lazylayer_interrupt(self) -> None:
+        """Close all connections. Requests in flight, and later ones, raise UnavailableError."""
+        with self._lock:
+            self._interrupted = True
+            transport = self._transport
+        if transport is not None:
+            transport.close()
+
+    @hookimpl
     def lazylayer_close(self) -> None:
-        """Close all connections. Requests in flight end with UnavailableError."""
+        """Close all connections, as `lazylayer_interrupt` does."""
         with self._lock:
             transport, self._transport = self._transport, None
         if transport is not None:
@@ -134,6 +145,8 @@ class ResolverRegistry:
 
         with self._lock:
             if self._transport is None:
+                if self._interrupted:
+                    raise UnavailableError("lazylayer is ending")
                 self._transport = Transport(self._options)
             return self._transport
 

@@ -131,6 +131,20 @@ def test_closing_ends_requests_at_once(registry: ScriptedRegistry, fault: Fault,
         assert time.monotonic() - started < 2
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_an_interrupted_plugin_asks_nothing_any_more(registry: ScriptedRegistry, used: bool) -> None:
+    client = Client(registry)
+    client.add_image()
+    if used:
+        assert client.image()
+        registry.forget_requests()
+    client.plugin.lazylayer_interrupt()
+    with pytest.raises(UnavailableError, match="lazylayer is ending"):
+        client.image()
+    assert registry.requests == []
+    client.plugin.lazylayer_close()
+
+
 def test_closing_ends_waits_for_a_connection(registry: ScriptedRegistry) -> None:
     client = Client(registry, idle_timeout=60, connections=1)
     gate = Gate()

@@ -9,11 +9,11 @@ import socket
 import stat
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 from loguru import logger
 
 from lazylayer.api.rundirectory import process_directory
+from lazylayer.ending import Ending
 from lazylayer.errors import LazylayerError
 from lazylayer.linux.malloc import use_few_arenas
 from lazylayer.mounts.controlserver import ControlServer
@@ -26,7 +26,7 @@ from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 
 __all__ = ["serve"]
 
-_GRACE = 5.0
+_GRACE = 2.0
 """Seconds that calls under way have to end when the daemon does."""
 
 
@@ -46,10 +46,10 @@ def serve(program: Program, address: str = "") -> None:
     listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
     root = Path(settings.root).absolute() / "snapshotter"
     with ExitStack() as stack:
-        signals = stack.enter_context(_Signals())
+        ending = stack.enter_context(Ending())
         stack.callback(os.close, _lock(root))
         filesystem = Filesystem(program)
-        stack.callback(lambda: filesystem.close(leave=signals.received != signal.SIGINT))
+        stack.callback(lambda: filesystem.close(leave=ending.received != signal.SIGINT))
         formats = program.hooks.formats()
         snapshotter = Snapshotter(root, filesystem, formats, wait_for_prefetch=options.wait_for_prefetch)
         stack.callback(snapshotter.close)
@@ -64,38 +64,12 @@ def serve(program: Program, address: str = "") -> None:
         filesystem.daemon_started()  # calls are answered meanwhile
         logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
         notify("READY=1")
-        signals.wait()
+        number = ending.wait()
         notify("STOPPING=1")
+        stopped = server.stop(_GRACE)
         restorer.close()
-        server.stop(_GRACE).wait(2 * _GRACE)
-
-
-class _Signals:
-    """SIGTERM and SIGINT, to be waited for by the main thread.
-
-    Python notices a signal when the main thread runs, and the kernel may hand it to any other one,
-    which does not wake the main thread from a lock. So signals arrive by a socket.
-    """
-
-    received = 0
-
-    def __enter__(self) -> Self:
-        self._reading, self._writing = socket.socketpair()
-        self._writing.setblocking(False)
-        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-        self._reading.close()
-        self._writing.close()
-
-    def wait(self) -> None:
-        """Waits for one of them; `received` says which."""
-        while self.received not in (signal.SIGTERM, signal.SIGINT):
-            self.received = self._reading.recv(1)[0]
+        filesystem.stop(leave=number != signal.SIGINT)
+        stopped.wait(_GRACE)
 
 
 def _lock(root: Path) -> int:
