@@ -1,8 +1,7 @@
-"""A layer as a stream: the plain tar archive that a blob holds, whatever it is compressed with.
+"""A layer as a stream: the plain tar archive that a blob holds, plain, gzip or zstd.
 
-What is read is verified on the way: the blob's size and digest, and the archive's digest (the diff
-ID that an image config promises). `PlainLayer` is used by one thread; another one, of its own,
-fetches, inflates and hashes a few MiB ahead, so that both cores of a small machine have work.
+The archive is verified on the way against its digest, the diff ID of an image config. `PlainLayer` is used by
+one thread. A thread of its own fetches, inflates and hashes a few MiB ahead, so that two cores have work.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import hashlib
 import io
 import queue
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from lazylayer.api.oci import Digest
 from lazylayer.errors import BuildError, FormatError, VerificationError
+from lazylayer_tarlayers.inflate import INFLATE_ERRORS, gzip_inflater
 from lazylayer_tarlayers.tarmember import Readable
 
 __all__ = ["PlainLayer"]
@@ -31,9 +30,9 @@ _SKIPPABLE_MAGIC = b"\x2a\x4d\x18"
 
 
 class PlainLayer(io.RawIOBase):
-    """The plain tar archive of a layer. `diff_id` is what its digest must be; empty for not known.
+    """The plain tar archive of a layer. `diff_id` is the digest that it must have, or empty if unknown.
 
-    Close it, before the blob's stream, to end its thread.
+    Close it before the blob's stream, to end its thread.
     """
 
     def __init__(self, blob: Readable, diff_id: str = "") -> None:
@@ -44,16 +43,16 @@ class PlainLayer(io.RawIOBase):
         self._ended = False
         self._stop = threading.Event()
         self.size = 0
-        """Bytes that were read so far."""
+        """Bytes of the archive that were read."""
         self._thread = threading.Thread(target=self._work, args=(blob,), name="lazylayer-inflate", daemon=True)
         self._thread.start()
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, none only at the end. Raises FormatError and VerificationError."""
+        """Return up to `size` bytes; none only at the end. Raises FormatError and VerificationError."""
         if size < 0:
             size = 1 << 62
         if size <= len(self._rest):
@@ -65,7 +64,7 @@ class PlainLayer(io.RawIOBase):
         return data
 
     def view(self, size: int) -> bytes | memoryview:
-        """As `read`, but without copying the bytes where that can be."""
+        """Return what `read` returns, without a copy where possible."""
         if not 0 < size <= len(self._rest):
             return self.read(size)
         data, self._rest = self._rest[:size], self._rest[size:]
@@ -73,7 +72,7 @@ class PlainLayer(io.RawIOBase):
         return data
 
     def finish(self) -> Digest:
-        """Reads what is left behind the end of the archive; returns the diff ID, checked."""
+        """Read the rest of the blob and return the diff ID, checked. Raises FormatError and VerificationError."""
         while self.read(_PIECE):
             pass
         found = Digest(f"sha256:{self._hash.hexdigest()}")
@@ -82,7 +81,7 @@ class PlainLayer(io.RawIOBase):
         return found
 
     def close(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._stop.set()
         while self._thread.is_alive():
             # It may be waiting for room.
@@ -114,7 +113,7 @@ class PlainLayer(io.RawIOBase):
         return piece
 
     def _work(self, blob: Readable) -> None:
-        """Runs in the thread: an empty piece says that all is read and the blob is what was promised."""
+        """Run in the thread. An empty piece tells the reader that all was read and verified."""
         try:
             for piece in _inflate(_read_exactly(blob, 4), blob):
                 self._hash.update(piece)
@@ -152,18 +151,17 @@ def _plain(head: bytes, blob: Readable) -> Iterator[bytes]:
 
 
 def _gunzip(head: bytes, blob: Readable) -> Iterator[bytes]:
-    """What the gzip members of a blob inflate to, in pieces of 1 MiB at most."""
-    library = _gzip_library()
+    """Yield what the gzip members of a blob inflate to, in pieces of 1 MiB at most."""
     data = head
     while data:
-        inflater = library.decompressobj(16 + zlib.MAX_WBITS)
+        inflater = gzip_inflater()
         while not inflater.eof:
             if not data and not (data := blob.read(_PIECE)):
                 raise FormatError("its gzip stream is cut short")
             try:
                 piece = inflater.decompress(data, _PIECE)
-            except (zlib.error, library.error) as error:
-                raise FormatError(f"its gzip stream is broken: {error}") from error
+            except INFLATE_ERRORS as error:
+                raise FormatError(f"invalid gzip stream: {error}") from error
             data = inflater.unconsumed_tail
             if piece:
                 yield piece
@@ -174,16 +172,8 @@ def _gunzip(head: bytes, blob: Readable) -> Iterator[bytes]:
             raise FormatError("its gzip stream is followed by something else")
 
 
-def _gzip_library() -> Any:
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return zlib
-    return isal_zlib
-
-
 def _skip_zeros(blob: Readable) -> bytes:
-    """The next bytes that are not zeros: gzip may be padded with those."""
+    """Return the next bytes that are not zeros, with which gzip may be padded."""
     while piece := blob.read(_PIECE):
         if piece := piece.lstrip(b"\0"):
             return piece
@@ -196,14 +186,14 @@ def _unzstd(head: bytes, blob: Readable) -> Iterator[bytes]:
     except ImportError:
         raise BuildError("the layer is compressed with zstd; install the package zstandard") from None
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    # It needs nothing of a file but `read`.
+    # zstandard calls nothing of a file but `read`.
     source = cast("IO[bytes]", _Prefixed(head, blob))
     reader = decompressor.stream_reader(source, read_across_frames=True)
     while True:
         try:
             piece = reader.read(_PIECE)
         except zstandard.ZstdError as error:
-            raise FormatError(f"its zstd stream is broken: {error}") from error
+            raise FormatError(f"invalid zstd stream: {error}") from error
         if not piece:
             return
         yield piece
@@ -217,6 +207,6 @@ class _Prefixed:
         self._blob = blob
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, none only at the end."""
+        """Return up to `size` bytes; none only at the end."""
         head, self._head = self._head, b""
         return head or self._blob.read(size)
