@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -107,6 +109,51 @@ def test_record_is_that_of_the_go_tool_too(recorded: tuple[str, Path], plain: st
     copied = json.loads(CommandLine(directory).run("convert", "--json", "--plain-http", "--reuse", reference,
                                                    f"oci:{directory}/copied-{form}:v").stdout)  # fmt: skip
     assert report["digest"] == copied["digest"]
+
+
+CONFINED = """
+import ctypes, errno, os
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2", status
+assert int(status["CapBnd"], 16) & (1 << 21 | 1 << 27 | 1 << 13) == 0, "CAP_SYS_ADMIN, CAP_MKNOD, CAP_NET_RAW"
+assert open("/proc/self/uid_map").read().split()[1:] == [str(0x6fff0000), "65536"]
+assert os.getuid() == 0 and os.stat("/").st_uid == 0 and os.stat("/usr/bin").st_uid == 0
+open("/usr/bin/new", "w").write("x"); os.remove("/usr/bin/new"); os.chown("/tmp", 5, 6)
+for path in ("/proc/kcore", "/proc/timer_list"):
+    assert not os.path.exists(path) or open(path, "rb").read(1) == b"", path
+for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
+    try:
+        open(path, "w")
+    except OSError:
+        pass
+    else:
+        raise AssertionError(path)
+libc = ctypes.CDLL(None, use_errno=True)
+for call in (lambda: libc.unshare(0x10000000), lambda: libc.mount(b"x", b"/tmp", b"tmpfs", 0, None)):
+    assert call() == -1 and ctypes.get_errno() == errno.EPERM
+assert sorted(os.listdir("/sys/class/net")) == ["lo"]
+"""
+
+
+def test_workload_is_confined(plain: str, directory: Path) -> None:
+    command = shlex.join(["python3", "-c", CONFINED])
+    target = f"oci:{directory}/confined:v"
+    CommandLine(directory).run("convert", "--plain-http", "--record", command, plain, target)
+    interfaces = sorted(each.name for each in Path("/sys/class/net").iterdir())
+    network = CONFINED.replace('== ["lo"]', f"== {interfaces}")
+    command = shlex.join(["python3", "-c", network])
+    CommandLine(directory).run("convert", "--plain-http", "--record-network", "--record", command, plain, target)
+
+
+def test_workload_is_recorded_where_user_namespaces_are_forbidden(plain: str, directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    command_line = CommandLine(directory)
+    command_line.environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    host = CONFINED.replace('[str(0x6fff0000), "65536"]', '["0", "4294967295"]')
+    command = shlex.join(["python3", "-c", host])
+    done = command_line.run("convert", "--plain-http", "--record", command, plain, f"oci:{directory}/host-user:v")
+    assert b"without a user namespace" in done.stderr
 
 
 def test_workload_that_fails_is_told(plain: str, directory: Path) -> None:

@@ -1,8 +1,6 @@
-"""Runs one command in a container whose root lies on a read-only directory, with runc.
+"""Run one command in a confined container whose root is a read-only directory, with runc.
 
-What the command writes goes to an overlay in memory and is lost. The container has namespaces of its
-own but the host's network, and Docker's usual capabilities. Needs root and the program `runc`.
-Source of the configuration: the OCI runtime specification 1.0.2.
+What the command writes goes to an overlay in memory and is lost. Needs root and the program `runc`.
 """
 
 from __future__ import annotations
@@ -12,82 +10,119 @@ import os
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from loguru import logger
 
+from lazylayer.api.text import one_line
 from lazylayer.errors import BuildError
+from lazylayer_tool_images.confinement import Confinement, specification
 
-__all__ = ["run_container"]
+__all__ = ["filters_system_calls", "run_container", "workload_of"]
 
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_CAPABILITIES = (
-    *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID"),
-    *("CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL"),
-    "CAP_AUDIT_WRITE",
-)
-_MOUNTS = [
-    {"destination": "/proc", "type": "proc", "source": "proc"},
-    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755"]},
-    {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance"]},
-    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev"]},  # noqa: S108
-    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-]
+_TAIL = 4096
+"""Bytes of what the command says last on standard error."""
 
 
-def run_container(scratch: Path, lower: Path, config: Mapping[str, Any], command: str, seconds: float) -> None:
-    """Runs `command`, or what `config` (that of the image) runs, on top of `lower`, for at most `seconds`.
+def workload_of(command: str, config: Mapping[str, Any]) -> list[str]:
+    """Return the words of `command`, or of what the image's `config` runs. Raises BuildError if neither has any."""
+    words = shlex.split(command) or [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+    if not words:
+        raise BuildError("the image does not say what it runs; name a command, as in --record 'python3 -c pass'")
+    return words
 
-    Files for it are made in `scratch`. Raises BuildError if it cannot be started or fails; being ended
-    when the time is over is no failure.
-    """
+
+def filters_system_calls() -> bool:
+    """Return True if runc can filter system calls. Raises BuildError if there is no runc."""
     if shutil.which("runc") is None:
         raise BuildError("a workload is recorded with runc, which is not installed; as root: apt install runc")
-    arguments = shlex.split(command) or [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
-    if not arguments:
-        raise BuildError("the image does not say what it runs; say it, as in --record 'python3 -c pass'")
-    with _root(scratch, lower) as root:
-        (scratch / "config.json").write_text(json.dumps(_specification(root, config, arguments)))
-        name = scratch.name
-        base = ["runc", "--root", str(scratch / "runc")]
+    done = subprocess.run(["runc", "--version"], capture_output=True, check=False, timeout=30)
+    return b"libseccomp" in done.stdout
+
+
+def run_container(
+    scratch: Path,
+    lower: Path,
+    config: dict[str, Any],
+    words: list[str],
+    user: tuple[int, int],
+    confinement: Confinement,
+    seconds: float,
+) -> None:
+    """Run `words` as `user`, confined, on top of `lower`, for at most `seconds`.
+
+    Files for it are made in `scratch`. Raises BuildError if the container cannot be started or the command
+    fails; being ended when the time is over is no failure.
+    """
+    with _root(scratch, lower, confinement) as root:
+        bundle = scratch / "bundle"
+        bundle.mkdir()
+        (bundle / "config.json").write_text(json.dumps(specification(str(root), confinement, words, user, config)))
+        base, name = ["runc", "--root", str(scratch / "runc")], scratch.name
         process = subprocess.Popen(
-            [*base, "run", "--bundle", str(scratch), name],
+            [*base, "run", "--bundle", str(bundle), name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
+        assert process.stderr is not None
+        said = _Tail(process.stderr)
         try:
-            _, said = process.communicate(timeout=seconds)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             logger.info("the workload is ended after {seconds:g} s", seconds=seconds)
             return
         finally:
-            _end(base, name, process)
+            subprocess.run([*base, "delete", "--force", name], capture_output=True, check=False)
+            process.wait()
+            said.join()
         if process.returncode:
-            reason = said.decode(errors="replace").strip().rpartition("\n")[2][-500:]
-            raise BuildError(f"the workload {arguments} ended with {process.returncode}: {reason}")
+            raise BuildError(f"the workload {words} ended with {process.returncode}: {said.last_line()}")
 
 
-def _end(base: list[str], name: str, process: subprocess.Popen[bytes]) -> None:
-    subprocess.run([*base, "delete", "--force", name], capture_output=True, check=False)
-    process.communicate()
+class _Tail:
+    """The last bytes of a stream, read in a thread of its own: a workload may say much."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._kept = b""
+        self._thread = threading.Thread(target=self._read, name="lazylayer-stderr", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            while piece := os.read(self._stream.fileno(), 65536):
+                self._kept = (self._kept + piece)[-_TAIL:]
+
+    def join(self) -> None:
+        """Wait for the end of the stream, but not for ever: a process that was left may hold it open."""
+        self._thread.join(10)
+
+    def last_line(self) -> str:
+        """Return the last line that is not empty, safe to print."""
+        return one_line(self._kept.decode(errors="replace").strip().rpartition("\n")[2][-500:])
 
 
 @contextmanager
-def _root(scratch: Path, lower: Path) -> Iterator[Path]:
-    """A writable root on top of `lower`, its upper directory in memory."""
+def _root(scratch: Path, lower: Path, confinement: Confinement) -> Iterator[Path]:
+    """Make a writable root on top of `lower`, its upper directory in memory."""
     upper, root = scratch / "upper", scratch / "rootfs"
     upper.mkdir()
     root.mkdir()
-    _mount("-t", "tmpfs", "-o", "mode=700", "tmpfs", str(upper))
+    # The workload's root is nobody here, and must reach its files.
+    scratch.chmod(0o711)
+    _mount("-t", "tmpfs", "-o", "mode=711,nosuid,nodev", "tmpfs", str(upper))
     try:
+        owner = confinement.first_id or 0
         for name in ("files", "work"):
             (upper / name).mkdir(mode=0o755)
+            os.chown(upper / name, owner, owner)
         options = f"lowerdir={lower},upperdir={upper}/files,workdir={upper}/work"
-        _mount("-t", "overlay", "-o", options, "overlay", str(root))
+        _mount("-t", "overlay", "-o", f"nodev,{options}", "overlay", str(root))
         try:
             yield root
         finally:
@@ -100,47 +135,3 @@ def _mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, check=False)
     if done.returncode:
         raise BuildError(f"recording a workload needs root: {done.stderr.decode(errors='replace').strip()}")
-
-
-def _specification(root: Path, config: Mapping[str, Any], arguments: list[str]) -> dict[str, Any]:
-    environment = list(config.get("Env") or ())
-    if not any(each.startswith("PATH=") for each in environment):
-        environment.append(_PATH)
-    uid, gid = _user(root, str(config.get("User") or ""))
-    sets = ("bounding", "effective", "permitted")
-    return {
-        "ociVersion": "1.0.2",
-        "process": {
-            "user": {"uid": uid, "gid": gid},
-            "args": arguments,
-            "env": environment,
-            "cwd": config.get("WorkingDir") or "/",
-            "capabilities": dict.fromkeys(sets, _CAPABILITIES),
-            "noNewPrivileges": True,
-        },
-        "root": {"path": str(root)},
-        "mounts": _MOUNTS,
-        "linux": {"namespaces": [{"type": each} for each in ("pid", "ipc", "uts", "mount")]},
-    }
-
-
-def _user(root: Path, user: str) -> tuple[int, int]:
-    """The ids of `user[:group]`, each a number or a name that the image's own files know."""
-    name, _, group = user.partition(":")
-    uid, gid = 0, 0
-    if name:
-        uid, gid = (int(name), 0) if name.isdigit() else _look_up(root / "etc/passwd", name, (2, 3))
-    if group:
-        gid = int(group) if group.isdigit() else _look_up(root / "etc/group", group, (2, 2))[0]
-    return uid, gid
-
-
-def _look_up(file: Path, name: str, columns: tuple[int, int]) -> tuple[int, int]:
-    # A link out of the image must not be followed.
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            fields = line.rstrip("\n").split(":")
-            if fields[0] == name and len(fields) > max(columns):
-                return int(fields[columns[0]]), int(fields[columns[1]])
-    raise BuildError(f"the image's {file.name} does not know the user or group {name!r}")

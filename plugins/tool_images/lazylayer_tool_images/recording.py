@@ -13,13 +13,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions, VirtualDirectory
 from lazylayer.api.oci import Reference
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.errors import MountError
 from lazylayer.layers import MergedLayers
 from lazylayer.mounts import Filesystem
-from lazylayer_tool_images.container import run_container
+from lazylayer_tool_images.confinement import Confinement
+from lazylayer_tool_images.container import filters_system_calls, run_container, workload_of
+from lazylayer_tool_images.identities import FIRST_ID, IDS, shift_owners, user_ids, user_namespaces_work
 from lazylayer_tool_images.profiles import ProfileEntry
 
 if TYPE_CHECKING:
@@ -35,15 +39,16 @@ class RecordingTree:
     Its lock, `RecordingTree._lock`, guards the list of files.
     """
 
-    def __init__(self, image: MergedLayers) -> None:
+    def __init__(self, image: MergedLayers, *, shifted: bool = False) -> None:
         self._image = image
+        self._tree = shift_owners(image.tree) if shifted else image.tree
         self._lock = threading.Lock()
         self._seen: dict[int, Entry] = {}
 
     @property
     def tree(self) -> Tree:
-        """The image's entries."""
-        return self._image.tree
+        """The image's entries; shifted, their owners are those of the workload's user namespace."""
+        return self._tree
 
     @property
     def source(self) -> str:
@@ -87,26 +92,42 @@ class RecordingTree:
         return [ProfileEntry(paths[number], self._seen[number].layer) for number in seen]
 
 
-def record_workload(program: Program, reference: Reference, command: str, seconds: float) -> list[ProfileEntry]:
-    """Return the files of a lazy image that a container of it reads, first read first.
+def record_workload(
+    program: Program, reference: Reference, command: str, seconds: float, *, network: bool = False
+) -> list[ProfileEntry]:
+    """Return the files of a lazy image that a confined container of it reads, first read first.
 
     `command` is split into words as a shell splits it; empty runs the image's own. It is ended after
-    `seconds`. Needs root and runc. Raises MountError, ResolveError, LayerError or BuildError.
+    `seconds`. With `network` it has the host's network, else none. Needs root and runc. Raises MountError,
+    ResolveError, LayerError or BuildError.
     """
+    confinement = _confinement(network)
     with (
         closing(Filesystem(program)) as filesystem,
         closing(filesystem.open_image(reference)) as image,
         tempfile.TemporaryDirectory(prefix="lazylayer-record-", dir="/var/tmp") as scratch,
     ):
-        tree = RecordingTree(image.merged())
+        config = image.resolved.config.config
+        words, user = workload_of(command, config), user_ids(image, str(config.get("User") or ""))
+        tree = RecordingTree(image.merged(), shifted=confinement.first_id is not None)
         lower = Path(scratch) / "image"
         lower.mkdir()
         mounted = mount_separately(program.hooks, program.settings.mount, tree, str(lower))
         try:
-            run_container(Path(scratch), lower, image.resolved.config.config, command, seconds)
+            run_container(Path(scratch), lower, config, words, user, confinement, seconds)
         finally:
             mounted.unmount(force=True)
         return tree.profile()
+
+
+def _confinement(network: bool) -> Confinement:
+    """Return how far this machine can confine a workload, and log what it cannot."""
+    seccomp, namespaces = filters_system_calls(), user_namespaces_work()
+    if not seccomp:
+        logger.warning("recording without a seccomp filter: this runc was built without libseccomp")
+    if not namespaces:
+        logger.warning("recording without a user namespace: this machine does not allow them")
+    return Confinement(FIRST_ID if namespaces else None, IDS, seccomp, network)
 
 
 def mount_separately(hooks: Hooks, settings: MountSettings, tree: MountableTree, mountpoint: str) -> MountedTree:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,7 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
 @click.option(
     "--record-seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="End COMMAND then."
 )
+@click.option("--record-network", is_flag=True, help="Let COMMAND use the host's network; by default it has none.")
 @click.option(
     "--record-out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -76,6 +79,7 @@ def convert(
     profile: Path | None,
     record: str | None,
     record_seconds: float,
+    record_network: bool,
     record_out: Path | None,
     external_toc: bool,
     keep_diff_id: bool,
@@ -95,6 +99,7 @@ def convert(
     from lazylayer.api.oci import Platform
     from lazylayer_tool_images.conversion import Conversion, ConversionOptions
     from lazylayer_tool_images.profiles import read_profile, write_profile
+    from lazylayer_tool_images.recording import record_workload
 
     if destination.scheme == "dir":
         raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
@@ -121,7 +126,8 @@ def convert(
         ProgressBar() as progress,
     ):
         if record is not None:
-            listed = _record(program, source, platform, record, record_seconds, progress)
+            run = partial(record_workload, command=record, seconds=record_seconds, network=record_network)
+            listed = _record(program, source, platform, run, progress)
             if record_out is not None:
                 write_profile(record_out, listed)
         options = ConversionOptions(
@@ -169,24 +175,25 @@ def _record(
     program: Program,
     source: Reference,
     platform: Platform | None,
-    command: str,
-    seconds: float,
+    run: Callable[[Program, Reference], list[ProfileEntry]],
     progress: ProgressBar,
 ) -> tuple[ProfileEntry, ...]:
-    """What the workload reads of SRC, which is converted quickly for it, since only a lazy image can tell."""
+    """Return what the workload that `run` runs reads of SRC.
+
+    SRC is converted quickly for it, since only a lazy image can tell.
+    """
     import tempfile
 
     from lazylayer.api.building import BuildOptions
     from lazylayer.api.oci import Reference
     from lazylayer_tool_images.conversion import ConversionOptions
-    from lazylayer_tool_images.recording import record_workload
 
     with tempfile.TemporaryDirectory(prefix="lazylayer-record-", dir="/var/tmp") as scratch:
         lazy = Reference(scheme="oci", repository=f"{scratch}/image", tag="record")
         quickly = ConversionOptions(build=BuildOptions(level=1), reuse=True)
         _convert(program, source, lazy, quickly, platform, progress)
         progress.begin("recording", None)
-        return tuple(record_workload(program, lazy, command, seconds))
+        return tuple(run(program, lazy))
 
 
 def _as_text(report: ConversionReport, destination: Reference) -> str:
