@@ -30,8 +30,8 @@ PROGRAMS = {"snapshotter_containerd", "tool_images"}
 """Plugins that are programs, and may use the faces of rooms besides."""
 
 STABLE = {"api", "errors", "linux"}
-FACES = {"cli", "fetching", "layers", "mounts", "program"}
-FACES_OF_COMMANDS = {"cli", "program"}
+FACES = {"cli", "ending", "fetching", "layers", "mounts", "program"}
+FACES_OF_COMMANDS = {"cli", "mounts", "program"}
 
 
 @pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)

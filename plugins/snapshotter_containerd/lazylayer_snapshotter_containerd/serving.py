@@ -16,8 +16,7 @@ from lazylayer.api.rundirectory import process_directory
 from lazylayer.ending import Ending
 from lazylayer.errors import LazylayerError
 from lazylayer.linux.malloc import use_few_arenas
-from lazylayer.mounts.controlserver import ControlServer
-from lazylayer.mounts.filesystem import Filesystem
+from lazylayer.mounts import ControlServer, Filesystem
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.options import Options
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
