@@ -1,4 +1,4 @@
-"""Chunks on their way: one fetch each, neighbours along, nothing unverified, nobody left waiting."""
+"""Chunks on their way: one fetch each, neighbours along, nothing unverified, no reader left waiting."""
 
 from __future__ import annotations
 

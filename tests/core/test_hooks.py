@@ -47,11 +47,13 @@ def log() -> Iterator[list[str]]:
 
 
 class Call:
-    """How a first-result hook is called, and what is raised when nobody answers."""
+    """How a first-result hook is called, and what is raised without an answer."""
 
-    def __init__(self, call: Callable[[Hooks], object], nobody: type[LazylayerError] | None, says: str = "") -> None:
+    def __init__(
+        self, call: Callable[[Hooks], object], unanswered: type[LazylayerError] | None, says: str = ""
+    ) -> None:
         self.call = call
-        self.nobody = nobody
+        self.unanswered = unanswered
         self.says = says
 
 
@@ -132,8 +134,8 @@ class TestFirstResult:
             f"plugin two (lazylayer-two 1.2), lazylayer_{name}: it returned dict; expected {kind}"
         )
 
-    def test_nobody_answers(self, name: str) -> None:
-        expected = CALLS[name].nobody
+    def test_unanswered_answers(self, name: str) -> None:
+        expected = CALLS[name].unanswered
         hooks = hooks_of(one=plugin(**{name: lambda: None}))
         if expected is None:
             assert CALLS[name].call(hooks) is None
@@ -143,8 +145,8 @@ class TestFirstResult:
             assert CALLS[name].says in str(error.value)
             assert "asked: one" in str(error.value)
 
-    def test_nobody_is_there(self, name: str) -> None:
-        expected = CALLS[name].nobody
+    def test_unanswered_is_there(self, name: str) -> None:
+        expected = CALLS[name].unanswered
         if expected is not None:
             with pytest.raises(expected, match=f"no installed plugin has lazylayer_{name}"):
                 CALLS[name].call(hooks_of())

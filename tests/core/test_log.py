@@ -179,7 +179,7 @@ class TestOthers:
         stream = io.StringIO()
         logger.remove()
         logger.add(stream)
-        say("nobody asked")
+        say("no request")
         assert stream.getvalue() == ""
 
     def test_plugins_are_heard_when_enabled(self) -> None:

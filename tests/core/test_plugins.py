@@ -333,7 +333,7 @@ class TestConfiguring:
         plugins.configure(Settings(), {"plugin": {"tst_plane": {"x": 1}, "qqq": {}}})
         assert record(plugins, "tst_plane").reason.endswith("it is not installed; did you mean tst_plain?")
         assert record(plugins, "qqq").reason.startswith("[plugin.qqq] sets options for it, but it is not installed; ")
-        assert not any("pip install" in each.reason for each in plugins.records), "nobody knows who publishes that"
+        assert not any("pip install" in each.reason for each in plugins.records), "it is unknown who publishes that"
 
     def test_misspelt_in_disabled(self, installed: Install) -> None:
         installed("tst-plain", {"tst_plain": "tst_plain"}, {"tst_plain": CACHE})

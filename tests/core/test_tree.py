@@ -370,7 +370,7 @@ def test_merge_does_as_the_specification(layers: list[list[bytes]]) -> None:
     trees, pile = [], Pile()
     for number, layer in enumerate(layers):
         files = [path for path in layer if not path.endswith(b"/") and b".wh." not in path]
-        # A file that is also a parent in the same layer is no question of merging.
+        # A file that is also a parent in the same layer does not concern merging.
         assume(not any(other.startswith(path + b"/") for path in files for other in layer))
         builder = TreeBuilder()
         for path in layer:

@@ -18,7 +18,7 @@ __all__ = ["any_of", "hooks_of", "plugin"]
 
 
 def hooks_of(*records: PluginRecord, **plugins: object) -> Hooks:
-    """A façade to plugins by name, the first one asked first."""
+    """Return a façade to plugins by name, the first one asked first."""
     manager = make_manager()
     for name in reversed(plugins):
         manager.register(plugins[name], name)
@@ -26,13 +26,13 @@ def hooks_of(*records: PluginRecord, **plugins: object) -> Hooks:
 
 
 def plugin(**implementations: Callable[..., Any]) -> object:
-    """A plugin with hooks by name, without prefix."""
+    """Return a plugin with hooks by name, without prefix."""
     functions = {f"lazylayer_{name}": hookimpl(function) for name, function in implementations.items()}
     return type("Plugin", (), {name: staticmethod(function) for name, function in functions.items()})()
 
 
 def any_of(hook: str) -> object:
-    """An answer of the right type, of which nothing else is known."""
+    """Return an answer of the right type, of which nothing else is known."""
     kind = pkgutil.resolve_name(ANSWERS[f"lazylayer_{hook}"][0])
     if kind is bool:
         return True

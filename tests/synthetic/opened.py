@@ -52,7 +52,7 @@ class Opened:
         return self.plan()
 
     def prefetch(self, *ranges: tuple[int, int]) -> None:
-        """Prefetches ranges of the blob, and returns when that is done."""
+        """Prefetch ranges of the blob, and return when that is done."""
         self.plan = lambda: PrefetchPlan(tuple(ByteRange(*each) for each in ranges))
         self.prefetcher.layer(self.layer, {})
         assert self.prefetcher.wait(self.layer, 20)

@@ -45,7 +45,7 @@ _is_key = re.compile(r"[a-z0-9:._-]{1,128}").fullmatch
 
 
 def default_limit(directory: Path) -> int:
-    """A tenth of the file system that `directory` is on, or will be on. Raises OSError."""
+    """Return a tenth of the file system that `directory` is on, or will be on. Raises OSError."""
     while not directory.exists():
         directory = directory.parent
     status = os.statvfs(directory)
@@ -82,7 +82,7 @@ class DirectoryCache(Cache):
             self._tell(error)
 
     def get(self, key: str) -> bytes | None:
-        """The value under `key`, checked, or None. Raises ValueError for what is no key."""
+        """Return the value under `key`, checked, or None. Raises ValueError for an invalid key."""
         shard, name = self._place(key)
         try:
             fd = os.open(self._path(shard, name), os.O_RDONLY | os.O_CLOEXEC)
@@ -103,7 +103,7 @@ class DirectoryCache(Cache):
             os.close(fd)
 
     def open(self, key: str) -> CachedValue | None:
-        """The value under `key`, checked unless this instance wrote or checked its file before."""
+        """Open the value under `key`, checked unless this instance wrote or checked its file before."""
         shard, name = self._place(key)
         fd = -1
         try:
@@ -133,11 +133,11 @@ class DirectoryCache(Cache):
                 os.close(fd)
 
     def has(self, key: str) -> bool:
-        """Whether there is a file for `key`; not a use."""
+        """Return True if there is a file for `key`. It does not count as a use."""
         return os.access(self._path(*self._place(key)), os.F_OK)
 
     def put(self, key: str, data: bytes) -> None:
-        """Keeps `data`, after making room for it; or does not, if it is too large or a disk is full."""
+        """Keep `data`, after making room for it, unless it is too large or a disk is full."""
         shard, name = self._place(key)
         taken = room_taken(HEADER_SIZE + len(data))
         if taken > self._limit or self._closed:
@@ -154,7 +154,7 @@ class DirectoryCache(Cache):
                 self._yield_room()
 
     def remove(self, key: str) -> None:
-        """Forgets the value under `key`. Those who have it open go on."""
+        """Forget the value under `key`. Open values stay readable."""
         shard, name = self._place(key)
         if self._usage is None:
             return
@@ -168,7 +168,7 @@ class DirectoryCache(Cache):
             self._missing(error)
 
     def statistics(self) -> CacheStatistics | None:
-        """How full the directory is, with all purposes, and as all processes left it."""
+        """Return how full the directory is, with all purposes, and as all processes left it."""
         if self._usage is None:
             return None
         try:
@@ -180,7 +180,7 @@ class DirectoryCache(Cache):
         return CacheStatistics(held.entries, held.bytes, self._limit)
 
     def close(self) -> None:
-        """Closes the counters. Open values stay open, and what is on disk stays there."""
+        """Close the counters. Open values stay open, and values on disk stay there."""
         self._closed = True
         if self._usage is not None:
             self._usage.close()
@@ -188,7 +188,7 @@ class DirectoryCache(Cache):
     # --- writing ---------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Makes the directory and opens the counters, unless that was done before."""
+        """Make the directory and open the counters, unless that was done before."""
         if self._usage is not None:
             return
         with self._preparing:
@@ -218,7 +218,7 @@ class DirectoryCache(Cache):
         return hash((name, status.st_ino, status.st_mtime_ns, status.st_size))
 
     def _publish(self, new: str, shard: int, name: str, taken: int) -> bool:
-        """Gives a whole file its name; False if there is no room for it, or another was first."""
+        """Give a whole file its name; return False without room, or if another was first."""
         assert self._usage is not None
         assert self._evictor is not None
         while True:
@@ -242,7 +242,7 @@ class DirectoryCache(Cache):
             os.mkdir(f"{self._root}/{shard:02x}", 0o700)
 
     def _yield_room(self) -> None:
-        """Leaves a full disk a part of what is here, so that new values find room again."""
+        """Free a part of a full disk, so that new values find room again."""
         if self._evictor is None:
             return
         try:
@@ -287,7 +287,7 @@ class DirectoryCache(Cache):
             self._tell(error)
 
     def _tell(self, error: OSError) -> None:
-        """Logs a failure, once for each reason."""
+        """Log a failure, once for each reason."""
         if error.errno not in self._told:
             self._told.add(error.errno)
             logger.warning("cache {root}: {error}; reads go on without it", root=self._root, error=error)
@@ -298,7 +298,7 @@ def _is_full(error: OSError) -> bool:
 
 
 def _make_private_directory(path: Path) -> None:
-    """Makes a directory for its owner only, and what is missing above it. Raises OSError.
+    """Make a directory for its owner only, and its missing parents. Raises OSError.
 
     One that is there already must be so: what others can write to cannot be believed.
     """

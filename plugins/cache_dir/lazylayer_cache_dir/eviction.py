@@ -52,7 +52,7 @@ class Evictor:
         self._oldest: list[_Victim] = []
 
     def make_room(self, size: int) -> bool:
-        """Evicts until `size` bytes more fit in; whether they do. Raises OSError."""
+        """Evict until `size` bytes more fit in; return False if they cannot. Raises OSError."""
         with self._lock:
             if self._held() + size <= self._limit:
                 return True  # somebody else made room in the meantime
@@ -60,12 +60,12 @@ class Evictor:
             return self._held() + size <= self._limit
 
     def give_back_a_tenth(self) -> None:
-        """Evicts a tenth of what is there, since the disk is full. Raises OSError."""
+        """Evict a tenth of the values, since the disk is full. Raises OSError."""
         with self._lock:
             self._evict_down_to(self._held() * 9 // 10)
 
     def count(self) -> None:
-        """Lists the directory and sets the counters to what is there. Raises OSError."""
+        """List the directory and set the counters accordingly. Raises OSError."""
         with self._lock:
             self._list()
 
@@ -95,7 +95,7 @@ class Evictor:
             return
 
     def _list(self) -> None:
-        """Counts everything, and remembers the oldest files, the oldest of them last."""
+        """Count everything, and remember the oldest files, the oldest of them last."""
         self._new.sweep()
         self._oldest = heapq.nsmallest(LISTED, self._count_shards())
         self._oldest.reverse()

@@ -7,7 +7,7 @@ and entries of all shards together, and then those of each shard::
             8   16 bytes  bytes and entries in all
            24   16 bytes  bytes and entries of shard 00, and so on
 
-Whoever adds or removes a file does so while holding the lock, together with the counters, so that
+Files are added and removed while holding the lock, together with the counters, so that
 they are right unless a process was killed in between; and then they say too much, never too little:
 an entry is counted before it appears and discounted after it vanished. Counting a shard again, with
 the lock held, puts it right. The file is read and written, not mapped: a mapped file that somebody
@@ -41,7 +41,7 @@ _FILE_SIZE = _TABLE_AT + _TABLE.size
 
 
 class Held(NamedTuple):
-    """What lies in a shard or in all of them: bytes on disk, and values."""
+    """The content of a shard, or of all of them: bytes on disk, and values."""
 
     bytes: int
     entries: int
@@ -84,23 +84,23 @@ class Usage:
         self._thread_lock.release()
 
     def total(self) -> Held:
-        """What all shards hold; call it with the lock held."""
+        """Return what all shards hold; call it with the lock held."""
         return self._read(_TOTAL_AT)
 
     def add(self, shard: int, size: int, entries: int) -> None:
-        """Counts bytes and entries, which may be negative; call it with the lock held."""
+        """Count bytes and entries, which may be negative; call it with the lock held."""
         for at in (_TOTAL_AT, _TABLE_AT + shard * _PAIR.size):
             held = self._read(at)
             self._write(at, _PAIR.pack(max(0, held.bytes + size), max(0, held.entries + entries)))
 
     def set_shard(self, shard: int, held: Held) -> None:
-        """Sets what a shard was found to hold; call it with the lock held since before the listing."""
+        """Set the counters of a listed shard; hold the lock since before the listing."""
         self._write(_TABLE_AT + shard * _PAIR.size, _PAIR.pack(*held))
         table = _TABLE.unpack(os.pread(self._fd, _TABLE.size, _TABLE_AT))
         self._write(_TOTAL_AT, _PAIR.pack(sum(table[0::2]), sum(table[1::2])))
 
     def close(self) -> None:
-        """Closes the file; does nothing when called again."""
+        """Close the file; do nothing when called again."""
         with self._thread_lock:
             fd, self._fd = self._fd, -1
             if fd >= 0:

@@ -47,17 +47,17 @@ class DamagedFileError(Exception):
 
 
 def checksum(name: str, data: bytes) -> int:
-    """What a file of this name with this value is checked by."""
+    """Return the checksum of a file of this name with this value."""
     return int(crc32(data, zlib_crc32(name.encode())))
 
 
 def pack_header(name: str, data: bytes) -> bytes:
-    """What stands in front of `data` in the file `name`."""
+    """Return the header of `data` in the file `name`."""
     return _HEADER.pack(_MAGIC, checksum(name, data), len(data))
 
 
 def read_value(fd: int, name: str, file_size: int) -> bytes:
-    """The value in an open file, checked. Raises DamagedFileError or OSError."""
+    """Return the value in an open file, checked. Raises DamagedFileError or OSError."""
     header = os.pread(fd, HEADER_SIZE, 0)
     if len(header) < HEADER_SIZE:
         raise DamagedFileError(f"{file_size} bytes are no header")
@@ -71,9 +71,9 @@ def read_value(fd: int, name: str, file_size: int) -> bytes:
 
 
 def touch(fd: int) -> None:
-    """Notes a use: sets the time of access to now and leaves all others (os.utime cannot).
+    """Note a use: set the time of access to now and leave all others (os.utime cannot).
 
-    The time of modification must stay untouched, since `FileValue` knows by it that nobody wrote to
+    The time of modification must stay untouched, since `FileValue` knows by it that no process wrote to
     the file; setting it to what it was would hide what was written just before.
     """
     seconds, nanoseconds = divmod(time.time_ns(), _NANOSECONDS)
@@ -92,7 +92,7 @@ def hold(fd: int) -> bool:
 class FileValue(CachedValue):
     """A value in an open file, which was checked. It goes on when the file is unlinked.
 
-    Nobody writes to such files. If somebody does it all the same, reading raises OSError.
+    Such files are never written to again. If one is all the same, reading raises OSError.
 
     :param fd: the open file; closed by `close`.
     :param modified: the time of modification from before the file was checked, in nanoseconds.
@@ -119,7 +119,7 @@ class FileValue(CachedValue):
         return data
 
     def close(self) -> None:
-        """Closes the file; does nothing when called again."""
+        """Close the file; do nothing when called again."""
         try:
             fd = self._open.pop()  # in one step, so that no two threads close it
         except IndexError:

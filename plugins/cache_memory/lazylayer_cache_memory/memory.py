@@ -29,7 +29,7 @@ class MemoryCache(Cache):
         self._held = 0
 
     def get(self, key: str) -> bytes | None:
-        """The value under `key`, or None; it is now the most recently used one."""
+        """Return the value under `key`, now the most recently used one, or None."""
         with self._lock:
             data = self._values.get(key)
             if data is not None:
@@ -37,11 +37,11 @@ class MemoryCache(Cache):
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Keeps `data`, or does not if it is larger than the whole cache."""
+        """Keep `data`, unless it is larger than the whole cache."""
         size = len(data) + ENTRY_BYTES
         if size > self._limit:
             return
-        data = bytes(data)  # copies only what is not bytes: nobody else can change what is kept
+        data = bytes(data)  # copies only what is not bytes, so that the kept value cannot change
         with self._lock:
             known = self._values.pop(key, None)
             if known is not None:
@@ -53,30 +53,30 @@ class MemoryCache(Cache):
                 self._held -= len(oldest) + ENTRY_BYTES
 
     def has(self, key: str) -> bool:
-        """Whether `get` would find a value; not a use."""
+        """Return True if `get` would find a value. It does not count as a use."""
         return key in self._values
 
     def remove(self, key: str) -> None:
-        """Forgets the value under `key`."""
+        """Forget the value under `key`."""
         with self._lock:
             data = self._values.pop(key, None)
             if data is not None:
                 self._held -= len(data) + ENTRY_BYTES
 
     def remove_section(self, prefix: str) -> None:
-        """Forgets all values whose keys begin with `prefix`."""
+        """Forget all values whose keys begin with `prefix`."""
         with self._lock:
             keys = [key for key in self._values if key.startswith(prefix)]
         for key in keys:
             self.remove(key)
 
     def statistics(self) -> CacheStatistics:
-        """How full the cache is."""
+        """Return how full the cache is."""
         with self._lock:
             return CacheStatistics(len(self._values), self._held, self._limit)
 
     def close(self) -> None:
-        """Forgets everything."""
+        """Forget everything."""
         self.remove_section("")
 
 
@@ -88,25 +88,25 @@ class Section(Cache):
         self._prefix = f"{purpose}/"  # no key has a slash
 
     def get(self, key: str) -> bytes | None:
-        """As in the store."""
+        """Do as the store's `get`."""
         return self._store.get(self._prefix + key)
 
     def put(self, key: str, data: bytes) -> None:
-        """As in the store."""
+        """Do as the store's `put`."""
         self._store.put(self._prefix + key, data)
 
     def has(self, key: str) -> bool:
-        """As in the store."""
+        """Do as the store's `has`."""
         return self._store.has(self._prefix + key)
 
     def remove(self, key: str) -> None:
-        """As in the store."""
+        """Do as the store's `remove`."""
         self._store.remove(self._prefix + key)
 
     def statistics(self) -> CacheStatistics:
-        """How full the whole store is, since the limit is for the whole."""
+        """Return how full the whole store is, since the limit is for the whole."""
         return self._store.statistics()
 
     def close(self) -> None:
-        """Forgets the values of this section."""
+        """Forget the values of this section."""
         self._store.remove_section(self._prefix)
