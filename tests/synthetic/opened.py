@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from lazylayer import hookimpl
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.events import StateEvent
@@ -25,7 +27,7 @@ __all__ = ["Opened"]
 
 class Opened:
     def __init__(
-        self, made: SyntheticLayer, cache: DictCache | None = None, store: ChunkStore | None = None, **options: int
+        self, made: SyntheticLayer, cache: DictCache | None = None, store: ChunkStore | None = None, **options: float
     ) -> None:
         self.made = made
         self.source = MemorySource(made.data, piece=500)
@@ -34,7 +36,7 @@ class Opened:
         self.events: list[StateEvent] = []
         self.store = store or ChunkStore(self.cache)
         descriptor = Descriptor("", made.digest, len(made.data))
-        settings = FetchSettings(window_min=options.get("window_min", 1), window_max=options.get("window_max", 1))
+        settings = msgspec.convert({"window_min": 1, "window_max": 1, **options}, FetchSettings)
         blob = Blob(lambda: self.source, descriptor.digest, descriptor.size)
         fetcher = Fetcher(blob, made.contents, self.store, self.scheduler, settings)
         reference = parse_reference("registry.test/image:1")

@@ -63,6 +63,10 @@ class FetchSettings(_Table, frozen=True):
     """Bytes. A miss fetches at least this much of its surroundings, as far as they are missing."""
     window_max: Positive = 8 * 1024 * 1024
     """Bytes. Sequential reading grows the window up to this size."""
+    stall_timeout: Seconds = 60.0
+    """Seconds without any byte after which a waiting read fails with EIO."""
+    read_timeout: Seconds = 300.0
+    """Seconds after which a waiting read fails with EIO, even if bytes still arrive."""
     verify: bool = True
     """Reject layers without verifiable digests. If false, no content is guaranteed."""
     allow_skip_verify: bool = False

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.settings import FetchSettings
-from lazylayer.errors import LayerError, LazylayerError, VerificationError
+from lazylayer.errors import LayerError, LazylayerError, UnavailableError, VerificationError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.fetching.flights import Flight, Flights
@@ -45,6 +45,7 @@ class Fetcher:
         self._inflate = contents.inflate
         self._budget = store.budget
         self._scheduler = scheduler
+        self._settings = settings
         self._slots = threading.BoundedSemaphore(settings.threads)
         self._read_here = self.inventory.read
         self._triggers = self.windows.triggers
@@ -118,6 +119,7 @@ class Fetcher:
 
     def _fetch_chunk(self, chunk: int, offset: int, size: int, last: int | None) -> bytes:
         member = self._table.member_of(chunk)
+        deadline = time.monotonic() + self._settings.read_timeout
         while True:
             flight = self._flights.of(member)
             if flight is None and self.inventory.holds(member):  # it landed meanwhile
@@ -127,9 +129,19 @@ class Fetcher:
             if flight is None:
                 flight = self._take_off(member, last)
             if flight is not None:
-                flight.done.wait()
+                if not flight.wait(self._settings.stall_timeout, deadline):
+                    raise self._too_slow(deadline)
                 if not flight.abandoned:
                     return flight.result(chunk)[offset : offset + size]
+
+    def _too_slow(self, deadline: float) -> UnavailableError:
+        settings = self._settings
+        if time.monotonic() >= deadline:
+            why = f"a read took longer than {settings.read_timeout:g} s (fetch.read_timeout)"
+        else:
+            why = f"no bytes arrived for {settings.stall_timeout:g} s (fetch.stall_timeout)"
+        source = self.blob.describe() or "the registry, which did not answer yet"
+        return UnavailableError(f"layer {self.blob.digest}: {why} from {source}")
 
     def _take_off(self, member: int, last: int | None) -> Flight | None:
         """Start to fetch a member and its neighbourhood; return None if another reader just did."""
@@ -203,7 +215,8 @@ class Fetcher:
         `turn` ended it.
         """
         members = [WantedMember.of(self._table, number) for number in claimed]
-        started = first = time.monotonic()
+        progress = next(iter(claimed.values())).progress
+        started = first = progress.at = time.monotonic()
         received = 0
         waiting = iter(members)
         member: WantedMember | None = next(waiting)
@@ -213,6 +226,7 @@ class Fetcher:
                 if not received:
                     first = time.monotonic()
                 received += len(piece)
+                progress.at = time.monotonic()
                 end = at + len(piece)
                 while member is not None and member.start < end:
                     buffer += memoryview(piece)[max(member.start - at, 0) : member.end - at]

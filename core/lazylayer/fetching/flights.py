@@ -6,6 +6,7 @@ The lock is that of `Flights._changed`, a condition; nothing is done while holdi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from lazylayer.errors import LazylayerError
@@ -13,13 +14,23 @@ from lazylayer.errors import LazylayerError
 __all__ = ["Flight", "Flights"]
 
 
-class Flight:
-    """One member in flight. Readers wait for `done`, then look at the rest."""
+class Progress:
+    """When the last bytes of a request arrived, in seconds of `time.monotonic`; at first, when it was planned."""
 
-    __slots__ = ("abandoned", "chunks", "done", "error")
+    __slots__ = ("at",)
 
     def __init__(self) -> None:
+        self.at = time.monotonic()
+
+
+class Flight:
+    """One member in flight. Readers `wait` for it, then look at the rest. Its request shares `progress`."""
+
+    __slots__ = ("abandoned", "chunks", "done", "error", "progress")
+
+    def __init__(self, progress: Progress) -> None:
         self.done = threading.Event()
+        self.progress = progress
         self.chunks: dict[int, bytes | LazylayerError] = {}
         self.error: LazylayerError | None = None
         self.abandoned = False
@@ -28,6 +39,17 @@ class Flight:
     def is_good(self) -> bool:
         """True if every chunk is what the table of contents promises."""
         return self.error is None and not any(isinstance(each, LazylayerError) for each in self.chunks.values())
+
+    def wait(self, stall_timeout: float, deadline: float) -> bool:
+        """Wait for `done`; return False after `stall_timeout` seconds without a byte, or past `deadline`."""
+        begun = time.monotonic()
+        while not self.done.is_set():
+            limit = min(max(begun, self.progress.at) + stall_timeout, deadline)
+            left = limit - time.monotonic()
+            if left <= 0:
+                return False
+            self.done.wait(left)
+        return True
 
     def failure(self) -> LazylayerError:
         """Return the error of a flight that is not good."""
@@ -61,7 +83,8 @@ class Flights:
         with self._changed:
             if needed in self._flights:
                 return {}
-            claimed = {member: Flight() for member in members if member not in self._flights}
+            progress = Progress()
+            claimed = {member: Flight(progress) for member in members if member not in self._flights}
             self._flights.update(claimed)
             return claimed
 
