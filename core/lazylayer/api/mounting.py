@@ -99,6 +99,8 @@ class MountOptions(msgspec.Struct, frozen=True):
     """Let other users see the mount."""
     debug: bool = False
     """Trace every request."""
+    suid: bool = True
+    """Honour set-user-ID bits, file capabilities and device files; without, mount with `nosuid` and `nodev`."""
     separate_files: bool = False
     """Read a file of the tree only when a program reads it, so that reads tell what the program needs.
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
 @click.option("--frontend", metavar="NAME", help="Frontend plugin, by default the best that works here.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
+@click.option("--suid", is_flag=True, help="Honour set-user-ID bits and device files of the image.")
 @click.option("--foreground", is_flag=True, help="Serve the mount in this process until it is unmounted.")
 @click.argument("reference", type=IMAGE, metavar="REF")
 @click.argument("directory", type=_DIRECTORY, metavar="DIR")
@@ -41,6 +43,7 @@ def mount(
     plain_http: bool,
     frontend: str | None,
     layer: int | None,
+    suid: bool,
     foreground: bool,
 ) -> None:
     """Mount the image REF at DIR.
@@ -56,7 +59,12 @@ def mount(
     overrides = plain_http_override(reference, plain_http)
     if frontend:
         overrides.append(f"mount.frontend={frontend}")
-    _serve(context, overrides, reference, directory.absolute(), layer, int(ready_fd) if ready_fd else None)
+    mountpoint = str(directory.absolute())
+
+    def mount_image(filesystem: Filesystem) -> None:
+        filesystem.mount_image(mountpoint, reference, layer, suid=suid)
+
+    _serve(context, overrides, mountpoint, mount_image, int(ready_fd) if ready_fd else None)
 
 
 @click.command()
@@ -112,9 +120,8 @@ def _start_detached() -> int:
 def _serve(
     context: click.Context,
     overrides: list[str],
-    reference: Reference,
-    directory: Path,
-    layer: int | None,
+    mountpoint: str,
+    mount_image: Callable[[Filesystem], None],
     ready_fd: int | None,
 ) -> None:
     import msgspec
@@ -136,11 +143,11 @@ def _serve(
         filesystem = Filesystem(program)
         own = process_directory(Path(program.settings.run))
         try:
-            filesystem.mount_image(str(directory), reference, layer)
+            mount_image(filesystem)
             mounted.set()
             control = ControlServer(own, filesystem)
             try:
-                threading.Thread(target=_wait_gone, args=(filesystem, str(directory), ending), daemon=True).start()
+                threading.Thread(target=_wait_gone, args=(filesystem, mountpoint, ending), daemon=True).start()
                 if ready_fd is not None:
                     _detach(own, ready_fd)
                     invocation.set_up_log(log)

@@ -10,20 +10,24 @@ import ctypes
 import errno
 import functools
 import os
+import struct
 from collections.abc import Sequence
 from enum import IntFlag
 
-__all__ = ["MountFlags", "attach", "create", "mount", "unmount"]
+__all__ = ["MountFlags", "allow_suid", "attach", "create", "mount", "unmount"]
 
 _MNT_FORCE = 1
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 # Newer system calls have the same numbers on all machines but Alpha.
-_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 429, 430, 431, 432, 442
 _CLOEXEC = 1
 _SET_FLAG, _SET_STRING, _CMD_CREATE = 0, 1, 6
-_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOATIME = 0x01, 0x10
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOATIME = 0x01, 0x02, 0x04, 0x10
+_MOUNT_ATTRIBUTES = struct.Struct("=QQQQ")
+"""struct mount_attr: attributes to set, to clear, propagation, user namespace."""
 _FROM_EMPTY_PATH = 4
+_EMPTY_PATH = 0x1000
 _AT_FDCWD = -100
 _MESSAGE_BYTES = 4096
 
@@ -96,6 +100,18 @@ def attach(descriptor: int, target: str) -> None:
     arguments = (_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, os.fsencode(target), _FROM_EMPTY_PATH)
     if _libc().syscall(*arguments) != 0:
         _raise_errno(target)
+
+
+def allow_suid(mount: int | str, *, allowed: bool) -> None:
+    """Let files of a mount be set-user-ID programs and devices, or not: `nosuid` and `nodev`.
+
+    `mount` is a descriptor from `create`, or a mountpoint. Raises OSError.
+    """
+    attributes = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV
+    change = _MOUNT_ATTRIBUTES.pack(0 if allowed else attributes, attributes if allowed else 0, 0, 0)
+    place = (mount, b"", _EMPTY_PATH) if isinstance(mount, int) else (_AT_FDCWD, os.fsencode(mount), 0)
+    if _libc().syscall(_MOUNT_SETATTR, *place, change, ctypes.c_size_t(len(change))) != 0:
+        _raise_errno(str(mount))
 
 
 def _raise_errno(target: str) -> None:

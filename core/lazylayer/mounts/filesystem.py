@@ -104,12 +104,15 @@ class Filesystem:
             if check:
                 self._check_source(lease.layer)
             self.layers.prefetcher.layer(lease.layer, labels)
-            mount.mounted = self._show(lease.layer, mountpoint, mount)
+            mount.mounted = self._show(lease.layer, mountpoint, mount, suid=True)
         self._tell("mounted", mountpoint, mount)
 
-    def mount_image(self, mountpoint: str, reference: Reference, layer: int | None = None) -> None:
+    def mount_image(
+        self, mountpoint: str, reference: Reference, layer: int | None = None, *, suid: bool = False
+    ) -> None:
         """Mount an image, all its layers merged, or only layer number `layer`, 0 the lowest.
 
+        Set-user-ID and device files do nothing, unless `suid`: no container stands between them and this machine.
         Raises MountError, and what resolving raises; nothing stays mounted then.
         """
         with self._claim(mountpoint, reference) as mount, self.layers.scheduler.foreground():
@@ -121,7 +124,7 @@ class Filesystem:
             if layer is None:
                 prefetch = partial(self.layers.prefetcher.image, image, {})
                 threading.Thread(target=prefetch, name="lazylayer-image", daemon=True).start()
-            mount.mounted = self._show(tree, mountpoint, mount)
+            mount.mounted = self._show(tree, mountpoint, mount, suid=suid)
         self._tell("mounted", mountpoint, mount)
 
     def open_image(self, reference: Reference, layer: int | None = None) -> Image:
@@ -329,9 +332,9 @@ class Filesystem:
             except ResolveError:
                 raise
 
-    def _show(self, tree: MountableTree, mountpoint: str, mount: _Mount) -> MountedTree:
+    def _show(self, tree: MountableTree, mountpoint: str, mount: _Mount, *, suid: bool) -> MountedTree:
         settings = self._settings.mount
-        options = MountOptions(settings.allow_other, settings.debug)
+        options = MountOptions(settings.allow_other, settings.debug, suid)
         frontend = self._hooks.of(self.frontend())
         mounted = frontend.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
         if not mounted.needs_tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from loguru import logger
 
@@ -32,49 +33,75 @@ def mount_tree(
     root: str = "",
     keeping: Keeping | None = None,
     local: Localizer | None = None,
+    *,
+    suid: bool = True,
 ) -> MountedTree:
     """Mount `tree`, or take over the mount of it that a process left; it answers when this returns.
 
     Raises MountError. Finished metadata are kept below the directory `root`, if one is given, and
     mounts by `keeping`. A tree that `local` has as a whole is mounted from there; of the others it
-    makes local images once they are complete.
+    makes local images once they are complete. Without `suid`, set-user-ID and device files do nothing.
     """
     target = mounttable.real_mountpoint(mountpoint)
     if mounttable.mount_at(target) is None and not Path(target).is_dir():
         raise MountError(f"{mountpoint} is not a directory; make it first")
     image = _open_image(tree, MetadataCache(Path(root), own.metadata_cache) if root else None)
-    kept = Kept(keeping, target)
+    wanted = _Wanted(tree, image, own, mountpoint, Kept(keeping, target), suid)
     try:
         mount = (
-            _take_over(image, tree, own, kept, mountpoint)
-            or (_mount_local(image, tree, kept, local, mountpoint) if local is not None else None)
-            or _mount_served(image, tree, own, kept, mountpoint)
+            _take_over(wanted) or (_mount_local(wanted, local) if local is not None else None) or _mount_served(wanted)
         )
     except OSError as error:
         raise MountError(f"{mountpoint} cannot be mounted with EROFS: {explain(error)}") from error
     if local is not None and tree.identity and mount.needs_tree:
-        kept.at_end(local.make_when_complete(mount, tree, image))
+        wanted.kept.at_end(local.make_when_complete(mount, tree, image))
     return mount
 
 
-def _mount_served(image: Image, tree: MountableTree, own: Options, kept: Kept, mountpoint: str) -> ErofsMount:
-    server, mounted = serve_image(image, tree.source, own, kept.forget)
-    try:
-        mountcalls.attach(mounted, kept.target)
-    finally:
-        os.close(mounted)
-    mount = ServedMount(mountpoint, kept, server)
-    server.store_metadata(own.stored_metadata)
+class _Wanted(NamedTuple):
+    """What to mount, where and how."""
+
+    tree: MountableTree
+    image: Image
+    own: Options
+    mountpoint: str
+    kept: Kept
+    suid: bool
+
+    def attach(self, mounted: int) -> None:
+        """Attach a mount to the mountpoint and close its descriptor. Raises OSError."""
+        try:
+            mountcalls.allow_suid(mounted, allowed=self.suid)
+            mountcalls.attach(mounted, self.kept.target)
+        finally:
+            os.close(mounted)
+
+    def hold(self, mount: ErofsMount, descriptor: int = -1) -> None:
+        """Keep a new mount for the next process; `descriptor` serves it, or is -1."""
+        self.kept.hold(mount.kernel_mount, self.image.name, self.tree.identity, descriptor)
+
+    def is_shown_by(self, note: Note) -> bool:
+        """Return True if the noted mount shows this tree: equal metadata may stand for other data."""
+        known = note.identity, note.image
+        return bool(self.tree.identity) and known == (self.tree.identity, self.image.name)
+
+
+def _mount_served(wanted: _Wanted) -> ErofsMount:
+    server, mounted = serve_image(wanted.image, wanted.tree.source, wanted.own, wanted.kept.forget)
+    wanted.attach(mounted)
+    mount = ServedMount(wanted.mountpoint, wanted.kept, server)
+    server.store_metadata(wanted.own.stored_metadata)
     with server.descriptor() as descriptor:
-        kept.hold(mount.kernel_mount, image.name, tree.identity, descriptor)
+        wanted.hold(mount, descriptor)
     return mount
 
 
-def _take_over(image: Image, tree: MountableTree, own: Options, kept: Kept, mountpoint: str) -> ErofsMount | None:
+def _take_over(wanted: _Wanted) -> ErofsMount | None:
     """Take over the mount of the same tree that a process left at this place.
 
     Returns None if there was none. One of another tree, or without its descriptor, is removed first.
     """
+    kept = wanted.kept
     taken = kept.take()
     if taken is None:
         return None
@@ -83,49 +110,46 @@ def _take_over(image: Image, tree: MountableTree, own: Options, kept: Kept, moun
     if on_top is None or not note.is_of(on_top):
         kept.release(descriptor)
         return None
-    if not _shows(note, tree, image) or (note.served and descriptor < 0):
+    if not wanted.is_shown_by(note) or (note.served and descriptor < 0):
         if descriptor >= 0:
             logger.warning("{target}: the mount there shows another tree; it is removed", target=kept.target)
         remove_mount(kept.target)
         kept.release(descriptor)
         return None
     logger.info("the mount at {target} was taken over", target=kept.target)
-    if not note.served:
-        return LocalMount(mountpoint, kept)
-    server = make_server(descriptor, image, own, kept.forget)
+    mountcalls.allow_suid(kept.target, allowed=wanted.suid)
+    return _serve_again(wanted, descriptor) if note.served else LocalMount(wanted.mountpoint, kept)
+
+
+def _serve_again(wanted: _Wanted, descriptor: int) -> ServedMount:
+    """Serve a mount whose last server is gone, on its /dev/fuse."""
+    server = make_server(descriptor, wanted.image, wanted.own, wanted.kept.forget)
     server.start()
     try:
         server.resend()
     except OSError as error:
         # The mount has gone meanwhile, which the server sees as well.
-        logger.debug("{target}: {error}", target=kept.target, error=error)
-    return ServedMount(mountpoint, kept, server)
+        logger.debug("{target}: {error}", target=wanted.kept.target, error=error)
+    return ServedMount(wanted.mountpoint, wanted.kept, server)
 
 
-def _shows(note: Note, tree: MountableTree, image: Image) -> bool:
-    """Return True if the noted mount shows `tree`: equal metadata may stand for other data."""
-    return bool(tree.identity) and (note.identity, note.image) == (tree.identity, image.name)
-
-
-def _mount_local(image: Image, tree: MountableTree, kept: Kept, local: Localizer, mountpoint: str) -> LocalMount | None:
+def _mount_local(wanted: _Wanted, local: Localizer) -> LocalMount | None:
     """Mount the local image; return None if there is none that is known to be good. Raises OSError."""
-    file = local.images.open(tree.identity, image) if tree.identity else None
+    identity = wanted.tree.identity
+    file = local.images.open(identity, wanted.image) if identity else None
     if file is None:
         return None
     try:
-        mounted = mount_erofs(f"/proc/self/fd/{file}", tree.source, direct=False)
+        mounted = mount_erofs(f"/proc/self/fd/{file}", wanted.tree.source, direct=False)
     except OSError as error:
         # The kernel mounts no file of some file systems, tmpfs and overlayfs among them.
-        local.give_up(tree.identity, error)
+        local.give_up(identity, error)
         return None
     finally:
         os.close(file)
-    try:
-        mountcalls.attach(mounted, kept.target)
-    finally:
-        os.close(mounted)
-    mount = LocalMount(mountpoint, kept)
-    kept.hold(mount.kernel_mount, image.name, tree.identity)
+    wanted.attach(mounted)
+    mount = LocalMount(wanted.mountpoint, wanted.kept)
+    wanted.hold(mount)
     return mount
 
 

@@ -62,7 +62,15 @@ class FrontendErofs:
             raise MountError(f"{NAME} reads ahead from one file into the next; use another frontend")
         from lazylayer_frontend_erofs.mount import mount_tree
 
-        return mount_tree(tree, mountpoint, self._options, self._root, self._open_keeping(), self._open_localizer())
+        return mount_tree(
+            tree,
+            mountpoint,
+            self._options,
+            self._root,
+            self._open_keeping(),
+            self._open_localizer(),
+            suid=mount_options.suid,
+        )
 
     @hookimpl
     def lazylayer_recognize_mount(self, mount: KernelMount) -> LeftMount | None:

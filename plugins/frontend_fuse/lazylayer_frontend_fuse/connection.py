@@ -15,6 +15,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+from lazylayer.api.mounting import MountOptions
 from lazylayer.errors import MountError
 from lazylayer.linux import mountcalls
 from lazylayer.linux.mountcalls import MountFlags
@@ -60,18 +61,18 @@ def others_allowed() -> bool:
     return "user_allow_other" in [line.strip() for line in lines]
 
 
-def connect(target: str, source: str, *, allow_other: bool, max_read: int) -> int:
-    """Mounts at `target`, a directory's real path; returns the /dev/fuse to serve.
+def connect(target: str, source: str, options: MountOptions, *, max_read: int) -> int:
+    """Mount at `target`, a directory's real path; return the /dev/fuse to serve.
 
-    Until it is served, whoever looks into the mount waits. Raises MountError.
+    Programs that look into the mount wait until it is served. Raises MountError.
     """
-    options = ["default_permissions", f"max_read={max_read}"]
-    if allow_other:
-        options.append("allow_other")
+    words = ["default_permissions", f"max_read={max_read}"]
+    if options.allow_other:
+        words.append("allow_other")
     try:
         if os.geteuid() == 0:
-            return _mount_as_root(target, source, options)
-        return _mount_as_user(target, source, options)
+            return _mount_as_root(target, source, words, suid=options.suid)
+        return _mount_as_user(target, source, words)
     except OSError as error:
         reason = what_is_missing() or f"{error.strerror or error}"
         raise MountError(f"{target} cannot be mounted with FUSE: {reason}") from error
@@ -104,12 +105,14 @@ def abort(device: str) -> None:
         return
 
 
-def _mount_as_root(target: str, source: str, options: list[str]) -> int:
+def _mount_as_root(target: str, source: str, options: list[str], *, suid: bool) -> int:
     descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         kind = stat.S_IFMT(Path(target).stat().st_mode)
         own = [f"fd={descriptor}", f"rootmode={kind:o}", f"user_id={os.geteuid()}", f"group_id={os.getegid()}"]
         flags = MountFlags.READ_ONLY | MountFlags.NO_ATIME
+        if not suid:
+            flags |= MountFlags.NO_SUID | MountFlags.NO_DEV
         mountcalls.mount(source, target, KIND, flags, ",".join(own + options))
     except BaseException:
         os.close(descriptor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import msgspec
 from loguru import logger
 
 from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
@@ -37,7 +38,7 @@ def mount_tree(tree: MountableTree, mountpoint: str, options: MountOptions, own:
         logger.info("only its owner can see {mountpoint}; user_allow_other is not set in /etc/fuse.conf",
                     mountpoint=mountpoint)  # fmt: skip
         allow_other = False
-    return FuseMount(tree, mountpoint, own, allow_other=allow_other, debug=options.debug)
+    return FuseMount(tree, mountpoint, own, msgspec.structs.replace(options, allow_other=allow_other))
 
 
 class FuseMount(FrontendMount):
@@ -45,16 +46,16 @@ class FuseMount(FrontendMount):
 
     frontend = NAME
 
-    def __init__(self, tree: MountableTree, mountpoint: str, own: Options, *, allow_other: bool, debug: bool) -> None:
+    def __init__(self, tree: MountableTree, mountpoint: str, own: Options, options: MountOptions) -> None:
         answered = threading.Event()
         operations = Operations(tree, answered.set, keep_state if own.threads and own.keep_thread_state else None)
         self._operations = libfuse.new_operations(operations.callbacks())
         self._gone = threading.Event()
         self._ended = threading.Event()
         target = mounttable.real_mountpoint(mountpoint)
-        descriptor = connection.connect(target, tree.source, allow_other=allow_other, max_read=own.max_read)
+        descriptor = connection.connect(target, tree.source, options, max_read=own.max_read)
         super().__init__(mountpoint)
-        session = libfuse.new_session(descriptor, _session_options(own, debug=debug), self._operations)
+        session = libfuse.new_session(descriptor, _session_options(own, debug=options.debug), self._operations)
         if not session:
             self._gone.set()
             connection.disconnect(target, force=True)
