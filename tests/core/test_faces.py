@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ROOMS = ("lazylayer.fetching", "lazylayer.layers")
+ROOMS = ("lazylayer.fetching", "lazylayer.layers", "lazylayer.mounts")
 
 
 @pytest.mark.parametrize("room", ROOMS)

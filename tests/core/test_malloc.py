@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, sys, threading
-from lazylayer.linux.malloc import use_few_arenas
+from lazylayer.cli.malloc import use_few_arenas
 
 use_few_arenas()
 libc = ctypes.CDLL(None)

@@ -73,8 +73,8 @@ def mount(
 @click.pass_context
 def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
+    from lazylayer.cli.control import find_mount, request_unmount
     from lazylayer.cli.program import load_program
-    from lazylayer.mounts.control import find_mount, request_unmount
     from lazylayer.mounts.frontends import remove_left_mount
 
     run = Path(context.ensure_object(Invocation).configuration().settings.run)
@@ -127,10 +127,10 @@ def _serve(
     import msgspec
 
     from lazylayer.api.rundirectory import process_directory
+    from lazylayer.cli.controlserver import ControlServer
+    from lazylayer.cli.malloc import use_few_arenas
     from lazylayer.cli.program import load_program
     from lazylayer.ending import Ending
-    from lazylayer.linux.malloc import use_few_arenas
-    from lazylayer.mounts.controlserver import ControlServer
     from lazylayer.mounts.filesystem import Filesystem
 
     use_few_arenas()

@@ -12,7 +12,7 @@ from lazylayer.cli.invocation import Invocation, warn_of_silence
 
 if TYPE_CHECKING:
     from lazylayer.api.events import LayerState, MountState
-    from lazylayer.mounts.control import ProcessState
+    from lazylayer.cli.control import ProcessState
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
     """Show every mount of this machine's lazylayer processes, and how much of it was fetched."""
-    from lazylayer.mounts.control import processes
+    from lazylayer.cli.control import processes
 
     run = Path(context.ensure_object(Invocation).configuration().settings.run)
     while True:

@@ -6,23 +6,18 @@ Begin reading in `fetcher`, at `Fetcher.read`. Programs that are plugins may imp
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from lazylayer.faces import lazy_face
 
 if TYPE_CHECKING:
     from lazylayer.fetching.blob import Blob
     from lazylayer.fetching.rangestore import Opening, RangeStore
     from lazylayer.fetching.unpacking import WantedMember, unpack
-    from lazylayer.fetching.wholeblob import BlobStream
 
-__all__ = ["Blob", "BlobStream", "Opening", "RangeStore", "WantedMember", "unpack"]
+__all__ = ["Blob", "Opening", "RangeStore", "WantedMember", "unpack"]
 
-_MODULES = {"Blob": "blob", "BlobStream": "wholeblob", "Opening": "rangestore", "RangeStore": "rangestore"}
+_MODULES = {"Blob": "blob", "Opening": "rangestore", "RangeStore": "rangestore"}
 _MODULES |= {"WantedMember": "unpacking", "unpack": "unpacking"}
 
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first used, so that a command imports nothing that it does not need."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_face(__name__, _MODULES)

@@ -6,8 +6,9 @@ Begin reading in `store`, at `LayerStore`. Programs that are plugins may import 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from lazylayer.faces import lazy_face
 
 if TYPE_CHECKING:
     from lazylayer.layers.companions import Companions, companion_reference
@@ -15,22 +16,9 @@ if TYPE_CHECKING:
     from lazylayer.layers.merged import MergedLayers
     from lazylayer.layers.store import LayerStore
 
-__all__ = [
-    "Companions",
-    "Image",
-    "LayerStore",
-    "MergedLayers",
-    "companion_reference",
-    "open_image",
-    "resolve_image",
-]
+__all__ = ["Companions", "Image", "LayerStore", "MergedLayers", "companion_reference", "open_image", "resolve_image"]
 
 _MODULES = {"Image": "image", "LayerStore": "store", "MergedLayers": "merged", "open_image": "image"}
 _MODULES |= {"Companions": "companions", "companion_reference": "companions", "resolve_image": "image"}
 
-
-def __getattr__(name: str) -> object:
-    """Import a name when it is first used, so that a command imports nothing that it does not need."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_face(__name__, _MODULES)

@@ -6,13 +6,16 @@ A format may keep a part of each layer outside of it, as eStargz can keep tables
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
+from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import MAX_TAG_LENGTH, Descriptor, Platform, Reference
-from lazylayer.errors import FormatError, NotFoundError, ResolveError
-from lazylayer.fetching.wholeblob import BlobStream
+from lazylayer.errors import FormatError, NotFoundError, ResolveError, VerificationError
+from lazylayer.fetching.blob import Blob
 
 if TYPE_CHECKING:
     from lazylayer.fetching.rangestore import Opening
@@ -78,10 +81,13 @@ class Companions:
         )
 
     def _fetch(self, other: Reference, descriptor: Descriptor, max_size: int) -> bytes:
-        with closing(self._hooks.resolve_blob(other, descriptor, on_behalf_of=self._reference)) as source:
-            if not 0 < source.size <= max_size:
-                raise FormatError(
-                    f"{other}: {descriptor.digest} has {source.size} bytes; at most {max_size} are believed"
-                )
-            with closing(BlobStream(source, descriptor, lambda _: None)) as stream:
-                return stream.read()
+        resolve = partial(self._hooks.resolve_blob, other, descriptor, on_behalf_of=self._reference)
+        with closing(Blob(resolve, descriptor.digest, descriptor.size)) as blob:
+            size = blob.source().size
+            if not 0 < size <= max_size:
+                raise FormatError(f"{other}: {descriptor.digest} has {size} bytes; at most {max_size} are believed")
+            data = b"".join(piece for _, piece in blob.stream([ByteRange(0, size)]))
+        found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if found != descriptor.digest:
+            raise VerificationError(f"blob {descriptor.digest} is damaged: what came has the digest {found}")
+        return data

@@ -1,4 +1,4 @@
-"""Call the kernel: mount(2), its table of mounts, and malloc.
+"""Call the kernel: mount(2), and its table of mounts.
 
 This room may import `lazylayer.errors` and `lazylayer.api`.
 Begin reading in `mountcalls`.

@@ -54,7 +54,7 @@ MOVED: Mapping[str, str] = {
             "tree",
         )
     },
-    "allocator": "lazylayer.linux.malloc",
+    "allocator": "lazylayer.cli.malloc",
     "blob": "lazylayer.api.opened (OpenedBlob)",
     "companions": "lazylayer.api.opened (CompanionImages)",
     "contents": "lazylayer.api.layers",

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import FormatError, LayerError, UnavailableError, VerificationError
-from lazylayer.fetching.wholeblob import BlobStream
 from lazylayer_tarlayers.plainlayer import PlainLayer
+from lazylayer_tarlayers.wholeblob import BlobStream
 from lazylayer_testing.synthetic import MemorySource
 
 PLAIN = os.urandom(100_000) + bytes(3_000_000) + b"end"

@@ -13,10 +13,10 @@ from pathlib import Path
 from loguru import logger
 
 from lazylayer.api.rundirectory import process_directory
+from lazylayer.cli import ControlServer, use_few_arenas
 from lazylayer.ending import Ending
 from lazylayer.errors import LazylayerError
-from lazylayer.linux.malloc import use_few_arenas
-from lazylayer.mounts import ControlServer, Filesystem
+from lazylayer.mounts import Filesystem
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.options import Options
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile

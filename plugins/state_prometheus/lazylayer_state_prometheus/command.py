@@ -28,7 +28,7 @@ def metrics(context: click.Context) -> None:
     """
     from prometheus_client import CollectorRegistry, generate_latest
 
-    from lazylayer.mounts import processes
+    from lazylayer.cli import processes
 
     run = Path(load_settings(context).run)
     registry = CollectorRegistry(auto_describe=False)

@@ -17,9 +17,10 @@ from lazylayer.api.building import BuildOptions, BuiltLayer, CompanionLayer, Ima
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.tree import Tree
 from lazylayer.errors import BuildError, LayerError, PluginError
-from lazylayer.fetching import Blob, BlobStream, Opening
+from lazylayer.fetching import Blob, Opening
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarmember import Readable
+from lazylayer_tarlayers.wholeblob import BlobStream
 from lazylayer_tool_images.companionimages import RecordedCompanions
 from lazylayer_tool_images.prefetchchoice import Name, names_in_archive, names_in_tree
 

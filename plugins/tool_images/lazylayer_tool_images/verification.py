@@ -21,11 +21,12 @@ from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, ResolvedImage
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import LazylayerError, UnavailableError
-from lazylayer.fetching import Blob, BlobStream, Opening, WantedMember, unpack
+from lazylayer.fetching import Blob, Opening, WantedMember, unpack
 from lazylayer.layers import Companions
 from lazylayer.program import Hooks
 from lazylayer_tarlayers.archivetree import ArchiveComparison
 from lazylayer_tarlayers.plainlayer import PlainLayer
+from lazylayer_tarlayers.wholeblob import BlobStream
 
 __all__ = ["LayerVerification", "verify_image"]
 

@@ -1,4 +1,4 @@
-"""Answer other processes that ask what this one mounts; the protocol is in `lazylayer.mounts.control`."""
+"""Answer other processes that ask what this one mounts; the protocol is in `lazylayer.cli.control`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lazylayer.api.text import one_line
+from lazylayer.cli.control import MAX_REQUEST, TIMEOUT, ProcessState, Reply, Request, ShortPath, receive
 from lazylayer.errors import LazylayerError
 from lazylayer.logger import logger
-from lazylayer.mounts.control import MAX_REQUEST, TIMEOUT, ProcessState, Reply, Request, ShortPath, receive
 
 if TYPE_CHECKING:
     from lazylayer.mounts.filesystem import Filesystem

@@ -9,7 +9,7 @@ reads one: there is nothing to keep open, and nothing to agree on beforehand.
     → {"command": "unmount", "mountpoint": "/mnt", "force": false}
     ← {"error": "/mnt is in use"}
 
-The side that answers is in `lazylayer.mounts.controlserver`.
+The side that answers is in `lazylayer.cli.controlserver`.
 """
 
 from __future__ import annotations

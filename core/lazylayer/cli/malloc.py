@@ -12,7 +12,7 @@ _ARENAS = 2
 
 
 def use_few_arenas() -> None:
-    """Has threads share two of glibc's arenas from now on; what MALLOC_ARENA_MAX says counts more.
+    """Let threads share two of glibc's arenas from now on, unless MALLOC_ARENA_MAX is set.
 
     By default each of many threads has an arena of its own, up to eight for each processor, and what it
     once needed stays there: a tenth of the memory of a daemon after a container's start. Does nothing
