@@ -3,23 +3,23 @@
     LazylayerError
     ├── ConfigurationError       a setting is unknown, has a wrong type, or contradicts another
     ├── PluginError              a plugin failed; the message names plugin, version and hook
-    │   └── PluginRequiredError  a plugin that was required or selected by name is not usable
-    ├── InvalidReferenceError    an image reference that cannot be understood
-    ├── ResolveError             an image or blob cannot be had
+    │   └── PluginRequiredError  a plugin that is required or selected by name is not usable
+    ├── InvalidReferenceError    an invalid image reference
+    ├── ResolveError             an image or blob is not available
     │   ├── NotFoundError        the source says that it does not exist
-    │   ├── AuthenticationError  the source refuses these credentials, or wants some
-    │   └── UnavailableError     network, time-out, overload: the same call may work later
+    │   ├── AuthenticationError  the source rejects the credentials, or demands some
+    │   └── UnavailableError     network failure, time-out, overload: the same call may work later
     ├── LayerError               a layer cannot be used
-    │   ├── FormatError          its bytes are not what its format demands
-    │   └── VerificationError    its bytes do not have the digest they were promised to have
+    │   ├── FormatError          its bytes violate its format
+    │   └── VerificationError    its bytes do not match their digest
     ├── MountError               a mount could not be made, checked or removed
-    │   └── NotMountedError      the mountpoint is not one of ours
+    │   └── NotMountedError      lazylayer did not mount anything at this mountpoint
     └── BuildError               a layer or image could not be built or written
 
-    SkipPlugin                   not an error: a plugin says that it has no place on this machine
+    SkipPlugin                   not an error: a plugin cannot work on this machine
 
-Every message says what failed and where; where there is a way out, it says what to do. Code that
-talks to an operating system call may let `OSError` through, which names path and reason itself.
+Every message says what failed, where, and why; if there is a remedy, it names it. Code that makes
+system calls may let `OSError` through, which names path and reason itself.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ __all__ = [
 
 
 class LazylayerError(Exception):
-    """The root of every error that lazylayer raises on purpose."""
+    """The base of every error that lazylayer raises on purpose."""
 
 
 class ConfigurationError(LazylayerError):
     """A setting is unknown, has a wrong type or value, or contradicts another.
 
-    `key` is the setting in dotted form, where one is to blame; the message names it, and the file
-    or variable that it came from.
+    `key` is the setting to blame, in dotted form, or empty. The message names it, and the file or
+    variable that it came from.
     """
 
     def __init__(self, message: str, *, key: str = "") -> None:
@@ -78,15 +78,15 @@ class PluginError(LazylayerError):
 
 
 class PluginRequiredError(PluginError):
-    """A plugin that was required, or selected by name, is missing or not usable."""
+    """A plugin that is required, or selected by name, is missing or not usable."""
 
 
 class InvalidReferenceError(LazylayerError):
-    """An image reference that cannot be understood."""
+    """An image reference is invalid."""
 
 
 class ResolveError(LazylayerError):
-    """An image or a blob cannot be had."""
+    """An image or a blob is not available."""
 
 
 class NotFoundError(ResolveError):
@@ -94,11 +94,11 @@ class NotFoundError(ResolveError):
 
 
 class AuthenticationError(ResolveError):
-    """The source refuses the credentials, or wants some where none were found."""
+    """The source rejects the credentials, or demands some and no keychain had any."""
 
 
 class UnavailableError(ResolveError):
-    """The source did not answer as it should (network, time-out, overload); later it may."""
+    """The source did not answer properly (network failure, time-out, overload). Later it may."""
 
 
 class LayerError(LazylayerError):
@@ -106,11 +106,11 @@ class LayerError(LazylayerError):
 
 
 class FormatError(LayerError):
-    """The bytes of a layer are not what its format demands."""
+    """The bytes of a layer violate its format."""
 
 
 class VerificationError(LayerError):
-    """Bytes do not have the digest that they were promised to have."""
+    """Bytes do not match the digest that was promised."""
 
 
 class MountError(LazylayerError):
@@ -118,7 +118,7 @@ class MountError(LazylayerError):
 
 
 class NotMountedError(MountError):
-    """The mountpoint is not one of ours."""
+    """lazylayer has not mounted anything at the mountpoint."""
 
 
 class BuildError(LazylayerError):
@@ -126,8 +126,8 @@ class BuildError(LazylayerError):
 
 
 class SkipPlugin(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by a plugin that has no place on this machine; the text says why, and what would help.
+    """Raised by a plugin that cannot work on this machine; the text says why, and what would help.
 
-    May be raised at import, or from `lazylayer_configure`. The plugin is recorded as `skipped` and
-    the others go on.
+    A plugin may raise it at import, or from `lazylayer_configure`. It is recorded as `skipped`, and
+    the other plugins are used.
     """

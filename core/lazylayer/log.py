@@ -1,8 +1,7 @@
-"""What is written to stderr: set up once by a program, never by a library or a plugin.
+"""Write log messages to stderr. A program sets this up once; libraries and plugins never do.
 
-Core and plugins say `from loguru import logger` and nothing more. Lines are text for people or JSON
-for machines. No local variables are printed (loguru would), secrets that got into a message all the
-same are struck out, and control characters cannot forge lines or drive a terminal.
+Lines are text for people or JSON for machines. Tracebacks show no local variables (loguru would show
+them), secrets in a message are struck out, and control characters cannot forge lines or control a terminal.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ __all__ = ["enable_plugins", "set_up"]
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Sends everything from `settings.level` on to `stream`, by default to stderr as it is then.
+    """Write messages of `settings.level` and above to `stream`, by default to the current stderr.
 
-    Replaces what was set up before, loguru's default included. Warnings of libraries that use
-    the standard logging are heard too.
+    Replaces earlier settings, including loguru's default. Libraries that use the standard logging are
+    heard from WARNING on: some log addresses with tokens below that.
     """
     render = _as_json if settings.format == "json" else _as_text
 
@@ -47,7 +46,7 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
 
 
 def enable_plugins(packages: Iterable[str]) -> None:
-    """Lets the plugins in `packages` be heard; like every library they are silent otherwise."""
+    """Let the plugins in `packages` write to the log; like every library, they are silent by default."""
     for package in packages:
         logger.enable(package)
 
@@ -88,7 +87,7 @@ def _trace(record: Record) -> str:
 
 
 class _ToLoguru(logging.Handler):
-    """Hands records of the standard logging on."""
+    """A handler that passes records of the standard logging to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A program: its settings, its plugins, and the hooks they answer."""
+"""Put settings, plugins and hooks together into a program."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Options = TypeVar("Options", bound=msgspec.Struct)
 
 
 class Program:
-    """What everything else is made from. Made once, at the start, in the main thread.
+    """The settings, plugins and hooks of one process. Make it once, at the start, in the main thread.
 
-    `plugins` may be given where they were loaded before, with the same configuration.
+    :param plugins: plugins that were already loaded with the same configuration.
 
-    Raises ConfigurationError for options that a plugin refuses, and PluginRequiredError for a
+    Raises ConfigurationError for options that a plugin rejects, and PluginRequiredError for a
     plugin that is required, or selected by name, and not usable.
     """
 
@@ -45,10 +45,10 @@ class Program:
 
     @classmethod
     def load(cls, config: Path | None = None, overrides: Sequence[str] = ()) -> Program:
-        """The program that the configuration describes; see `lazylayer.configuration` for the layers.
+        """Return the program that files, environment and `overrides` configure.
 
-        :param config: the file that the user named; None for the default one, if it exists.
-        :param overrides: `KEY=VALUE`, stronger than files and environment.
+        :param config: the configuration file; None for the default one, if it exists.
+        :param overrides: `KEY=VALUE`, which override files and environment.
         """
         return cls(load_configuration(config, overrides))
 
@@ -60,7 +60,7 @@ class Program:
             raise self.configuration.located(error) from error
 
     def close(self) -> None:
-        """Ends the program's use of its plugins (`lazylayer_close`). Idempotent."""
+        """Close the plugins (`lazylayer_close`). Idempotent."""
         if not self._closed:
             self._closed = True
             self.hooks.close()
@@ -82,9 +82,9 @@ class Program:
 
 
 def find_problems(configuration: Configuration, plugins: Plugins) -> list[LazylayerError]:
-    """Why a program with these (configured) plugins cannot start; an empty list if it can.
+    """Return the reasons why a program with these configured plugins cannot start.
 
-    Options that plugins refuse come first, then plugins that are needed and not usable.
+    Rejected options come first, then needed plugins that are not usable.
     """
     problems: list[LazylayerError] = [configuration.located(refusal) for refusal in plugins.refusals]
     for name, by in _needed_plugins(configuration):
@@ -105,7 +105,7 @@ def _missing_caches(cache: CacheSettings, hooks: Hooks) -> list[LazylayerError]:
 
 
 def _needed_plugins(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """The plugins that settings name, each with the setting, in words, that names it."""
+    """Yield the plugins that settings name, each with the setting's key."""
     settings = configuration.settings
     for wish in settings.plugins.required:
         yield wish.partition("@")[0], "plugins.required"

@@ -1,9 +1,9 @@
 """What a cache plugin returns: a store of immutable values by key.
 
-The core keeps two kinds of value: *chunks*, the verified uncompressed pieces of files, whose key is
-their digest; and *ranges*, compressed bytes of a blob, whose key names blob and range. To a cache
-both are bytes under a key. A key is 1 to 128 characters of `[a-z0-9:._-]`, never `.` or `..`, and
-whoever puts a value under a key promises that every value ever put there is the same.
+The core caches *chunks*, the verified uncompressed pieces of files, under their digest, and *ranges*,
+compressed bytes of a blob, under a key that names blob and range. To a cache both are bytes under a key.
+A key has 1 to 128 characters of `[a-z0-9:._-]` and is never `.` or `..`. The value under a key never
+changes: the core always puts the same bytes there.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Cache", "CachePurpose", "CacheStatistics", "CachedValue", "ValueInMemory"]
+__all__ = ["Cache", "CachePurpose", "CacheStatistics", "CachedValue", "NoCache", "ValueInMemory"]
 
 CachePurpose = Literal["chunks", "ranges"]
 
 
 class CachedValue(ABC):
-    """One value that a cache holds, open for reading.
+    """A cached value, open for reading.
 
-    It stays readable, with the same bytes, until `close`, also when the cache evicts or removes it
-    in the meantime. Safe to use from several threads at once.
+    It stays readable, with the same bytes, until `close`, even if the cache evicts or removes it
+    meanwhile. Safe to use from several threads at once.
     """
 
     size: int
@@ -30,13 +30,13 @@ class CachedValue(ABC):
 
     @abstractmethod
     def read(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset`, at most `size` of them, fewer only at the end of the value.
+        """Return at most `size` bytes from `offset`, fewer only at the end of the value.
 
         Raises OSError if they cannot be read; the core then treats the value as missing.
         """
 
     def close(self) -> None:
-        """Gives back what the value holds (a descriptor); reading after it is an error."""
+        """Release what the value holds, such as a descriptor. Reading afterwards is an error."""
 
 
 class ValueInMemory(CachedValue):
@@ -65,51 +65,51 @@ class CacheStatistics(msgspec.Struct, frozen=True):
 class Cache(ABC):
     """A bounded store of immutable values.
 
-    A plugin must write `get` and `put`; the other methods work on top of these two and may be
-    overridden where the store can do better. All methods may be called from several threads at
-    once. A cache is never the reason for a failed read: what goes wrong inside it (a full disk, a
-    torn file) is a miss, or a value not kept, and is logged by the cache once, not per call.
+    A plugin must implement `get` and `put`. The other methods are based on these two; override them if
+    the store can do better. All methods may be called from several threads at once. A cache never fails a
+    read: a failure inside it (a full disk, a torn file) is a miss, or a value not kept. The cache logs each
+    kind of failure once.
     """
 
     @abstractmethod
     def get(self, key: str) -> bytes | None:
-        """The value under `key`, whole, or None. It counts as a use for eviction."""
+        """Return the whole value under `key`, or None. It counts as a use for eviction."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
-        """Keeps `data` under `key`, or does not: too large, no room, an error are all silent.
+        """Keep `data` under `key`, unless it is too large, there is no room, or an error occurs.
 
-        Once it returns, `get` finds the value or nothing, never a part of it.
+        Afterwards, `get` finds the whole value or nothing.
         """
 
     def open(self, key: str) -> CachedValue | None:
-        """The value under `key`, open for partial reads, or None. It counts as a use."""
+        """Return the value under `key`, open for partial reads, or None. It counts as a use."""
         data = self.get(key)
         return None if data is None else ValueInMemory(data)
 
     def has(self, key: str) -> bool:
-        """Whether `get` would find a value now. Cheap, and not a use."""
+        """Return True if `get` would find a value now. Cheap, and not a use."""
         return self.get(key) is not None
 
     def remove(self, key: str) -> None:
-        """Forgets the value under `key`, which proved to be bad or is not needed any more."""
+        """Drop the value under `key`, which is invalid or no longer needed."""
 
     def statistics(self) -> CacheStatistics | None:
-        """How full the cache is, or None where it cannot tell."""
+        """Return how full the cache is, or None if it does not know."""
         return None
 
     def close(self) -> None:
-        """Gives back what the cache holds. Values on disk stay for the next process."""
+        """Release what the cache holds. Values on disk stay for the next process."""
 
 
 class NoCache(Cache):
-    """Keeps nothing."""
+    """A cache that keeps nothing."""
 
     def get(self, key: str) -> bytes | None:
-        """None."""
+        """Return None."""
         del key
         return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Nothing happens."""
+        """Do nothing."""
         del key, data

@@ -1,4 +1,4 @@
-"""Credentials for registries, and how a resolver asks for them."""
+"""Credentials for registries, and the function by which a resolver gets them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Credentials", "Keychain"]
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """How to authenticate to a registry host.
+    """A login at a registry host.
 
-    Either `username` and `password`, or an `identity_token` (an OAuth refresh token), or a
-    `registry_token` (a bearer token, used as it is). `source` names where they were found, for
-    messages. Secrets stay out of `repr` and `str`.
+    It has a `username` and `password`, an `identity_token` (an OAuth refresh token), or a
+    `registry_token` (a bearer token, used as it is). `source` says where it was found, for messages.
+    `repr` and `str` hide the secrets.
     """
 
     username: str = ""
@@ -31,9 +31,9 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 Keychain = Callable[[str], Credentials | None]
-"""Asks the keychain plugins, in configured order, for the credentials of a host (`name[:port]`).
+"""Ask the keychain plugins, in configured order, for the credentials of a host (`name[:port]`).
 
-The core hands one to resolvers, bound to the reference at hand. It returns None where no keychain
-knows the host, and raises PluginError where one failed. It may be called again at any time, from
-any thread; each call asks afresh.
+The core gives resolvers such a function, bound to their reference. It returns None if no keychain
+knows the host, and raises PluginError if one failed. Call it at any time, from any thread; each call
+asks the keychains again.
 """

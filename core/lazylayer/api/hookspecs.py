@@ -6,8 +6,8 @@ it. An implementation may leave out arguments that it does not need.
 
 - *first result*: plugins are asked in configured order (`plugins.enabled`, else by name), and the first
   answer that is not None is used. None means "not mine".
-- *all*: every plugin is called, in the same order, each by itself.
-- *one*: the plugin that is named is called, and no other.
+- *all*: every plugin is called, in the same order; one that fails never affects the others.
+- *one*: only the plugin that the configuration names is called.
 
 Hooks run when something is opened or changes, never on a read; the objects that they return are called
 then. Unless a hook says otherwise it may be called from any thread, and from several at once. Wrappers
@@ -351,7 +351,7 @@ def lazylayer_add_virtual_entries(layer: OpenedLayer) -> Mapping[bytes, mounting
 def lazylayer_report_state(event: StateEvent) -> None:
     """Hear what happened: mounted, fetched, failed, and so on.
 
-    All plugins are called, each by itself: one that fails is logged and disturbs nobody.
+    All plugins are called. One that fails is logged, and the others are still called.
 
     :param event: what happened (`lazylayer.api.events.StateEvent`).
 
@@ -405,7 +405,7 @@ def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore
         def lazylayer_open_store(reference, keychain):
             return Shelf(reference.repository) if reference.scheme == "shelf" else None
 
-    Threading and errors: raise BuildError or ResolveError, which say what stands in the way.
+    Threading and errors: raise BuildError or ResolveError.
     """
 
 
@@ -429,9 +429,9 @@ def lazylayer_interrupt() -> None:
 
 @hookspec
 def lazylayer_close() -> None:
-    """Give back what you hold: threads, sockets, files; the program ends its use of you.
+    """Release what you hold: threads, sockets, files.
 
-    All plugins are called, when the program closes, each by itself.
+    All plugins are called, when the program closes.
 
     Example::
 

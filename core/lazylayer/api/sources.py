@@ -1,7 +1,6 @@
-"""What a resolver plugin returns for a blob: where its bytes come from.
+"""What a resolver plugin returns for a blob: a source of its bytes.
 
-The core wraps a `BlobSource` in a `lazylayer.fetching.blob.Blob`, which plans, shares, caches and counts the
-requests; a source only carries them out.
+The core plans, shares, caches and counts the requests; a source only makes them.
 """
 
 from __future__ import annotations
@@ -21,42 +20,40 @@ class BlobSource(ABC):
     """
 
     size: int
-    """Bytes in the blob, as the descriptor promised; the source relies on it for range requests."""
+    """Bytes in the blob, as the descriptor promised."""
 
     @abstractmethod
     def fetch(self, ranges: Sequence[ByteRange]) -> Iterator[tuple[int, bytes]]:
-        """Yields the bytes of `ranges` as they arrive, as (offset in the blob, piece).
+        """Yield the bytes of `ranges` as they arrive, as (offset in the blob, piece).
 
-        The ranges lie inside the blob, are sorted and do not overlap. Within a range pieces come
-        in order and without gaps. Pieces outside the ranges must not be yielded. A source may use
-        one request for all of them or several; it retries what is worth retrying itself, going on
-        where it stopped. Closing the iterator early ends the request.
+        The ranges lie inside the blob, are sorted and do not overlap. Within a range, pieces come in order
+        and without gaps. Never yield pieces outside the ranges. A source may make one request or several.
+        It retries temporary failures itself, and resumes where it stopped. Closing the iterator early ends
+        the request.
 
-        Raises AuthenticationError, NotFoundError or UnavailableError; an end before all bytes came
-        is an UnavailableError. No call goes on without progress for longer than a few of the source's
-        idle time-outs.
+        Raises AuthenticationError, NotFoundError or UnavailableError, the last also if bytes are missing
+        at the end. Without progress, a call ends after a few of the source's idle time-outs.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Returns if the blob can be read now, at the cost of at most one small request.
+        """Check that the blob can be read now, with at most one small request.
 
-        Raises like `fetch`. A source that holds tokens or redirected addresses renews them here
-        when they are refused.
+        Raises like `fetch`. If tokens or redirected addresses are rejected, the source renews them.
         """
 
     def doubt(self, error: Exception) -> bool:
-        """Hears that what was served last proved to be wrong; `error` says how.
+        """Hear that bytes from this source were wrong, and return True if asking again may help.
 
-        Returns whether asking again may do better: a source with several places to ask leaves the
-        one that served these bytes alone for a while, and says True as long as there is another.
+        A source with several endpoints skips the one that served these bytes for a while, and returns True
+        as long as there is another. `error` says what was wrong.
         """
         del error
         return False
 
     def describe(self) -> str:
-        """Where the bytes come from, for people: a host or a path. Holds no secrets and no query."""
+        """Return where the bytes come from, for people: a host or a path, without secrets and query."""
         return type(self).__name__
 
     def close(self) -> None:
-        """Gives back connections and files; calls after it are errors."""
+        """Release connections and files. Calls afterwards are errors."""

@@ -1,10 +1,9 @@
-"""Puts the layers of the configuration on top of each other, with dynaconf.
+"""Merge the layers of the configuration with dynaconf.
 
-dynaconf reads the values of variables and of `--set`, and keeps the layers. It is told where to look
-and never looks by itself, since on its own it also reads `*.local.toml`, variables that begin with
-`DYNACONF_` and the files that values name (`@read_file …`), joins lists or replaces whole tables, and
-takes `__` in a key for a dot. What it could take for more than a plain key or value is escaped, and
-variables that change how dynaconf works are hidden from it.
+dynaconf parses the values of variables and of `--set`, and merges the layers. It gets all input from
+here: on its own it would also read `*.local.toml`, variables that begin with `DYNACONF_`, and files that
+values name (`@read_file …`), join lists, replace whole tables, and read `__` in a key as a dot. Keys and
+values with a meaning of their own are escaped, and its own environment variables are hidden from it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _ESCAPE = "\0"
 
 
 class Setting(NamedTuple):
-    """One value that one layer sets, and which layer that is, in words."""
+    """A value that one layer sets, and that layer in words."""
 
     path: KeyPath
     value: Any
@@ -36,12 +35,12 @@ class Setting(NamedTuple):
 
 
 def dotted(path: KeyPath) -> str:
-    """The key as in TOML: `cache.chunks`, `plugin.mine."host:5000"`."""
+    """Return the key as in TOML: `cache.chunks`, `plugin.mine."host:5000"`."""
     return ".".join(part if _BARE_KEY.fullmatch(part) else f'"{_in_quotes(part)}"' for part in path)
 
 
 def parse_key(key: str) -> KeyPath:
-    """The parts of a dotted key. Raises ValueError for what is none."""
+    """Return the parts of a dotted key. Raises ValueError for an invalid one."""
     if _BARE_KEY.fullmatch(key.replace(".", "")) and all(key.split(".")):
         return tuple(key.split("."))
     if "\n" in key:
@@ -53,7 +52,7 @@ def parse_key(key: str) -> KeyPath:
 
 
 def leaves(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """The values of a nested table; an empty table counts as one."""
+    """Yield the values of a nested table; an empty table counts as a value."""
     for key, value in table.items():
         path = (*above, key)
         if isinstance(value, Mapping) and value:
@@ -63,7 +62,7 @@ def leaves(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyP
 
 
 def read_text(text: str) -> Any:
-    """The value that `text` spells in TOML; `text` itself if it is not TOML."""
+    """Parse `text` as a TOML value, or return it unchanged if it is not TOML."""
     from dynaconf.utils.parse_conf import parse_conf_data
 
     # Without quotes dynaconf would obey `@int 3`, and in quotes too.
@@ -78,14 +77,14 @@ def read_text(text: str) -> Any:
 
 
 def merge_settings(settings: Iterable[Setting]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    """The settings as nested tables, later ones stronger, and where each value came from.
+    """Merge settings into nested tables, and return them with the origin of each value.
 
-    Tables are merged, everything else is replaced.
+    Later settings override earlier ones. Tables are merged; everything else is replaced.
     """
     origins: dict[KeyPath, str] = {}
     listed = list(settings)
     if not listed:
-        return {}, {}  # without importing anything for it
+        return {}, {}  # without importing dynaconf
     with _plain_dynaconf() as layers:
         for each in listed:
             below = [path for path in origins if path[: len(each.path)] == each.path]
@@ -107,7 +106,7 @@ def merge_settings(settings: Iterable[Setting]) -> tuple[dict[str, Any], dict[Ke
 
 @contextmanager
 def _plain_dynaconf() -> Iterator[Any]:
-    """dynaconf with no files, no variables and no ideas of its own."""
+    """Yield a dynaconf that reads no files and no variables."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if "DYNACONF" in name.upper()}
     try:
         from dynaconf import Dynaconf

@@ -1,19 +1,18 @@
-"""Loads the configuration: files, environment and command line become one `Settings`.
+"""Load the configuration: merge files, environment and command line into one `Settings`.
 
-The layers, each stronger than the ones before it:
+The layers, each overriding the ones before it:
 
 1. the defaults in `lazylayer.api.settings`;
-2. `/etc/lazylayer/lazylayer.toml`, or the file that `--config` names, which must exist then;
-3. `conf.d/*.toml` beside it, by name;
-4. the environment: `LAZYLAYER_CACHE__CHUNKS` is `cache.chunks`;
+2. `/etc/lazylayer/lazylayer.toml`, or the file that `--config` names, which must exist;
+3. `conf.d/*.toml` next to it, in order of their names;
+4. the environment: `LAZYLAYER_CACHE__CHUNKS` sets `cache.chunks`;
 5. `--set cache.chunks=cache_dir`.
 
-Tables are merged key by key; lists and single values are replaced. In the environment and in
-`--set` a value is written as in TOML; what is not TOML, and every value without quotes for a key of
-the core that takes text, is text. Unknown keys and wrong types are errors that name the key and where it was set.
+Tables are merged key by key; lists and single values are replaced. In the environment and in `--set`,
+values are TOML. A value that is not TOML is text, and so is every unquoted value of a core key that takes
+text. Unknown keys and wrong types are errors that name the key and its origin.
 
-How the layers are put together is in `lazylayer.configuration.layers`. Nothing of it is asked again
-after the start-up.
+`lazylayer.configuration.layers` merges the layers. Nothing here runs after the start-up.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ TABLES_GROUP = "lazylayer.tables"
 
 
 class Configuration:
-    """The settings, the tables of plugins, and where each value came from."""
+    """The settings, the tables of plugins, and the origin of each value."""
 
     def __init__(
         self,
@@ -59,13 +58,13 @@ class Configuration:
         self.plugin_tables = plugin_tables
         """The tables that plugins read, unchecked and nested as in TOML: `{"plugin": {NAME: {…}}}`."""
         self.files = tuple(files)
-        """The files that were read, weakest first."""
+        """The files that were read; later ones override earlier ones."""
         self._origins = origins
 
     def origin(self, key: str) -> str:
-        """Where the value of a key (`cache.chunks`) came from: a file, a variable, `--set` or `default`.
+        """Return the origin of a key's value: a file, a variable, `--set` or `default`.
 
-        For a table it is where the first of its values came from.
+        The origin of a table is that of its first value.
         """
         return self._origin(parse_key(key))
 
@@ -82,7 +81,7 @@ class Configuration:
             yield path, value, self._origin(path)
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
-        """The error with the place where its key was set, as far as that is known."""
+        """Return the error with the origin of its key, if that is known."""
         origin = self.origin(error.key) if error.key else DEFAULT_ORIGIN
         if origin == DEFAULT_ORIGIN or str(error).startswith(origin):
             return error
@@ -92,13 +91,13 @@ class Configuration:
 def load_configuration(
     config: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Configuration:
-    """Reads all layers.
+    """Read and merge all layers.
 
-    :param config: the file that the user named; None for the default one, if it exists.
+    :param config: the configuration file; None for the default one, if it exists.
     :param overrides: `KEY=VALUE`, as given with `--set`.
-    :param environment: the variables to look at, by default those of the process.
+    :param environment: the environment variables, by default those of the process.
 
-    Raises ConfigurationError with the first thing that is wrong; `check_configuration` finds all.
+    Raises ConfigurationError with the first mistake; `check_configuration` finds all.
     """
     files = find_files(config)
     layers = _every_setting(files, overrides, os.environ if environment is None else environment)
@@ -118,7 +117,7 @@ def load_configuration(
 def check_configuration(
     config: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> list[ConfigurationError]:
-    """Everything that is wrong with the core's own settings; an empty list if nothing is."""
+    """Return all mistakes in the core's own settings."""
     try:
         files = find_files(config)
         settings = list(_every_setting(files, overrides, os.environ if environment is None else environment))
@@ -178,7 +177,7 @@ def _problems(settings: Iterable[Setting]) -> list[ConfigurationError]:
 
 
 def _problem(setting: Setting) -> str:
-    """What is wrong with one setting by itself; an empty string if nothing is."""
+    """Return the mistake in a single setting; empty if there is none."""
     key = dotted(setting.path)
     if setting.path[0] == "plugin":
         if len(setting.path) < 3 and not (len(setting.path) == 2 and isinstance(setting.value, Mapping)):
@@ -199,7 +198,7 @@ def _problem(setting: Setting) -> str:
 
 
 def _expected(path: KeyPath) -> Any:
-    """The type of the setting at `path`, or None if there is no such setting."""
+    """Return the type of the setting at `path`, or None if there is no such setting."""
     expected: Any = Settings
     for key in path:
         if not (isinstance(expected, type) and issubclass(expected, msgspec.Struct)):
@@ -235,7 +234,7 @@ def _suggestion(key: str) -> str:
 
 
 def _contradictions(settings: Settings) -> Iterator[ConfigurationError]:
-    """What is wrong between settings, or with the meaning of one."""
+    """Yield mistakes in the meaning of settings, and contradictions between them."""
     from lazylayer.api.oci import Platform
 
     if settings.fetch.window_min > settings.fetch.window_max:

@@ -50,7 +50,7 @@ def make_manager() -> PluginManager:
 
 
 class Failure(Exception):  # noqa: N818 - it never leaves this room
-    """What a plugin raised from a hook, or returned against the contract."""
+    """A hook failed: it raised an exception, or returned the wrong type."""
 
     def __init__(self, plugin: str, said: str, cause: Exception | None = None) -> None:
         super().__init__(said)

@@ -1,4 +1,4 @@
-"""Choose the wanted ones of the installed plugins, and import them."""
+"""Choose the wanted plugins among the installed ones, import them, and check their hooks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 def choose_entry_points(
     found: list[EntryPoint], wanted: PluginsSettings
 ) -> tuple[list[EntryPoint], list[PluginRecord]]:
-    """Those to load, first asked first, and the records of all others."""
+    """Return the entry points to load, in the order of asking, and the records of all other plugins."""
     refused: list[PluginRecord] = []
     left: list[EntryPoint] = []
     for each in found:
@@ -88,7 +88,7 @@ def _missing(found: list[EntryPoint], wanted: PluginsSettings) -> list[PluginRec
 
 
 def _in_order(usable: list[EntryPoint], enabled: Sequence[str]) -> list[EntryPoint]:
-    """In the order of the configuration; `*` stands for all that it does not name, by name."""
+    """Return the entry points in configured order; `*` stands for all that are not named, by name."""
     if not enabled:
         return usable
     ordered: list[EntryPoint] = []
@@ -100,7 +100,7 @@ def _in_order(usable: list[EntryPoint], enabled: Sequence[str]) -> list[EntryPoi
 
 
 class _Single(ExtensionManager):  # type: ignore[misc]
-    """stevedore, told which entry point to load, and to let its exception out."""
+    """A stevedore manager that loads one entry point and lets its exception through."""
 
     def __init__(self, entry_point: EntryPoint) -> None:
         self._entry_point = entry_point

@@ -48,12 +48,11 @@ AUTO = "auto"
 
 
 class Hooks:
-    """What the registered plugins answer.
+    """The hooks of all registered plugins.
 
-    :param manager: the plugins, as `lazylayer.plugin.registry` registered them; `make_manager` there
-        makes one for tests and for programs with plugins of their own.
-    :param records: what is known of each plugin by name: its options, and for messages its version and
-        why it cannot be asked.
+    :param manager: the plugins. `lazylayer.plugin.registry.make_manager` makes a manager for tests, and
+        for programs with plugins of their own.
+    :param records: the state of each plugin by name.
     """
 
     def __init__(self, manager: pluggy.PluginManager, records: Mapping[str, PluginRecord] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Record what is known of each plugin."""
+"""Record the state of each plugin."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ PluginStatus = Literal["ok", "disabled", "skipped", "error"]
 
 
 class PluginRecord(msgspec.Struct, frozen=True):
-    """What is known of one plugin: an installed one, or one that the configuration asks for.
+    """The state of one plugin, installed or only named by the configuration.
 
-    `hooks` are the hooks that it implements, empty unless it was loaded. `reason` says why it is not
-    `ok`, and what would help. `target` is the value of its entry point, `package:Class`. `options` are
-    those that the configuration gives it, None if it declares none; they may hold secrets.
-    `preference` is how strongly `auto` prefers it to plugins with the same hook.
+    `hooks` lists the hooks of a loaded plugin. `reason` explains a status other than `ok`, and names a
+    remedy. `target` is the value of the entry point, `package:Class`. `options` are the plugin's options
+    in force, None if it declares none; they may hold secrets. `preference` ranks the plugin for `auto`.
     """
 
     name: str

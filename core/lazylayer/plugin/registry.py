@@ -1,13 +1,12 @@
-"""Finds the plugins, loads those that the configuration wants, and keeps a record of each.
+"""Load the plugins that the configuration wants, give them their options, and keep a record of each.
 
-stevedore loads what the entry points of the group `lazylayer.plugins` lead to; pluggy gets it
-registered. Which plugins there are is read from the metadata of installed distributions each time,
-and not through stevedore's cache on disk, which misses what was installed in the last two minutes
-and forgets the distribution. A plugin that cannot be used is recorded with the reason and takes
-nothing else down.
+stevedore loads the entry points of the group `lazylayer.plugins`, and pluggy registers the plugins.
+Entry points are read from the metadata of installed distributions each time: stevedore's cache on disk
+misses distributions installed in the last two minutes. A plugin that cannot be used is recorded with the
+reason, and the others are used.
 
-Two steps: `Plugins.load` imports and checks, `Plugins.configure` gives the plugins their options.
-Both belong to the start-up and to its thread; afterwards everything here may be read from any thread.
+`Plugins.load` imports and checks; `Plugins.configure` passes options. Call both at start-up, in one
+thread. Afterwards, any thread may read everything here.
 """
 
 from __future__ import annotations
@@ -42,16 +41,16 @@ class Plugins:
         self._loaded = dict(loaded)
         self._by_name = {record.name: record for record in reversed(self._records)}
         self.manager = make_manager()
-        self._unused = make_manager()
-        """Without plugins, but for the moment in which one is checked or configured."""
+        self._scratch = make_manager()
+        """Holds a plugin only while that is checked or configured."""
         self._settings = Settings()
         self._tables: Mapping[str, Any] = {}
         self.refusals: list[ConfigurationError] = []
-        """What plugins said against their options, in the order in which they are asked."""
+        """The complaints of plugins about their options, in the order of asking."""
 
     @classmethod
     def load(cls, wanted: PluginsSettings) -> Plugins:
-        """Imports the wanted plugins. Never raises for a plugin: see `records`."""
+        """Import the wanted plugins. Never raises for a plugin: see `records`."""
         chosen, refused = choose_entry_points(find_entry_points(), wanted)
         loaded: dict[str, object] = {}
         records: list[PluginRecord] = []
@@ -65,7 +64,7 @@ class Plugins:
 
     @property
     def records(self) -> Sequence[PluginRecord]:
-        """All plugins: those asked first come first, then those that are not wanted or not there."""
+        """All plugins: the loaded ones in the order of asking, then disabled and missing ones."""
         return tuple(self._records)
 
     @property
@@ -74,11 +73,11 @@ class Plugins:
         return tuple(sorted({_package(record.target) for record in self._records if record.name in self._loaded}))
 
     def record(self, name: str) -> PluginRecord | None:
-        """What is known of plugin `name`, or None if it is not installed."""
+        """Return the record of plugin `name`, or None if it is not installed."""
         return self._by_name.get(name)
 
     def hooks(self) -> Hooks:
-        """The façade through which these plugins are asked; it follows later changes."""
+        """Return the façade through which these plugins are called; it follows later changes."""
         return Hooks(self.manager, self._by_name)
 
     def configure(self, settings: Settings, tables: Mapping[str, Any] | None = None) -> None:
@@ -109,7 +108,7 @@ class Plugins:
         try:
             if name not in self._by_name:
                 self._remember(PluginRecord(name))
-                self._change(name, hooks=hooks_of(plugin, self._unused))
+                self._change(name, hooks=hooks_of(plugin, self._scratch))
             preference = getattr(plugin, "preference", 0)
             self._change(name, options=self._read_options(name, plugin), preference=preference)
             self._configure(name, plugin)
@@ -121,7 +120,7 @@ class Plugins:
             self._change(name, status="error", reason=str(error))
         except ContractError as error:
             self._change(name, status="error", reason=str(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises, the others go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the other plugins are used
             self._change(name, status="error", reason=explain_error(error) or describe_error(error))
 
     def _read_options(self, name: str, plugin: object) -> msgspec.Struct | None:
@@ -135,13 +134,13 @@ class Plugins:
 
     def _configure(self, name: str, plugin: object) -> None:
         """Call the plugin's `lazylayer_configure`; its exceptions go up as they are."""
-        self._unused.register(plugin, name)
+        self._scratch.register(plugin, name)
         try:
-            for each in self._unused.hook.lazylayer_configure.get_hookimpls():
+            for each in self._scratch.hook.lazylayer_configure.get_hookimpls():
                 given = {"settings": self._settings, "options": self._by_name[name].options}
                 each.function(*[given[argument] for argument in each.argnames])
         finally:
-            self._unused.unregister(name=name)
+            self._scratch.unregister(name=name)
 
     def option_tables(self, tables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the plugins' tables, with the defaults of the loaded plugins. Invalid ones stay as they are."""
@@ -157,9 +156,9 @@ class Plugins:
         return shown
 
     def require(self, name: str, by: str) -> None:
-        """Raises PluginRequiredError unless plugin `name` is usable.
+        """Raise PluginRequiredError unless plugin `name` is usable.
 
-        :param by: who needs it, for the message: `cache.chunks`, say.
+        :param by: the setting that names it, for the message, such as `cache.chunks`.
         """
         record = self._by_name.get(name)
         if record is not None and record.status == "ok":

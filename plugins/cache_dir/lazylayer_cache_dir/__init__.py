@@ -1,6 +1,6 @@
-"""Chunks and ranges on disk: persistent, shared by processes, bounded by bytes, checked when read.
+"""Cache chunks and ranges on disk: persistent, shared by processes, bounded, verified when read.
 
-Both purposes live in one directory and share one limit; so do all processes that use the directory.
+Both purposes share one directory and one limit; so do all processes that use the directory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: str = ""
     """An absolute path; by default `cache` in the root directory of the settings."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Bytes on disk that chunks and ranges may take up together; by default a tenth of the file
-    system, and not more than 50 GiB."""
+    """Bytes on disk for chunks and ranges together; by default a tenth of the file system, at most 50 GiB."""
 
 
 class CacheDir:
@@ -53,5 +52,7 @@ class CacheDir:
             max_bytes = options.max_bytes or default_limit(self._directory)
             return DirectoryCache(self._directory, purpose=purpose, max_bytes=max_bytes)
         except OSError as error:
-            message = f"{self._directory} cannot be a cache: {error}; set plugin.cache_dir.directory to another"
+            message = (
+                f"{self._directory}: cannot be used as a cache: {error}; set plugin.cache_dir.directory to another"
+            )
             raise ConfigurationError(message, key="plugin.cache_dir.directory") from error

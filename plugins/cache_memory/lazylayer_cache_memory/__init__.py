@@ -1,6 +1,6 @@
-"""Chunks and ranges in RAM, bounded by bytes; the least recently used value leaves first.
+"""Cache chunks and ranges in RAM, bounded by bytes; the least recently used value is evicted first.
 
-What it holds is gone with the process and is shared with no other. Both purposes share one limit.
+The values are lost when the process ends. Both purposes share one limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.cache_memory]`."""
 
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 * 1024 * 1024
-    """Bytes that chunks and ranges may take up together."""
+    """Bytes of memory for chunks and ranges together."""
 
 
 class CacheMemory:
