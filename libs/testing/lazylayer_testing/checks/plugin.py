@@ -25,6 +25,7 @@ __all__ = [
     "CheckedPlugin",
     "Kit",
     "check_cache",
+    "check_format",
     "check_frontend",
     "check_keychain",
     "check_plan",
@@ -111,6 +112,7 @@ def _fixtures(plugin: CheckedPlugin) -> ModuleType:
 
 
 check_cache = Kit("check_cache.py")
+check_format = Kit("check_format.py")
 check_frontend = Kit("check_frontend.py")
 check_keychain = Kit("check_keychain.py")
 check_plan = Kit("check_plan.py")
