@@ -41,6 +41,8 @@ def test_a_cached_range_needs_no_source_at_all() -> None:
         _ = opening.size
     first = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), RangeStore(ranges))
     assert first.size == len(DATA)
+    assert f"{sha256_digest(DATA)}:size" not in ranges.values, "a source may lie"
+    first.confirm()
     assert opening.size == len(DATA), "the size was remembered with the ranges"
     assert opening.read(0, 10) == DATA[:10]
     assert opening.seen.total == 10
@@ -141,6 +143,7 @@ def test_a_wrong_size_in_the_cache_is_forgotten_with_what_is_distrusted() -> Non
     assert opening.size == 77
     assert opening.distrust(FormatError("no footer"))
     assert opening.size == len(DATA)
+    opening.confirm()
     assert ranges.get(f"{sha256_digest(DATA)}:size") == b"%d" % len(DATA)
 
 

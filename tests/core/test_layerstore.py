@@ -84,6 +84,8 @@ def test_an_error_from_outside_is_reported_as_one_clean_line() -> None:
     store.plugin.before_open = fail
     with pytest.raises(FormatError):
         store.lend()
+    while not store.events("failed"):
+        threading.Event().wait(0.001)
     (error,) = [event.error for event in store.plugin.events if event.kind == "failed"]
     assert error.isprintable()
     assert "hunter2" not in error

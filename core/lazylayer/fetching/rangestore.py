@@ -12,7 +12,7 @@ from typing import TypeVar
 from lazylayer.api.byteranges import ByteRange, ByteRanges
 from lazylayer.api.cache import Cache, NoCache
 from lazylayer.api.oci import Digest
-from lazylayer.errors import FormatError
+from lazylayer.errors import FormatError, LazylayerError
 from lazylayer.fetching.blob import Blob
 from lazylayer.logger import logger
 
@@ -65,6 +65,7 @@ class Opening:
         self.seen = ByteRanges()
         """The bytes of the blob that were read. Look at it when the opening is over."""
         self._blob = blob
+        self._size_key = "" if blob.size else f"{blob.digest}:size"
         self._ranges = ranges or RangeStore(NoCache())
         self._lock = threading.RLock()
         self._cached: set[str] = set()
@@ -79,13 +80,16 @@ class Opening:
     def size(self) -> int:
         """Bytes in the blob. Asks the cache, and then the source, if no descriptor said so."""
         if not self._blob.size:
-            key = f"{self.digest}:size"
-            data = self.recall(key)
+            data = self.recall(self._size_key)
             self._blob.size = int(data) if data and data.isdigit() and len(data) < 20 else 0
             if not self._blob.size:
                 self._blob.size = self._blob.source().size
-                self.keep(key, b"%d" % self._blob.size)
         return self._blob.size
+
+    def confirm(self) -> None:
+        """Keep the blob's size, once the layer has opened: a registry may lie about it."""
+        if self._size_key and self._size_key not in self._cached:
+            self.keep(self._size_key, b"%d" % self.size)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return exactly `size` bytes from `offset`; see `OpenedBlob.read`."""
@@ -124,6 +128,27 @@ class Opening:
             fetched, self._fetched = self._fetched, set()
         for key in cached | fetched:
             self._ranges.remove(key)
-        if f"{self.digest}:size" in cached:
+        if self._size_key:
             self._blob.size = 0
         return bool(cached) or (bool(fetched) and self._blob.doubt(error))
+
+    def doubt_size(self, error: Exception) -> bool:
+        """Ask for the blob's size again, after its source failed; return True if it was wrong.
+
+        A size that a descriptor promised is right. Nothing is dropped if the source does not answer.
+        """
+        known = self._blob.size
+        if not self._size_key or not known:
+            return False
+        try:
+            size = self._blob.source().size
+            if size == known and self._blob.doubt(error):
+                size = self._blob.source().size
+        except LazylayerError:
+            return False
+        if size == known:
+            return False
+        self._ranges.remove(self._size_key)
+        self._cached.discard(self._size_key)
+        self._blob.size = size
+        return True

@@ -24,7 +24,7 @@ from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.settings import Settings
 from lazylayer.api.text import one_line
-from lazylayer.errors import LayerError, LazylayerError, UnavailableError
+from lazylayer.errors import LayerError, LazylayerError, ResolveError, UnavailableError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.fetching.fetcher import Fetcher
@@ -174,6 +174,7 @@ class LayerStore:
         opening = Opening(blob, self._ranges)
         try:
             contents = self._open_contents(reference, opening, descriptor, verify)
+            opening.confirm()
             descriptor = msgspec.structs.replace(descriptor, size=opening.size)
             fetcher = Fetcher(blob, contents, self._chunks, self.scheduler, self._settings.fetch)
         except BaseException:
@@ -195,6 +196,9 @@ class LayerStore:
         except LayerError as error:
             # All that was read is suspect: a cache has damaged it, or a mirror serves something else.
             if not opening.distrust(error):
+                raise
+        except ResolveError as error:
+            if not opening.doubt_size(error):
                 raise
         return self._hooks.open_layer(opening, descriptor, verify, companions)
 

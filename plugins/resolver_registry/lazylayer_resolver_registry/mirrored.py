@@ -47,14 +47,19 @@ class MirroredBlob(BlobSource):
         raise failures.last()
 
     def doubt(self, error: Exception) -> bool:
-        """Skip the host that served last, for this blob. See `BlobSource.doubt`."""
+        """Skip the host that served last, for this blob; ask the next one for its size. See `BlobSource.doubt`."""
         served_by = self._served_by
         subject = self._descriptor.digest
-        for repository in self._route.candidates("pull", subject):
-            if served_by is not None and self._source(repository) is served_by:
-                self._route.doubted(repository, subject, error)
-        others = self._route.candidates("pull", subject)
-        return self._source(others[0]) is not served_by
+        if served_by is not None:
+            self._route.doubted(served_by.repository, subject, error)
+            if self._route.candidates("pull", subject)[0] is served_by.repository:
+                return False
+        if not self._descriptor.size:
+            try:
+                self.size = self._find_size()
+            except TRY_NEXT:
+                return False
+        return True
 
     def check(self) -> None:
         """Read one byte from the first host that serves it. See `BlobSource.check`."""
@@ -65,7 +70,8 @@ class MirroredBlob(BlobSource):
         return self._served_by.describe() if self._served_by is not None else str(self._route)
 
     def _find_size(self) -> int:
-        return self._route.first("pull", self._descriptor.digest, lambda repository: self._source(repository).size)
+        self._served_by = self._route.first("pull", self._descriptor.digest, self._source)
+        return self._served_by.size
 
     def _checked(self, repository: Repository) -> RegistryBlob:
         source = self._source(repository)

@@ -43,7 +43,7 @@ class RegistryBlob(BlobSource):
     """One blob of a repository."""
 
     def __init__(self, repository: Repository, descriptor: Descriptor) -> None:
-        self._repository = repository
+        self.repository = repository
         self._client = repository.client
         self._digest = descriptor.digest
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class RegistryBlob(BlobSource):
     def describe(self) -> str:
         """Return the registry, and the storage it redirects to, for messages."""
         location = self._target.url
-        here = str(self._repository)
+        here = str(self.repository)
         if self._client.endpoint.namespace:
             here += f" for {self._client.endpoint.namespace}"
         return f"{here} (via {location.host})" if location is not None else here
@@ -119,8 +119,8 @@ class RegistryBlob(BlobSource):
         headers = {"Range": range_header(ranges)}
         for _ in range(_MAX_HOPS):
             try:
-                with self._repository.send("GET", url, headers) as response:
-                    target = redirect_target(response, self._repository.root)
+                with self.repository.send("GET", url, headers) as response:
+                    target = redirect_target(response, self.repository.root)
                     if target is None:
                         self._check(response, ranges)
                         self._remember(url)
@@ -189,8 +189,8 @@ class RegistryBlob(BlobSource):
     def _ask_size(self) -> int | None:
         url, asked = self._blob_url(), f"bytes=-{_TAIL}"
         for _ in range(_MAX_HOPS):
-            with self._repository.send("GET", url, {"Range": asked}) as response:
-                target = redirect_target(response, self._repository.root)
+            with self.repository.send("GET", url, {"Range": asked}) as response:
+                target = redirect_target(response, self.repository.root)
                 if target is None and response.status_code in _NO_MULTI_RANGE and asked != _FIRST_BYTE:
                     asked = _FIRST_BYTE  # some storages do not support suffix ranges
                     continue
@@ -217,7 +217,7 @@ class RegistryBlob(BlobSource):
         return tail if len(tail) == size - start else b""
 
     def _blob_url(self) -> httpx.URL:
-        return self._repository.url(f"blobs/{self._digest}")
+        return self.repository.url(f"blobs/{self._digest}")
 
     def _single_range(self) -> bool:
         transport = self._client.transport
@@ -237,4 +237,4 @@ class RegistryBlob(BlobSource):
             )
 
     def _what(self) -> str:
-        return f"blob {self._digest} of {self._repository}"
+        return f"blob {self._digest} of {self.repository}"
