@@ -117,7 +117,7 @@ class Usage:
     def _read(self, at: int) -> Held:
         data = os.pread(self._fd, _PAIR.size, at)
         if len(data) != _PAIR.size:
-            raise OSError(errno.EIO, "somebody truncated the counters of the cache")
+            raise OSError(errno.EIO, "the counters of the cache were truncated")
         return Held(*_PAIR.unpack(data))
 
     def _write(self, at: int, data: bytes) -> None:

@@ -115,7 +115,7 @@ class FileValue(CachedValue):
         data = os.pread(self._fd, wanted, HEADER_SIZE + offset)
         status = os.fstat(self._fd)
         if status.st_mtime_ns != self._modified or status.st_size != HEADER_SIZE + self.size or len(data) != wanted:
-            raise OSError(errno.EIO, "somebody changed a file of the cache")
+            raise OSError(errno.EIO, "a file of the cache was changed")
         return data
 
     def close(self) -> None:
