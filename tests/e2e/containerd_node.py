@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ SNAPSHOTTER = "lazylayer"
 
 
 class ContainerdNode:
-    """Both daemons below `directory`, a short path; a context manager."""
+    """Both daemons below `directory`, a short path; a context manager, which removes the directory."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class ContainerdNode:
         plain_http: tuple[str, ...] = (),
         settings: Mapping[str, str] | None = None,
     ) -> None:
+        self._directory = directory
         self.registry = registry
         hosts = (registry.host, *plain_http)
         self.daemon = LazylayerDaemon(directory / "l", plain_http=hosts, settings=settings)
@@ -52,6 +54,7 @@ class ContainerdNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        shutil.rmtree(self._directory)
 
     def pull(self, reference: str, *, namespace: str = "default") -> dict[str, Any]:
         """`lazylayer pull`; what it said."""

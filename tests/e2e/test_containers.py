@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,7 +61,6 @@ def node(as_root: None, server_directory: Path, docker_registry: DockerRegistry)
     # Without background fetching every request is one that something asked for.
     with ContainerdNode(directory, docker_registry, settings={"background.enabled": "false"}) as node:
         yield node
-    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

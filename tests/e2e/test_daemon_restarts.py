@@ -44,11 +44,6 @@ while True:
 
 
 @pytest.fixture(scope="module")
-def reference(go_images: GoImages, python_layers: list[Path]) -> str:
-    return go_images.push_estargz(python_layers)
-
-
-@pytest.fixture(scope="module")
 def another_reference(go_images: GoImages, python_layers: list[Path]) -> str:
     return go_images.push_estargz(python_layers, chunk_size=100_000)
 
@@ -58,7 +53,6 @@ def node(as_root: None, server_directory: Path, docker_registry: DockerRegistry)
     directory = server_directory / "m"
     with ContainerdNode(directory, docker_registry) as node:
         yield node
-    shutil.rmtree(directory)
 
 
 class Container:
@@ -177,4 +171,3 @@ def test_a_fuse_mount_whose_server_died_gives_errors_and_never_wrong_bytes(
         node.remove_images()
         wait_until_both_agree(node)
         assert node.daemon.mounts() == []
-    shutil.rmtree(directory)

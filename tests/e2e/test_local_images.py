@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +10,10 @@ import pytest
 
 from e2e.containerd_node import ContainerdNode
 from e2e.hashing_container import HashingContainer
-from images.go_image import GoImages
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
-
-
-@pytest.fixture(scope="module")
-def reference(go_images: GoImages, python_layers: list[Path]) -> str:
-    return go_images.push_estargz(python_layers)
 
 
 @pytest.fixture
@@ -28,7 +21,6 @@ def node(as_root: None, server_directory: Path, docker_registry: DockerRegistry)
     directory = server_directory / "m"
     with ContainerdNode(directory, docker_registry, settings={"background.silence": "0.0"}) as node:
         yield node
-    shutil.rmtree(directory)
 
 
 def images(node: ContainerdNode) -> list[Path]:

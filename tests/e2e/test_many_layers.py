@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shutil
 import socket
-import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, pick_layers
 from images.go_image import GoImages
+from images.lazy_layer import tar_of
 from lazylayer.api.labels import layer_source_labels
 from lazylayer.api.oci import Digest, parse_reference
 from lazylayer.program import Program
@@ -43,12 +42,8 @@ def reference(as_root: None, go_images: GoImages, python_layers: list[Path], ser
     layers = list(python_layers)
     for number in range(LAYERS - len(python_layers)):
         layers.append(directory / f"{number}.tar")
-        with tarfile.open(layers[-1], "w") as archive:
-            for name in (f"many/{number}", "last"):
-                member = tarfile.TarInfo(name)
-                content = str(number).encode()
-                member.size = len(content)
-                archive.addfile(member, BytesIO(content))
+        content = str(number).encode()
+        layers[-1].write_bytes(tar_of({f"many/{number}": content, "last": content}))
     yield go_images.push_estargz(layers)
     shutil.rmtree(directory)
 
@@ -66,7 +61,6 @@ def node(server_directory: Path, docker_registry: DockerRegistry, silent_port: i
         directory, docker_registry, plain_http=(f"127.0.0.1:{silent_port}",), settings=settings
     ) as node:
         yield node
-    shutil.rmtree(directory)
 
 
 def test_an_image_of_100_layers_runs(node: ContainerdNode, reference: str) -> None:

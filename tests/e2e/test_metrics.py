@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -90,7 +89,6 @@ def test_metrics_say_which_mirror_served(
             assert 0 < told["lazylayer_network_bytes_total",] <= served
             node.remove_images()
             wait_until(lambda: "lazylayer_mounts" not in {name for name, *_ in scrape(address)}, "all is unmounted")
-        shutil.rmtree(directory)
 
 
 def _bytes_of_layers(registry: DockerRegistry, digests: list[str]) -> int:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import random
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from e2e.command_line import CommandLine
+from images.lazy_layer import tar_of
 from lazylayer.api.building import ImageStore
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
@@ -354,16 +354,6 @@ def test_mirror_and_origin_go_down_and_come_back(node: Node, image: LayoutImage,
                 read(source, 3000, 4000)
             origin.start()
             assert read(source, 3000, 4000) == layer[3000:4000]
-
-
-def tar_of(files: dict[str, bytes]) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as members:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            members.addfile(member, io.BytesIO(data))
-    return archive.getvalue()
 
 
 @pytest.mark.fuse

@@ -8,11 +8,9 @@ tokens and redirect to signed addresses. Some logins are wrong and some files br
 from __future__ import annotations
 
 import base64
-import io
 import json
 import resource
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +21,7 @@ from plugins.keychain_cri.tests.image_service import ImageService, pull_request
 from plugins.keychain_kube.tests.kube_api import KubeApi
 
 from e2e.command_line import CommandLine
+from images.lazy_layer import build_estargz
 from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
@@ -163,16 +162,9 @@ class World:
 
 
 def _build_layer(directory: Path) -> ImageLayer:
-    archive, built = io.BytesIO(), io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as members:
-        for name in ("first", "second"):
-            member = tarfile.TarInfo(name)
-            member.size = 200_000
-            members.addfile(member, io.BytesIO(name.encode() * 40_000))
-    archive.seek(0)
+    files = {name: name.encode() * 40_000 for name in ("first", "second")}
     with Program.load(overrides=[f"root={directory}/build", f"run={directory}/build"]) as program:
-        layer = program.hooks.build_layer("estargz", archive, built, BuildOptions(chunk_size=50_000))
-    return ImageLayer(built.getvalue(), annotations=layer.descriptor.annotations, diff_id=layer.diff_id)
+        return build_estargz(program.hooks, files, BuildOptions(chunk_size=50_000))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +12,12 @@ from plugins.frontend_erofs.tests.keepers import Keepers
 
 from e2e.containerd_node import ContainerdNode
 from e2e.hashing_container import HashingContainer
-from images.go_image import GoImages
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers, pytest.mark.timeout(300)]
 
 ROUNDS = 6
-
-
-@pytest.fixture(scope="module")
-def reference(go_images: GoImages, python_layers: list[Path]) -> str:
-    return go_images.push_estargz(python_layers)
 
 
 @pytest.fixture
@@ -34,7 +27,6 @@ def node(as_root: None, server_directory: Path, docker_registry: DockerRegistry)
     settings = {"plugin.frontend_erofs.local_images": "0"}
     with ContainerdNode(directory, docker_registry, settings=settings) as node:
         yield node
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from images.lazy_layer import build_estargz
 from lazylayer.api.building import BuildOptions
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.mounting import Missing
@@ -56,16 +57,8 @@ class Machine:
             ]
         )
         self.filesystem = Filesystem(self.program)
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as members:
-            for name, data in FILES.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                members.addfile(member, io.BytesIO(data))
-        archive.seek(0)
-        built = io.BytesIO()
-        layer = self.program.hooks.build_layer("estargz", archive, built, BuildOptions(chunk_size=CHUNK))
-        self.data, self.diff_id = built.getvalue(), layer.diff_id
+        layer = build_estargz(self.program.hooks, FILES, BuildOptions(chunk_size=CHUNK))
+        self.data, self.diff_id = layer.data, layer.diff_id
 
     def publish(self, data: bytes, toc_digest: str) -> str:
         layer = ImageLayer(data, annotations={TOC_DIGEST: toc_digest}, diff_id=self.diff_id)

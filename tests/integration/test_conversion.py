@@ -5,12 +5,10 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +18,7 @@ import zstandard
 
 import lazylayer_format_estargz
 import lazylayer_resolver_layout
+from images.lazy_layer import tar_of
 from lazylayer import hookimpl
 from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
@@ -48,17 +47,7 @@ def hooks() -> Hooks:
     return make_hooks()
 
 
-def tar_of(**files: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return out.getvalue()
-
-
-LAYERS = [tar_of(one=CONTENT), tar_of(two=b"2" * 5000), tar_of(one=CONTENT)]
+LAYERS = [tar_of({"one": CONTENT}), tar_of({"two": b"2" * 5000}), tar_of({"one": CONTENT})]
 
 
 def write_layout(
@@ -300,7 +289,7 @@ def test_destination_keeps_what_it_had_when_a_conversion_fails(hooks: Hooks, tmp
     source = write_layout(tmp_path / "source", LAYERS)
     destination = f"oci:{tmp_path}/destination:v"
     before = convert(hooks, source, destination)
-    bad = write_layout(tmp_path / "bad", [tar_of(x=b"x")], lambda data: gz(data)[:-10])
+    bad = write_layout(tmp_path / "bad", [tar_of({"x": b"x"})], lambda data: gz(data)[:-10])
     with pytest.raises(LazylayerError):
         convert(hooks, bad, destination)
     assert resolve(hooks, destination).digest == before.manifest.digest
@@ -312,7 +301,7 @@ def test_destination_keeps_what_it_had_when_a_conversion_fails(hooks: Hooks, tmp
 
 
 def test_profile_and_globs_decide_what_lies_before_the_landmark(hooks: Hooks, tmp_path: Path) -> None:
-    layers = [tar_of(**{"cold": b"c", "hot.py": b"h", "lib.so": b"l"}), tar_of(**{"cold": b"c", "lib.so": b"m"})]
+    layers = [tar_of({"cold": b"c", "hot.py": b"h", "lib.so": b"l"}), tar_of({"cold": b"c", "lib.so": b"m"})]
     source = write_layout(tmp_path / "source", layers)
     convert(
         hooks,
@@ -344,8 +333,8 @@ def prefetched(hooks: Hooks, layout: Path, reference: str) -> list[set[bytes]]:
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_globs_mean_what_the_image_shows(hooks: Hooks, tmp_path: Path, reuse: bool) -> None:
-    lower = tar_of(**{"a.py": b"a", "b.py": b"b", "d/c.py": b"c", "e.py": b"e"})
-    upper = tar_of(**{".wh.a.py": b"", "b.py": b"new", "d/.wh..wh..opq": b""})
+    lower = tar_of({"a.py": b"a", "b.py": b"b", "d/c.py": b"c", "e.py": b"e"})
+    upper = tar_of({".wh.a.py": b"", "b.py": b"new", "d/.wh..wh..opq": b""})
     source = write_layout(tmp_path / "source", [lower, upper])
     if reuse:
         # The upper layer is taken over as it is, and hides what it hides.
@@ -375,7 +364,7 @@ def only_upper_is_lazy(tmp_path: Path, plain: ResolvedImage, lazy: ResolvedImage
 
 def test_bad_layer_under_a_choice_is_told(hooks: Hooks, tmp_path: Path) -> None:
     """A layer that waits for one above it, which turns out to be bad, does not wait for ever."""
-    source = write_layout(tmp_path / "source", [*LAYERS, tar_of(x=b"x")], lambda data: gz(data)[:-10])
+    source = write_layout(tmp_path / "source", [*LAYERS, tar_of({"x": b"x"})], lambda data: gz(data)[:-10])
     with pytest.raises(LazylayerError, match="sha256:"):
         convert(hooks, source, f"oci:{tmp_path}/destination:v", prefetch_globs=(b"**",))
     assert_nothing_there(hooks, f"oci:{tmp_path}/destination:v", tmp_path / "destination")

@@ -18,6 +18,7 @@ import pytest
 import lazylayer_format_estargz
 import lazylayer_format_zstdchunked
 import lazylayer_resolver_layout
+from images.lazy_layer import tar_of
 from images.oci_layout import write_layout
 from lazylayer import hookimpl
 from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
@@ -36,6 +37,7 @@ from lazylayer_tool_images.conversion import Conversion, ConversionOptions, Conv
 from lazylayer_tool_images.verification import verify_image
 
 AMD = Platform("amd64", "linux")
+MTIME = 1.5
 CONTENT = bytes(range(256)) * 1000
 
 
@@ -97,21 +99,10 @@ def make_hooks(*more: object) -> Hooks:
     return Hooks(manager)
 
 
-def archive(**files: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            member.mtime = 1.5
-            tar.addfile(member, io.BytesIO(content))
-    return out.getvalue()
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> str:
     archives = []
-    for number, data in enumerate((archive(one=CONTENT, two=b"2"), archive(two=b"new"))):
+    for number, data in enumerate((tar_of({"one": CONTENT, "two": b"2"}, MTIME), tar_of({"two": b"new"}, MTIME))):
         archives.append(tmp_path / f"{number}.tar")
         archives[-1].write_bytes(data)
     write_layout(tmp_path / "source", archives, "plain")
@@ -400,7 +391,7 @@ class Careless:
 
 def test_every_byte_of_an_archive_is_kept(tmp_path: Path) -> None:
     """Global headers, odd padding, a landmark and a table of earlier days, what follows the end."""
-    data = bytearray(archive(**{"a": b"content", ".prefetch.landmark": b"\x0f", "stargz.index.json": b"{}" * 700}))
+    data = bytearray(tar_of({"a": b"content", ".prefetch.landmark": b"\x0f", "stargz.index.json": b"{}" * 700}, MTIME))
     data[data.index(b"content") + 7] = 1
     pax = tarfile.TarInfo("pax").create_pax_global_header({"comment": "commit"})
     whole = pax + bytes(data).rstrip(b"\0") + bytes(-len(bytes(data).rstrip(b"\0")) % 512 + 1024) + b"junk" * 999

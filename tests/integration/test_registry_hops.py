@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import random
-import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from images.lazy_layer import build_estargz
+from integration.opened import opened_image
 from lazylayer.api.building import BuildOptions
-from lazylayer.api.oci import parse_reference
 from lazylayer.layers.image import Image
-from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry, TokenAuthentication
 
@@ -27,23 +25,14 @@ def content(number: int) -> bytes:
     return random.Random(number).randbytes(SIZE)
 
 
-def build_layer(program: Program, number: int) -> ImageLayer:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as members:
-        member = tarfile.TarInfo(f"file-{number}")
-        member.size = SIZE
-        members.addfile(member, io.BytesIO(content(number)))
-    archive.seek(0)
-    built = io.BytesIO()
-    layer = program.hooks.build_layer("estargz", archive, built, BuildOptions(level=1))
-    return ImageLayer(built.getvalue(), layer.descriptor.media_type, layer.descriptor.annotations, layer.diff_id)
-
-
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> list[ImageLayer]:
     directory = tmp_path_factory.mktemp("builder")
     with Program.load(overrides=[f"root={directory}/root", f"run={directory}/run"]) as builder:
-        return [build_layer(builder, number) for number in range(LAYERS)]
+        return [
+            build_estargz(builder.hooks, {f"file-{number}": content(number)}, BuildOptions(level=1))
+            for number in range(LAYERS)
+        ]
 
 
 @pytest.fixture
@@ -59,22 +48,9 @@ def other(registry: ScriptedRegistry) -> Iterator[ScriptedRegistry]:
         yield other
 
 
-@contextmanager
-def opened(registry: ScriptedRegistry, directory: Path, configuration: str = "") -> Iterator[Image]:
-    file = directory / "lazylayer.toml"
-    file.write_text(
-        f'root = "{directory}/root"\nrun = "{directory}/run"\n{configuration}\n'
-        "[background]\nenabled = false\n[prefetch]\nenabled = false\n"
-        '[cache]\nchunks = "cache_memory"\nranges = "cache_memory"\n'
-    )
-    with Program.load(file) as program:
-        filesystem = Filesystem(program)
-        try:
-            image = filesystem.open_image(parse_reference(registry.reference(NAME)))
-            yield image
-            image.close()
-        finally:
-            filesystem.close()
+def opened(registry: ScriptedRegistry, directory: Path, configuration: str = "") -> AbstractContextManager[Image]:
+    caches = '[cache]\nchunks = "cache_memory"\nranges = "cache_memory"\n'
+    return opened_image(directory, registry.reference(NAME), f"{configuration}\n{caches}")
 
 
 def read(image: Image, number: int) -> bool:

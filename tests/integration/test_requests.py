@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import random
-import tarfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from images.lazy_layer import build_estargz
 from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import parse_reference
 from lazylayer.layers.image import Image
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer_testing.registry import Fault, Gate, ImageLayer, RecordedRequest, ScriptedRegistry
+from lazylayer_testing.registry import Fault, Gate, RecordedRequest, ScriptedRegistry
 
 MIB = 1024 * 1024
 SMALL_FILES = 70
@@ -35,26 +34,14 @@ def large() -> bytes:
     return random.Random("large").randbytes(LARGE_SIZE)
 
 
-def build_layer(program: Program, files: dict[str, bytes]) -> ImageLayer:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as members:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            members.addfile(member, io.BytesIO(data))
-    archive.seek(0)
-    built = io.BytesIO()
-    layer = program.hooks.build_layer("estargz", archive, built, BuildOptions(level=1))
-    return ImageLayer(built.getvalue(), layer.descriptor.media_type, layer.descriptor.annotations, layer.diff_id)
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedRegistry]:
     """A registry with an image of 100 MB that does not compress."""
     with ScriptedRegistry() as registry:
         with program(registry, tmp_path_factory.mktemp("builder")) as builder:
             files = {f"small/{number}": content(number) for number in range(SMALL_FILES)}
-            registry.content.add_image(NAME, "latest", [build_layer(builder, {"large": large(), **files})])
+            layer = build_estargz(builder.hooks, {"large": large(), **files}, BuildOptions(level=1))
+            registry.content.add_image(NAME, "latest", [layer])
         yield registry
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import random
-import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from images.lazy_layer import build_estargz
+from integration.opened import opened_image
 from lazylayer.api.building import BuildOptions
-from lazylayer.api.oci import parse_reference, sha256_digest
+from lazylayer.api.oci import sha256_digest
 from lazylayer.errors import LazylayerError, VerificationError
 from lazylayer.layers.image import Image
-from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
 from lazylayer_testing.registry import ImageLayer, ScriptedRegistry
 
@@ -27,15 +26,8 @@ CONTENT = random.Random(1).randbytes(20 * CHUNK)
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory) -> ImageLayer:
     directory = tmp_path_factory.mktemp("builder")
-    archive, built = io.BytesIO(), io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as members:
-        member = tarfile.TarInfo("file")
-        member.size = len(CONTENT)
-        members.addfile(member, io.BytesIO(CONTENT))
-    archive.seek(0)
     with Program.load(overrides=[f"root={directory}/root", f"run={directory}/run"]) as builder:
-        made = builder.hooks.build_layer("estargz", archive, built, BuildOptions(chunk_size=CHUNK))
-    return ImageLayer(built.getvalue(), made.descriptor.media_type, made.descriptor.annotations, made.diff_id)
+        return build_estargz(builder.hooks, {"file": CONTENT}, BuildOptions(chunk_size=CHUNK))
 
 
 @contextmanager
@@ -50,23 +42,13 @@ def serving(layer: ImageLayer, damage: slice | None = None) -> Iterator[Scripted
         yield registry
 
 
-@contextmanager
-def opened(directory: Path, registry: ScriptedRegistry, *mirrors: ScriptedRegistry) -> Iterator[Image]:
+def opened(directory: Path, registry: ScriptedRegistry, *mirrors: ScriptedRegistry) -> AbstractContextManager[Image]:
     places = ", ".join(f'{{url = "{mirror.url}"}}' for mirror in mirrors)
-    file = directory / "lazylayer.toml"
-    file.write_text(
-        f'root = "{directory}/root"\nrun = "{directory}/run"\n'
+    configuration = (
         f'[[resolver.hosts]]\nhost = "{registry.host}"\nserver = "{registry.url}"\nmirrors = [{places}]\n'
-        "[background]\nenabled = false\n[prefetch]\nenabled = false\n[fetch]\nwindow_min = 1\nwindow_max = 1\n"
+        "[fetch]\nwindow_min = 1\nwindow_max = 1\n"
     )
-    with Program.load(file) as program:
-        filesystem = Filesystem(program)
-        try:
-            image = filesystem.open_image(parse_reference(registry.reference(NAME)))
-            yield image
-            image.close()
-        finally:
-            filesystem.close()
+    return opened_image(directory, registry.reference(NAME), configuration)
 
 
 def read(image: Image) -> bytes:

@@ -24,7 +24,6 @@ __all__ = ["Connection", "Query", "Secret", "WatchEvent"]
 
 _Shape = TypeVar("_Shape")
 
-_PAGE_ITEMS = 250
 _MAX_PAGE = 128 * 1024 * 1024
 _MAX_EVENT = 8 * 1024 * 1024
 _MAX_ERROR = 64 * 1024
@@ -39,11 +38,13 @@ _KEEP_ALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 
+SecretType = Literal["kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"]
+
 
 class Query(msgspec.Struct, frozen=True):
     """A query for secrets, by type, namespace (empty for all) and labels."""
 
-    type: str
+    type: SecretType
     namespace: str = ""
     label_selector: str = ""
 
@@ -113,10 +114,11 @@ class _RawEvent(msgspec.Struct, frozen=True):
 
 
 class Connection:
-    """A connection to the API, or a few."""
+    """A connection to the API, or a few. Lists come in pages of `page_items` secrets."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, page_items: int) -> None:
         self._access = access
+        self._page_items = page_items
         self._lock = threading.Lock()
         self._interrupted = False
         self._socket: socket.socket | None = None
@@ -154,7 +156,7 @@ class Connection:
     def list(self, query: Query) -> tuple[list[Secret], str]:
         """Return all secrets, and the resource version from which to watch. Raises ApiError, GoneError."""
         found: list[Secret] = []
-        parameters = {**query.parameters(), "limit": str(_PAGE_ITEMS)}
+        parameters = {**query.parameters(), "limit": str(self._page_items)}
         while True:
             with self._request(query.path, parameters, _LIST_SECONDS) as stream:
                 page = _decode(stream.read(_MAX_PAGE), _SecretList)

@@ -14,6 +14,7 @@ from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
 from lazylayer.errors import ConfigurationError, PluginError, SkipPlugin
+from lazylayer_keychain_kube.pacing import Pacing
 from lazylayer_keychain_kube.pullsecrets import TYPES, PullSecrets
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class KubeKeychain:
     """The plugin. The lock guards the start of the watches."""
 
-    def __init__(self) -> None:
+    def __init__(self, pacing: Pacing | None = None) -> None:
         self._options = Options()
+        self._pacing = pacing or Pacing()
         self._lock = threading.Lock()
         self._watchers: list[Watcher] | None = None
         self._secrets = PullSecrets()
@@ -115,6 +117,7 @@ class KubeKeychain:
     def _make_watchers(self) -> list[Watcher]:
         # Here, because httpx and yaml would slow down every command.
         from lazylayer_keychain_kube.access import ServiceAccount
+        from lazylayer_keychain_kube.api import Query
         from lazylayer_keychain_kube.kubeconfig import Kubeconfig
         from lazylayer_keychain_kube.watcher import Watcher
 
@@ -125,7 +128,7 @@ class KubeKeychain:
         else:
             source = Kubeconfig(Path(options.kubeconfig), options.context, options.exec_timeout)
         return [
-            Watcher(source, kind, namespace, options.label_selector, self._secrets)
+            Watcher(source, Query(kind, namespace, options.label_selector), self._secrets, self._pacing)
             for namespace in options.namespaces or ("",)
             for kind in TYPES
         ]

@@ -9,7 +9,7 @@ import base64
 import binascii
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
@@ -18,11 +18,10 @@ from lazylayer.errors import FormatError
 from lazylayer_logins.dockerconfig import DockerAuths, decode_legacy_config
 
 if TYPE_CHECKING:
-    from lazylayer_keychain_kube.api import Secret
+    from lazylayer_keychain_kube.api import Secret, SecretType
 
 __all__ = ["TYPES", "PullSecrets", "SecretType"]
 
-SecretType = Literal["kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg"]
 TYPES: Mapping[SecretType, str] = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/dockercfg": ".dockercfg",

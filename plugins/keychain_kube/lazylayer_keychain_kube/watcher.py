@@ -15,13 +15,10 @@ from loguru import logger
 from lazylayer_keychain_kube.access import AccessSource
 from lazylayer_keychain_kube.api import Connection, Query, WatchEvent
 from lazylayer_keychain_kube.errors import ApiError, GoneError
-from lazylayer_keychain_kube.pullsecrets import PullSecrets, SecretType
+from lazylayer_keychain_kube.pacing import Pacing
+from lazylayer_keychain_kube.pullsecrets import PullSecrets
 
 __all__ = ["Watcher"]
-
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
-_WATCH_SECONDS = 300.0
 
 
 class Watcher:
@@ -30,13 +27,11 @@ class Watcher:
     The condition guards `_error`, `_version` and the connection that `close` interrupts.
     """
 
-    def __init__(
-        self, source: AccessSource, kind: SecretType, namespace: str, labels: str, secrets: PullSecrets
-    ) -> None:
+    def __init__(self, source: AccessSource, query: Query, secrets: PullSecrets, pacing: Pacing) -> None:
         self._source = source
-        self._kind: SecretType = kind
-        self._query = Query(kind, namespace, labels)
+        self._query = query
         self._secrets = secrets
+        self._pacing = pacing
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._synced = False
@@ -44,7 +39,7 @@ class Watcher:
         self._error = ""
         self._failures = 0
         self._connection: Connection | None = None
-        self._thread = threading.Thread(target=self._run, name=f"keychain_kube {namespace or 'all'}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"keychain_kube {query.namespace or 'all'}", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -96,7 +91,7 @@ class Watcher:
                 self._fail(f"{type(error).__name__}: {error}")
 
     def _connect(self) -> None:
-        with Connection(self._source.read()) as connection:
+        with Connection(self._source.read(), self._pacing.page_items) as connection:
             self._use(connection)
             try:
                 self._follow(connection)
@@ -112,11 +107,11 @@ class Watcher:
     def _follow(self, connection: Connection) -> None:
         if not self._version:
             secrets, version = connection.list(self._query)
-            self._secrets.replace(self._kind, self._query.namespace, secrets)
+            self._secrets.replace(self._query.type, self._query.namespace, secrets)
             self._succeed(version)
         while not self._stop.is_set():
             # Spread the nodes of a cluster over time.
-            seconds = _WATCH_SECONDS * random.uniform(1, 2)  # noqa: S311 - no secret
+            seconds = self._pacing.watch_seconds * random.uniform(1, 2)  # noqa: S311 - no secret
             heard = False
             for event in connection.watch(self._query, self._version, seconds):
                 heard = True
@@ -127,9 +122,9 @@ class Watcher:
 
     def _take(self, event: WatchEvent) -> None:
         if event.type == "DELETED":
-            self._secrets.remove(self._kind, event.secret)
+            self._secrets.remove(self._query.type, event.secret)
         elif event.type != "BOOKMARK":
-            self._secrets.put(self._kind, event.secret)
+            self._secrets.put(self._query.type, event.secret)
         self._succeed(event.resource_version)
 
     def _succeed(self, version: str) -> None:
@@ -155,5 +150,5 @@ class Watcher:
 
     def _pause(self, failures: int) -> None:
         if failures > 0:
-            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
+            longest = min(self._pacing.longest_pause, self._pacing.first_pause * 2 ** min(failures - 1, 10))
             self._stop.wait(longest * random.uniform(0.5, 1))  # noqa: S311 - no secret

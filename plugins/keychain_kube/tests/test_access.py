@@ -79,7 +79,7 @@ class Home:
 
 
 def list_secrets(source: AccessSource) -> None:
-    with Connection(source.read()) as connection:
+    with Connection(source.read(), 250) as connection:
         connection.list(QUERY)
 
 
@@ -167,7 +167,7 @@ class TestUser:
         token.write_text("first\n")
         home.user = {"tokenFile": "token", "token": "unused"}
         home.write()
-        with Connection(home.source.read()) as connection:
+        with Connection(home.source.read(), 250) as connection:
             for name in ("first", "second"):
                 token.write_text(f"{name}\n")
                 api.tokens = {name}
@@ -266,7 +266,7 @@ class TestServiceAccount:
         return tmp_path
 
     def test_token_that_rotates(self, account: Path, api: KubeApi) -> None:
-        with Connection(ServiceAccount(account).read()) as connection:
+        with Connection(ServiceAccount(account).read(), 250) as connection:
             for name in ("first", "second"):
                 (account / "token").write_text(name)
                 api.tokens = {name}

@@ -14,7 +14,8 @@ from loguru import logger
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
 from lazylayer.errors import ConfigurationError, LazylayerError, SkipPlugin
-from lazylayer_keychain_kube import KubeKeychain, Options, watcher
+from lazylayer_keychain_kube import KubeKeychain, Options
+from lazylayer_keychain_kube.pacing import Pacing
 from lazylayer_testing.configuring import configured
 from lazylayer_testing.servers.process import wait_until
 
@@ -40,10 +41,10 @@ def write_kubeconfig(path: Path, server: str, user: dict[str, Any] | None = None
 class Node:
     """A keychain with its kubeconfig, and an API for it."""
 
-    def __init__(self, api: KubeApi, directory: Path) -> None:
+    def __init__(self, api: KubeApi, directory: Path, watch_seconds: float = 300.0) -> None:
         self.api = api
         self.kubeconfig = directory / "kubeconfig"
-        self.keychain = KubeKeychain()
+        self.keychain = KubeKeychain(Pacing(first_pause=0.05, longest_pause=0.1, watch_seconds=watch_seconds))
         write_kubeconfig(self.kubeconfig, api.url)
         self.configure()
 
@@ -72,10 +73,9 @@ def api() -> Iterator[KubeApi]:
 
 
 @pytest.fixture
-def node(api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    monkeypatch.setattr(watcher, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(watcher, "_LONGEST_PAUSE", 0.1)
-    node = Node(api, tmp_path)
+def node(request: pytest.FixtureRequest, api: KubeApi, tmp_path: Path) -> Iterator[Node]:
+    """A node; a parameter is the time after which its watches end."""
+    node = Node(api, tmp_path, *([request.param] if hasattr(request, "param") else []))
     yield node
     node.keychain.lazylayer_close()
     assert not [each for each in threading.enumerate() if each.name.startswith("keychain_kube")]
@@ -239,8 +239,8 @@ class TestWatching:
         assert node.user("old.example.com") == ""
         assert node.api.count(watches=False) >= 3
 
-    def test_watch_that_ends_in_time_is_begun_again(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watcher, "_WATCH_SECONDS", 1.0)
+    @pytest.mark.parametrize("node", [1.0], indirect=True)
+    def test_watch_that_ends_in_time_is_begun_again(self, node: Node) -> None:
         assert node.user() == ""
         wait_until(lambda: node.api.count(watches=True) >= 6, "watches begin again")
         node.api.put_login("pull", {"registry.example.com": ("ann", SECRET)})

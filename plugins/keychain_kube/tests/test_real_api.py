@@ -14,6 +14,7 @@ import yaml
 from lazylayer.api.oci import Reference
 from lazylayer.errors import LazylayerError
 from lazylayer_keychain_kube import KubeKeychain
+from lazylayer_keychain_kube.pacing import Pacing
 from lazylayer_testing.configuring import configured
 from lazylayer_testing.servers.process import wait_until
 
@@ -33,7 +34,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApiServer]:
 
 
 class Node:
-    def __init__(self, api: KubeApiServer, directory: Path, user: dict[str, Any]) -> None:
+    def __init__(self, api: KubeApiServer, directory: Path, user: dict[str, Any], pacing: Pacing | None = None) -> None:
         kubeconfig = directory / "kubeconfig"
         cluster = {"server": api.url, "certificate-authority": str(api.authority.certificate)}
         content = {
@@ -43,7 +44,7 @@ class Node:
             "current-context": "x",
         }
         kubeconfig.write_text(yaml.safe_dump(content))
-        self.keychain = KubeKeychain()
+        self.keychain = KubeKeychain(pacing)
         self.options = {"kubeconfig": str(kubeconfig), "namespaces": ["team"], "timeout": 60.0}
         self.configure()
 
@@ -59,9 +60,10 @@ class Node:
 
 
 @pytest.fixture
-def node(api: KubeApiServer, tmp_path: Path) -> Iterator[Node]:
+def node(request: pytest.FixtureRequest, api: KubeApiServer, tmp_path: Path) -> Iterator[Node]:
     certificate, key = api.authority.issue("node", groups="system:masters")
-    node = Node(api, tmp_path, {"client-certificate": str(certificate), "client-key": str(key)})
+    pacing = getattr(request, "param", None)
+    node = Node(api, tmp_path, {"client-certificate": str(certificate), "client-key": str(key)}, pacing)
     yield node
     node.keychain.lazylayer_close()
     api.admin.delete(SECRETS)
@@ -102,8 +104,8 @@ def test_goes_on_after_a_restart_and_a_compaction(api: KubeApiServer, node: Node
     node.wait_for("a.example.com", "after")
 
 
-def test_pages(api: KubeApiServer, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazylayer_keychain_kube.api._PAGE_ITEMS", 3)
+@pytest.mark.parametrize("node", [Pacing(page_items=3)], indirect=True)
+def test_pages(api: KubeApiServer, node: Node) -> None:
     for number in range(10):
         api.ask("POST", SECRETS, secret(f"pull-{number}", {f"host-{number}.example.com": f"user-{number}"}))
     assert [node.user(f"host-{number}.example.com") for number in range(10)] == [f"user-{n}" for n in range(10)]

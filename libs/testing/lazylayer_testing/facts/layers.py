@@ -11,16 +11,7 @@ from dataclasses import replace
 
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.tree import OPAQUE_XATTRS, Entry
-from lazylayer_testing.facts.trees import EntryFacts, TreeFacts
-
-_KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "fifo",
-}
+from lazylayer_testing.facts.trees import KINDS, EntryFacts, TreeFacts
 
 
 def layer_facts(contents: LayerContents, blob: bytes, *, unknown_mtimes: Collection[bytes] = ()) -> TreeFacts:
@@ -64,7 +55,7 @@ def _facts(contents: LayerContents, blob: bytes, entry: Entry) -> EntryFacts:
     if entry.opaque:
         xattrs.update(dict.fromkeys(OPAQUE_XATTRS, b"y"))
     return EntryFacts(
-        kind=_KINDS[kind],
+        kind=KINDS[kind],
         mode=stat.S_IMODE(entry.mode),
         uid=entry.uid,
         gid=entry.gid,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-_KINDS = {
+KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
     stat.S_IFLNK: "symlink",
@@ -19,6 +19,7 @@ _KINDS = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
 }
+"""Types of entries in words."""
 _SHOWN_BYTES = 100
 _SHOWN_DIFFERENCES = 100
 
@@ -154,7 +155,7 @@ def _facts(visit: Visit) -> EntryFacts:
     is_symlink = kind == stat.S_IFLNK
     is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
     return EntryFacts(
-        kind=_KINDS[kind],
+        kind=KINDS[kind],
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,

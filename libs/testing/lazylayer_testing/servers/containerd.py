@@ -9,9 +9,8 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 
-from lazylayer_testing.servers.process import ServerError, ServerProcess, run, wait_until
+from lazylayer_testing.servers.process import Server, ServerError, ServerProcess, run, wait_until
 
 # containerd 1.6 and 1.7 read version 2 as their own, and 2.x translates it.
 _CONFIGURATION_VERSION = 2
@@ -20,7 +19,7 @@ _CRI = "io.containerd.grpc.v1.cri"
 _CRI_PARTS = ("io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime")
 
 
-class Containerd:
+class Containerd(Server):
     """A containerd with its own root, state and socket below `directory`.
 
     `snapshotters` maps names to the sockets of snapshotters of other processes (`proxy_plugins`).
@@ -48,7 +47,7 @@ class Containerd:
         self.root = directory / "root"
         self.state = directory / "state"
         configuration = directory / "config.toml"
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             ["containerd", "--config", configuration],
             log=directory / "containerd.log",
             ready=self._answers,
@@ -58,38 +57,6 @@ class Containerd:
             "\n".join(self._configuration(snapshotters or {}, cri, cri_snapshotter, registry_hosts)) + "\n"
         )
 
-    def __enter__(self) -> Containerd:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int:
-        """The process id of containerd itself."""
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        """The file that holds what it printed."""
-        return self._process.log
-
-    @property
-    def running(self) -> bool:
-        """Return True if it is up."""
-        return self._process.running
-
-    def start(self) -> None:
-        """Start it and return when it answers; ServerError, with its log, when it does not."""
-        self._process.start()
-
-    def kill(self) -> None:
-        """End containerd at once, as a crash would. Containers and their shims live on."""
-        self._process.kill()
-
     def stop(self) -> None:
         """End the containers, their shims and containerd, and unmount what they mounted."""
         with contextlib.suppress(ServerError):
@@ -98,7 +65,7 @@ class Containerd:
                 self.start()
             if self.running:
                 self._delete_tasks()
-        self._process.stop()
+        self.process.stop()
         for shim in self._shims():
             _kill_with_descendants(shim)
         self._unmount_all()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import http.client
 from pathlib import Path
-from types import TracebackType
 
-from lazylayer_testing.servers.process import ServerProcess, accepts_connections, free_port, run
+from lazylayer_testing.servers.process import Server, ServerProcess, accepts_connections, free_port, run
 
 # Read by the server as YAML. Only what differs from its defaults, and no address but loopback.
 _CONFIGURATION = """\
@@ -25,7 +24,7 @@ http:
 """
 
 
-class DockerRegistry:
+class DockerRegistry(Server):
     """A registry on a free port of 127.0.0.1, its blobs below `directory`, by default over plain HTTP.
 
     A context manager: it runs inside the `with` block. `stop()` or `kill()` and then `start()` bring
@@ -53,7 +52,7 @@ class DockerRegistry:
             if client_authority is not None:
                 tls += f"    clientcas: [{client_authority}]\n"
         configuration = directory / "config.yml"
-        self._process = ServerProcess(
+        self.process = ServerProcess(
             ["docker-registry", "serve", configuration],
             log=directory / "docker-registry.log",
             ready=self._answers,
@@ -62,37 +61,6 @@ class DockerRegistry:
         configuration.write_text(
             _CONFIGURATION.format(root=directory / "blobs", host=self.host, authentication=authentication, tls=tls)
         )
-
-    def __enter__(self) -> DockerRegistry:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def log(self) -> Path:
-        """The file that holds what it printed: one line for each request among others."""
-        return self._process.log
-
-    @property
-    def running(self) -> bool:
-        """Return True if it is up."""
-        return self._process.running
-
-    def start(self) -> None:
-        """Start it and return when it answers; ServerError, with its log, when it does not."""
-        self._process.start()
-
-    def stop(self) -> None:
-        """End it in order. Nothing when it is not running."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """End it at once, as a crash would."""
-        self._process.kill()
 
     def push_layout(self, layout: Path, tag: str, name: str) -> str:
         """Copy image `tag` of the OCI layout into the registry as `name`, e.g. `odd:plain`.

@@ -13,6 +13,8 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 8192
@@ -155,3 +157,48 @@ class ServerProcess:
 
     def _ready_or_ended(self) -> bool:
         return not self.running or self._ready()
+
+
+class Server:
+    """A server of one program: a context manager that runs it, and may end and start it again meanwhile.
+
+    Subclasses make `process`, and inherit the rest.
+    """
+
+    process: ServerProcess
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process id. Raises ServerError if it does not run."""
+        return self.process.pid
+
+    @property
+    def log(self) -> Path:
+        """The file with its output."""
+        return self.process.log
+
+    @property
+    def running(self) -> bool:
+        """Return True if it runs."""
+        return self.process.running
+
+    def start(self) -> None:
+        """Start it and return when it answers. Raises ServerError, with its log, if it does not."""
+        self.process.start()
+
+    def stop(self) -> None:
+        """End it in order. Does nothing if it does not run."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.kill()
