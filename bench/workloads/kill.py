@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lazylayer.linux import mountcalls
+from lazylayer_frontends import mountcalls
 from suite.bench import EROFS, Bench, Workload
 from suite.images import served_image
 from suite.machine import frontends_here

@@ -16,9 +16,10 @@ from plugins.frontend_erofs.tests.keepers import Keepers
 
 from e2e.command_line import CommandLine
 from lazylayer.api.mounting import Missing
-from lazylayer.linux import mountcalls, mounttable
+from lazylayer.linux import mounttable
 from lazylayer.program import Program
 from lazylayer_frontend_erofs.writer import write_metadata
+from lazylayer_frontends import mountcalls
 from lazylayer_testing.frontend.trees import access_tree
 from lazylayer_testing.servers.process import wait_until
 

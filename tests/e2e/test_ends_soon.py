@@ -157,7 +157,7 @@ def test_the_daemon_while_it_prepares_a_snapshot(
 
 STUCK = """
 import sys, threading, time
-from lazylayer.ending import Ending
+from lazylayer.cli.ending import Ending
 with Ending(seconds=0.5) as ending:
     threading.Thread(target=time.sleep, args=(60,), name="stuck").start()
     print("ready", flush=True)

@@ -15,8 +15,8 @@ import pytest
 
 from e2e.containerd_node import SNAPSHOTTER
 from images.go_image import GoImages
-from lazylayer.linux import mountcalls
-from lazylayer.linux.mountcalls import MountFlags
+from lazylayer_frontends import mountcalls
+from lazylayer_frontends.mountcalls import MountFlags
 from lazylayer_testing.servers.containerd import Containerd
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import ServerError, run, wait_until

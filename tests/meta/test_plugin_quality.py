@@ -30,7 +30,7 @@ PROGRAMS = {"snapshotter_containerd", "tool_images"}
 """Plugins that are programs, and may use the faces of rooms besides."""
 
 STABLE = {"api", "errors", "linux"}
-FACES = {"cli", "ending", "fetching", "layers", "mounts", "program"}
+FACES = {"cli", "fetching", "layers", "mounts", "program"}
 FACES_OF_COMMANDS = {"cli", "mounts", "program"}
 
 

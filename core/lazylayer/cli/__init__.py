@@ -19,12 +19,14 @@ from lazylayer.faces import lazy_face
 if TYPE_CHECKING:
     from lazylayer.cli.control import ProcessState, find_mount, processes, request_unmount
     from lazylayer.cli.controlserver import ControlServer
+    from lazylayer.cli.ending import Ending
     from lazylayer.cli.malloc import use_few_arenas
 
 __all__ = [
     "IMAGE",
     "IMAGE_PATH",
     "ControlServer",
+    "Ending",
     "ProcessState",
     "cli",
     "find_mount",
@@ -41,6 +43,6 @@ __all__ = [
 ]
 
 _MODULES = dict.fromkeys(("ProcessState", "find_mount", "processes", "request_unmount"), "control")
-_MODULES |= {"ControlServer": "controlserver", "use_few_arenas": "malloc"}
+_MODULES |= {"ControlServer": "controlserver", "Ending": "ending", "use_few_arenas": "malloc"}
 
 __getattr__ = lazy_face(__name__, _MODULES)

@@ -18,7 +18,7 @@ from lazylayer.cli.references import IMAGE, plain_http_override
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
-    from lazylayer.ending import Ending
+    from lazylayer.cli.ending import Ending
     from lazylayer.mounts.filesystem import Filesystem
 
 _READY_FD = "_LAZYLAYER_READY_FD"
@@ -128,9 +128,9 @@ def _serve(
 
     from lazylayer.api.rundirectory import process_directory
     from lazylayer.cli.controlserver import ControlServer
+    from lazylayer.cli.ending import Ending
     from lazylayer.cli.malloc import use_few_arenas
     from lazylayer.cli.program import load_program
-    from lazylayer.ending import Ending
     from lazylayer.mounts.filesystem import Filesystem
 
     use_few_arenas()

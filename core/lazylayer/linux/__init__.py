@@ -1,7 +1,7 @@
-"""Call the kernel: mount(2), and its table of mounts.
+"""Read what the kernel says about mounts.
 
 This room may import `lazylayer.errors` and `lazylayer.api`.
-Begin reading in `mountcalls`.
+Begin reading in `mounttable`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ MOVED: Mapping[str, str] = {
             "tree",
         )
     },
-    "allocator": "lazylayer.cli.malloc",
+    "allocator": "lazylayer.cli (use_few_arenas)",
     "blob": "lazylayer.api.opened (OpenedBlob)",
     "companions": "lazylayer.api.opened (CompanionImages)",
     "contents": "lazylayer.api.layers",
@@ -63,7 +63,7 @@ MOVED: Mapping[str, str] = {
     "helperprograms": "lazylayer_logins.helperprograms",
     "image": "lazylayer.api.opened (OpenedImage)",
     "inflate": "lazylayer_tarlayers.inflate",
-    "kernelmounts": "lazylayer.linux.mountcalls",
+    "kernelmounts": "lazylayer_frontends.mountcalls",
     "layer": "lazylayer.api.opened (OpenedLayer)",
     "memberwriting": "lazylayer_tarlayers.members",
     "mounttable": "lazylayer.linux.mounttable",

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from lazylayer.linux import mountcalls
+from lazylayer_frontends import mountcalls
 
 __all__ = ["CLONE_FS", "mount_erofs", "mount_file"]
 

@@ -10,7 +10,7 @@ from loguru import logger
 
 from lazylayer.api.mounting import MountableTree, MountedTree
 from lazylayer.errors import LayerError, MountError
-from lazylayer.linux import mountcalls, mounttable
+from lazylayer.linux import mounttable
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.keeping import Keeping, Kept
 from lazylayer_frontend_erofs.kernel import mount_erofs
@@ -22,6 +22,7 @@ from lazylayer_frontend_erofs.notes import Note
 from lazylayer_frontend_erofs.options import Options
 from lazylayer_frontend_erofs.serving import make_server, serve_image
 from lazylayer_frontend_erofs.writer import Metadata, write_metadata
+from lazylayer_frontends import mountcalls
 
 __all__ = ["mount_tree"]
 

@@ -6,12 +6,12 @@ import os
 
 from lazylayer.api.mounting import KernelMount, LeftMount
 from lazylayer.errors import MountError
-from lazylayer.linux import mountcalls
-from lazylayer.linux.frontendmount import FrontendMount
 from lazylayer_frontend_erofs.keeping import Keeping, Kept
 from lazylayer_frontend_erofs.machine import explain
 from lazylayer_frontend_erofs.options import NAME
 from lazylayer_frontend_erofs.server import ImageServer
+from lazylayer_frontends import mountcalls
+from lazylayer_frontends.frontendmount import FrontendMount
 
 __all__ = ["ErofsMount", "LeftErofsMount", "LocalMount", "ServedMount", "recognize_mount"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lazylayer.api.mounting import MountOptions
 from lazylayer.errors import MountError
-from lazylayer.linux import mountcalls
-from lazylayer.linux.mountcalls import MountFlags
+from lazylayer_frontends import mountcalls
+from lazylayer_frontends.mountcalls import MountFlags
 
 __all__ = ["KIND", "abort", "connect", "disconnect", "others_allowed", "what_is_missing"]
 

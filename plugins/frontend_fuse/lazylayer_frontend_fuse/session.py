@@ -14,11 +14,11 @@ from loguru import logger
 from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.errors import MountError
 from lazylayer.linux import mounttable
-from lazylayer.linux.frontendmount import FrontendMount
 from lazylayer_frontend_fuse import connection, libfuse
 from lazylayer_frontend_fuse.operations import Operations
 from lazylayer_frontend_fuse.options import NAME, Options
 from lazylayer_frontend_fuse.threads import keep_state
+from lazylayer_frontends.frontendmount import FrontendMount
 
 __all__ = ["FuseMount", "mount_tree"]
 

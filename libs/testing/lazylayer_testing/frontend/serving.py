@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from lazylayer.errors import LayerError, MountError, UnavailableError
-from lazylayer.linux import mountcalls, mounttable
-from lazylayer.linux.mountcalls import MountFlags
+from lazylayer.linux import mounttable
+from lazylayer_frontends import mountcalls
+from lazylayer_frontends.mountcalls import MountFlags
 from lazylayer_testing.frontend.client import ask
 from lazylayer_testing.frontend.facts import differences, read_whole
 from lazylayer_testing.frontend.mounts import FrontendFixtures, Mounts

@@ -1,7 +1,7 @@
-"""The kernel's table of mounts: mount(2), umount2(2) and /proc/self/mountinfo, for frontends.
+"""Make and remove mounts: mount(2), umount2(2), fsmount(2) and move_mount(2).
 
-Every function here is a system call or a read of /proc; none of them looks into a mounted file
-system, so that a process may call them on what it serves itself. Safe to call from any thread.
+No function here looks into a mounted file system, so a process may call them on mounts that it serves itself.
+Safe to call from any thread.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ import weakref
 
 from lazylayer.api.mounting import MountedTree
 from lazylayer.errors import MountError
-from lazylayer.linux import mountcalls, mounttable
+from lazylayer.linux import mounttable
 from lazylayer.logger import logger
+from lazylayer_frontends import mountcalls
 
 __all__ = ["FrontendMount"]
 
