@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import secrets
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,9 @@ Answer = TypeVar("Answer", bound=Message)
 
 _LEASE_TIME = timedelta(hours=24)
 _CONNECT_SECONDS = 10.0
+_CALL_SECONDS = 120.0
+"""Longer than a snapshotter takes to resolve a layer, and to fall back."""
+_UNPACK_SECONDS = 3600.0
 _MAX_MESSAGE = 64 * 1024 * 1024
 
 
@@ -36,9 +40,13 @@ class ContainerdError(LazylayerError):
 
 
 class Containerd:
-    """containerd at a unix socket. A context manager. What it makes it makes under its lease, if it has one."""
+    """containerd at a unix socket. A context manager. Whatever it creates belongs to its lease, if it has one.
 
-    def __init__(self, socket: str, namespace: str) -> None:
+    Every call raises ContainerdError with DEADLINE_EXCEEDED if containerd does not answer within `seconds`.
+    """
+
+    def __init__(self, socket: str, namespace: str, *, seconds: float = _CALL_SECONDS) -> None:
+        self._seconds = seconds
         self._socket = socket
         self._namespace = namespace
         self._lease = ""
@@ -116,8 +124,20 @@ class Containerd:
 
         def ask(request: api.WriteContentRequest) -> api.WriteContentResponse:
             requests.put(request)
-            answer: api.WriteContentResponse = next(answers)
-            return answer
+            deadline = threading.Timer(self._seconds, give_up)
+            deadline.daemon = True
+            deadline.start()
+            try:
+                answer: api.WriteContentResponse = next(answers)
+                return answer
+            finally:
+                deadline.cancel()
+
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            answers.cancel()
 
         action = api.WriteAction
         try:
@@ -134,7 +154,7 @@ class Containerd:
             )
             ask(commit)
         except grpc.RpcError as error:
-            raise _explain("Content.Write", error) from None
+            raise _explain("Content.Write", error, self._seconds if late.is_set() else 0.0) from None
         finally:
             requests.put(None)
             answers.cancel()
@@ -151,9 +171,9 @@ class Containerd:
                 raise
             self._call(api.IMAGES, "Update", request, api.ImageResponse)
 
-    def apply(self, layer: Descriptor, mounts: list[Mount]) -> str:
+    def apply(self, layer: Descriptor, mounts: list[Mount], *, seconds: float = _UNPACK_SECONDS) -> str:
         """Unpacks a layer of the content store into mounts; the digest of what was unpacked."""
-        answer = self._call(api.DIFF, "Apply", api.ApplyRequest(layer, mounts), api.ApplyResponse)
+        answer = self._call(api.DIFF, "Apply", api.ApplyRequest(layer, mounts), api.ApplyResponse, seconds)
         return answer.applied.digest if answer.applied is not None else ""
 
     # --- snapshots ---------------------------------------------------------------------------------
@@ -189,18 +209,23 @@ class Containerd:
         lease = [("containerd-lease", self._lease)] if self._lease else []
         return [("containerd-namespace", self._namespace), *lease]
 
-    def _call(self, service: str, method: str, request: Message, answer: type[Answer]) -> Answer:
+    def _call(self, service: str, method: str, request: Message, answer: type[Answer], seconds: float = 0.0) -> Answer:
+        seconds = seconds or self._seconds
         call: Any = self._channel.unary_unary(
             f"/{service}/{method}",
             request_serializer=lambda message: message.encode(),
             response_deserializer=answer.decode,
         )
         try:
-            result: Answer = call(request, metadata=self._metadata())
+            result: Answer = call(request, metadata=self._metadata(), timeout=seconds)
         except grpc.RpcError as error:
-            raise _explain(f"{service.rpartition('.')[2]}.{method}", error) from None
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            raise _explain(f"{service.rpartition('.')[2]}.{method}", error, seconds if late else 0.0) from None
         return result
 
 
-def _explain(what: str, error: Any) -> ContainerdError:
+def _explain(what: str, error: Any, late: float) -> ContainerdError:
+    """Return the error of a call; `late` is its deadline in seconds if that has passed."""
+    if late:
+        return ContainerdError(f"containerd, {what}: no answer within {late:g} s", "DEADLINE_EXCEEDED")
     return ContainerdError(f"containerd, {what}: {error.details()}", error.code().name)
