@@ -221,8 +221,8 @@ class TestFollowedFiles:
 
     def follow(self, opened: Opened, *policies: Policy) -> None:
         layer = opened.image.layers[1]
-        layer.follow(policies)
-        layer.find_siblings()
+        layer.windows.follow(policies)
+        layer.windows.find_siblings()
 
     @pytest.fixture
     def told(self, opened: Opened) -> list[bytes]:
@@ -307,7 +307,7 @@ class TestFollowedFiles:
                 return super().follows(name, entry)
 
         policy = Counting()
-        opened.image.layers[1].follow([policy])
+        opened.image.layers[1].windows.follow([policy])
         assert asked == []
         self.read(opened, b"/bin/tool")
         self.finish(opened)
@@ -417,7 +417,7 @@ class TestWhenComplete:
         told: list[None] = []
         layer = opened.image.layers[0]
         layer.when_complete(lambda: told.append(None))
-        layer.mark_available()
+        layer.inventory.mark_available()
         assert layer.complete
         assert told == [None]
         assert opened.asked()[0] == 1, "the footer"

@@ -93,7 +93,7 @@ class ChunkStore:
             self.forget(key)
             return None
         finally:
-            self._release(chunk)
+            self._release(chunk, 1)
 
     def has(self, key: str, digest: bytes) -> bool:
         """Return True if the chunk is here, as far as can be told without reading it."""
@@ -121,12 +121,11 @@ class ChunkStore:
             if chunk is not None:
                 self._retire(chunk)
         if chunk is not None:
-            self._close_if_idle(chunk)
+            self._release(chunk, 0)
 
     def room_for(self, size: int) -> bool:
         """Return True if the cache could hold `size` bytes, were it empty."""
-        statistics = ask_cache(self._cache.statistics, None, "tell how full it is")
-        return statistics is None or not statistics.limit or size <= statistics.limit
+        return size <= self._limit()
 
     def close(self) -> None:
         """Close every open chunk, those that are being read when that is done, and the cache."""
@@ -136,7 +135,7 @@ class ChunkStore:
             for chunk in chunks:
                 self._retire(chunk)
         for chunk in chunks:
-            self._close_if_idle(chunk)
+            self._release(chunk, 0)
         ask_cache(self._cache.close, None, "close")
 
     def _can_believe(self, key: str, digest: bytes) -> bool:
@@ -191,31 +190,28 @@ class ChunkStore:
                 self._retire(oldest)
                 closing.append(oldest)
         for each in closing:
-            self._close_if_idle(each)
+            self._release(each, 0)
         return chunk
 
     def _most_cached_bytes(self) -> float:
         """Return how many bytes of the cache may be open."""
         if self._cached_bytes is None:
-            statistics = ask_cache(self._cache.statistics, None, "tell how full it is")
-            limit = statistics.limit if statistics is not None else 0
-            self._cached_bytes = limit / _OPEN_SHARE if limit else float("inf")
+            self._cached_bytes = self._limit() / _OPEN_SHARE
         return self._cached_bytes
+
+    def _limit(self) -> float:
+        statistics = ask_cache(self._cache.statistics, None, "tell how full it is")
+        return (statistics.limit if statistics is not None else 0) or float("inf")
 
     def _retire(self, chunk: _OpenChunk) -> None:
         chunk.retired = True
         self._homeless -= chunk.homeless
         self._cached -= chunk.cached
 
-    def _release(self, chunk: _OpenChunk) -> None:
+    def _release(self, chunk: _OpenChunk, uses: int) -> None:
+        """End uses of a chunk, and close it if it is retired and was used last."""
         with self._lock:
-            chunk.users -= 1
-            closing = chunk.retired and chunk.users == 0
-        if closing:
-            chunk.value.close()
-
-    def _close_if_idle(self, chunk: _OpenChunk) -> None:
-        with self._lock:
+            chunk.users -= uses
             closing = chunk.retired and chunk.users == 0
         if closing:
             chunk.value.close()

@@ -115,8 +115,6 @@ class Fetcher:
         with self._scheduler.foreground():
             self._carry_out(self._flights.claim([member for member in members if not self.inventory.has(member)]))
 
-    # --- one chunk ---------------------------------------------------------------------------------
-
     def _fetch_chunk(self, chunk: int, offset: int, size: int, last: int | None) -> bytes:
         member = self._table.member_of(chunk)
         deadline = time.monotonic() + self._settings.read_timeout
@@ -165,8 +163,6 @@ class Fetcher:
         if claimed:
             self.windows.expect(window, list(claimed))
             self._start(claimed)
-
-    # --- requests ----------------------------------------------------------------------------------
 
     def _start(self, claimed: dict[int, Flight], missed: int | None = None) -> None:
         thread = threading.Thread(target=self._run, args=(claimed, missed), name="lazylayer-fetch", daemon=True)

@@ -31,18 +31,14 @@ class Inventory:
         self._held = bytearray(table.members)
         self._missing = table.members
         self._seen = ByteRanges()
-        self._elsewhere = False
+        self.elsewhere = False
+        """True if a mount has the whole layer elsewhere on this machine: nothing more is fetched of it."""
         self._waiting: dict[object, Callable[[], None]] = {}
 
     @property
     def complete(self) -> bool:
         """True if every member is here, or elsewhere on this machine."""
-        return self._elsewhere or not self._missing
-
-    @property
-    def elsewhere(self) -> bool:
-        """True if a mount has the whole layer elsewhere on this machine."""
-        return self._elsewhere
+        return self.elsewhere or not self._missing
 
     @property
     def held_bytes(self) -> int:
@@ -58,8 +54,6 @@ class Inventory:
         with self._lock:
             return self._seen.total
 
-    # --- chunks ------------------------------------------------------------------------------------
-
     def read(self, chunk: int, offset: int, size: int) -> bytes | None:
         """Return the verified bytes of a chunk from `offset`, at most `size`; None if it is not here."""
         digest = self._table.digest(chunk)
@@ -72,8 +66,6 @@ class Inventory:
     def room(self) -> bool:
         """Return True if the cache could hold the whole layer, were it empty."""
         return self._store.room_for(self._table.total_size)
-
-    # --- members -----------------------------------------------------------------------------------
 
     def holds(self, member: int) -> bool:
         """Return True if the member was seen here. Asks nothing of the cache."""
@@ -112,10 +104,8 @@ class Inventory:
 
     def mark_available(self) -> None:
         """Count the whole layer as available: a mount has all of it elsewhere on this machine."""
-        self._elsewhere = True
+        self.elsewhere = True
         self.announce()
-
-    # --- being told --------------------------------------------------------------------------------
 
     def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` once, when the layer is complete; at once if it is. Return a function that withdraws it.

@@ -75,9 +75,7 @@ class Scheduler:
         with self._changed:
             while not self.closed:
                 now = time.monotonic()
-                quiet_in = 0.0 if not self._foreground else float("inf")
-                if not self._foreground:
-                    quiet_in = self._quiet_since + self._silence - now
+                quiet_in = float("inf") if self._foreground else self._quiet_since + self._silence - now
                 starved_in = self._last_turn + self._starvation - now
                 if quiet_in <= 0 or starved_in <= 0:
                     self._last_turn = now

@@ -144,8 +144,6 @@ class Windows:
         with self._lock:
             self._readahead.link.observe(latency, size, seconds)
 
-    # --- what is read together -----------------------------------------------------------------------
-
     def follow(self, localities: Sequence[Locality]) -> None:
         """Take over what policies know of the layer; before its first miss."""
         self._localities = localities

@@ -53,19 +53,13 @@ class Neighbours:
             if source.reference in self._busy_with or not (missing or prefetch):
                 return
             self._busy_with.add(source.reference)
-            slots = self._at_once[source.reference.host]
-        arguments = (slots, source, missing, dict(labels), prefetch)
+        arguments = (source, missing, dict(labels), prefetch)
         threading.Thread(target=self._run, args=arguments, name="lazylayer-neighbours", daemon=True).start()
 
-    def _run(
-        self,
-        slots: threading.Semaphore,
-        source: LayerSource,
-        missing: list[Digest],
-        labels: Mapping[str, str],
-        prefetch: bool,
-    ) -> None:
+    def _run(self, source: LayerSource, missing: list[Digest], labels: Mapping[str, str], prefetch: bool) -> None:
         reference = source.reference
+        with self._lock:
+            slots = self._at_once[reference.host]
         try:
             with slots:
                 resolved = self._resolve(reference)

@@ -7,17 +7,16 @@ and in the background, the `Prefetcher` decides.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.events import EventKind, LayerState, StateEvent
-from lazylayer.api.layers import LayerContents, Locality
+from lazylayer.api.layers import LayerContents
 from lazylayer.api.mounting import VirtualDirectory
-from lazylayer.api.oci import Descriptor, Digest, Reference
+from lazylayer.api.oci import Descriptor, Reference
 from lazylayer.api.text import one_line
-from lazylayer.api.tree import Entry, Tree
+from lazylayer.api.tree import Entry
 from lazylayer.errors import LayerError, LazylayerError
-from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.fetcher import Fetcher
 from lazylayer.fetching.scheduling import Turn
 from lazylayer.logger import logger
@@ -29,7 +28,8 @@ class Layer:
     """An opened layer. Safe to use from any thread.
 
     A `lazylayer.api.opened.OpenedLayer`, and a `lazylayer.api.mounting.MountableTree`: the layer by itself, as
-    overlayfs wants a lower directory. `report` is told what changes; see `lazylayer.api.events`.
+    overlayfs wants a lower directory. `identity` is its format, and the digest of its table of contents. `report` is
+    told what changes; see `lazylayer.api.events`.
     """
 
     def __init__(
@@ -42,50 +42,29 @@ class Layer:
     ) -> None:
         self.reference = reference
         self.descriptor = descriptor
+        self.digest = descriptor.digest
         self.contents = contents
+        self.tree = contents.tree
+        self.source = f"{reference.host or reference.scheme}/{self.digest[7:19]}"
+        self.identity = f"{contents.format} {contents.toc_digest}"
         self.virtual: Mapping[bytes, VirtualDirectory] = {}
         self.closed = False
+        self.blob = fetcher.blob
+        self.inventory = fetcher.inventory
+        self.windows = fetcher.windows
         self._table = contents.chunks
         self._fetcher = fetcher
         self._read_chunk = fetcher.read
-        self._inventory = fetcher.inventory
         self._report = report
         self._lock = threading.Lock()
         self._error = ""
         if not self.complete:  # a layer without data has nothing to tell
-            self._inventory.when_complete(lambda: self.tell("completed"))
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of the layer's blob."""
-        return self.descriptor.digest
-
-    @property
-    def blob(self) -> Blob:
-        """The layer's blob: its size, its source, and what was asked of it."""
-        return self._fetcher.blob
-
-    @property
-    def tree(self) -> Tree:
-        """The layer's own entries, with whiteouts and opaque directories."""
-        return self.contents.tree
-
-    @property
-    def source(self) -> str:
-        """The name of a mount of the layer in /proc/self/mounts."""
-        return f"{self.reference.host or self.reference.scheme}/{self.digest[7:19]}"
-
-    @property
-    def identity(self) -> str:
-        """The name of the layer's tree: its format, and the digest of its table of contents."""
-        return f"{self.contents.format} {self.contents.toc_digest}"
+            self.inventory.when_complete(lambda: self.tell("completed"))
 
     @property
     def complete(self) -> bool:
         """True if every chunk was seen here, or is elsewhere on this machine."""
-        return self._inventory.complete
-
-    # --- reading -----------------------------------------------------------------------------------
+        return self.inventory.complete
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """Return the verified bytes of a file from `offset`, at most `size`; fewer only at its end.
@@ -133,9 +112,9 @@ class Layer:
 
     def fetch_some(self, turn: Turn, request_size: int) -> bool:
         """Do one piece of background work, as `BackgroundWorkers` wants it; return True if there is more."""
-        if self._inventory.elsewhere or self.closed:
+        if self.inventory.elsewhere or self.closed:
             return False
-        if not self._inventory.room():
+        if not self.inventory.room():
             logger.info("{digest} is not fetched in the background: the cache is smaller than it", digest=self.digest)
             return False
         try:
@@ -144,42 +123,22 @@ class Layer:
             self.fail(f"background fetch: {error}")
             raise
 
-    def follow(self, localities: Sequence[Locality]) -> None:
-        """Take over what policies know of the layer; before it is read."""
-        self._fetcher.windows.follow(localities)
-
-    def find_siblings(self) -> None:
-        """Find out now what is read together, rather than after the first miss. Costs a microsecond for each file."""
-        self._fetcher.windows.find_siblings()
-
-    # --- what is here ------------------------------------------------------------------------------
-
     def state(self) -> LayerState:
         """Return how much of the layer is here, and its last error."""
         blob = self.blob
         return LayerState(
             self.digest,
             blob.size,
-            self._inventory.seen_bytes,
+            self.inventory.seen_bytes,
             self._error,
             blob.requests,
             blob.network_bytes,
             blob.describe(),
         )
 
-    def held_bytes(self) -> int:
-        """Return the bytes of chunks, inflated, that were seen in the cache or fetched into it."""
-        return self._inventory.held_bytes
-
     def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` once, when the layer is complete; see `MountableTree.when_complete`."""
-        return self._inventory.when_complete(callback)
-
-    def mark_available(self) -> None:
-        """Mark the layer as available elsewhere on this machine and stop background fetching."""
-        self._inventory.mark_available()
-
-    # --- what happens ------------------------------------------------------------------------------
+        return self.inventory.when_complete(callback)
 
     def fail(self, error: str) -> None:
         """Keep an error as the layer's last one, and report it if it is new."""

@@ -9,7 +9,7 @@ import msgspec
 
 from lazylayer.api.tree import Entry, Tree, new_directory, number_inodes
 
-__all__ = ["Found", "follow", "names_in"]
+__all__ = ["Found", "follow", "merge_trees", "names_in"]
 
 _MAX_LINKS = 40
 

@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 from typing import Self
 
@@ -120,7 +119,7 @@ class LayerStore:
         timeout = self._settings.resolve.timeout
         try:
             return Lease(slot.future.result(timeout), verify, partial(self._release, slot))
-        except FutureTimeoutError:
+        except TimeoutError:
             self._release(slot)
             what = f"layer {descriptor.digest}: timed out after {timeout:g} s (resolve.timeout)"
             raise UnavailableError(what) from None
@@ -145,8 +144,6 @@ class LayerStore:
             self._close_layer(layer)
         self._chunks.close()
         self._ranges.close()
-
-    # --- opening -----------------------------------------------------------------------------------
 
     def _open(self, slot: _Slot, reference: Reference, descriptor: Descriptor) -> None:
         try:
@@ -184,7 +181,7 @@ class LayerStore:
             fetcher.inventory.add_bytes(byte_range)
         layer = Layer(reference, descriptor, contents, fetcher, self._hooks.report_state)
         layer.virtual = self._hooks.add_virtual_entries(layer)
-        layer.follow(self._hooks.layer_opened(layer))
+        layer.windows.follow(self._hooks.layer_opened(layer))
         return layer
 
     def _open_contents(
@@ -201,8 +198,6 @@ class LayerStore:
             if not opening.doubt_size(error):
                 raise
         return self._hooks.open_layer(opening, descriptor, verify, companions)
-
-    # --- letting go --------------------------------------------------------------------------------
 
     def _release(self, slot: _Slot) -> None:
         with self._lock:

@@ -142,6 +142,4 @@ def _poll_for_changes(descriptor: int) -> select.poll:
 
 
 def _unescape(field: bytes) -> bytes:
-    if b"\\" not in field:
-        return field
     return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)

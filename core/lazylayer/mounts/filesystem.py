@@ -19,14 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from lazylayer.api.events import EventKind, LayerState, MountState, StateEvent
-from lazylayer.api.labels import (
-    LAYER_SIZE,
-    SKIP_VERIFY,
-    LayerSource,
-    label_annotations,
-    label_number,
-    layer_source,
-)
+from lazylayer.api.labels import LAYER_SIZE, SKIP_VERIFY, LayerSource, label_annotations, label_number, layer_source
 from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.api.oci import Descriptor, Reference
 from lazylayer.errors import (
@@ -34,7 +27,6 @@ from lazylayer.errors import (
     LazylayerError,
     MountError,
     NotMountedError,
-    ResolveError,
     UnavailableError,
     VerificationError,
 )
@@ -65,6 +57,9 @@ class _Mount:
     @property
     def layers(self) -> tuple[Layer, ...]:
         return tuple(lease.layer for lease in self.leases)
+
+    def states(self) -> tuple[LayerState, ...]:
+        return tuple(lease.layer.state() for lease in self.leases)
 
     def close(self) -> None:
         for lease in self.leases:
@@ -180,32 +175,22 @@ class Filesystem:
 
     def state(self, mountpoint: str) -> tuple[LayerState, ...]:
         """Return how much of each layer at `mountpoint` is here, lowest layer first."""
-        return tuple(layer.state() for layer in self._find(mountpoint).layers)
+        return self._find(mountpoint).states()
 
     def mounts(self) -> tuple[MountState, ...]:
         """Return the current mounts with their layers, in the order in which they were made."""
-        self._forget_gone()
-        with self._lock:
-            mounts = [(path, mount) for path, mount in self._mounts.items() if mount.mounted is not None]
         return tuple(
-            MountState(
-                path,
-                str(mount.reference),
-                mount.mounted.frontend if mount.mounted is not None else "",
-                tuple(layer.state() for layer in mount.layers),
-            )
-            for path, mount in mounts
+            MountState(path, str(mount.reference), mounted.frontend, mount.states())
+            for path, mount, mounted in self._current()
         )
 
     def disk_usage(self, mountpoint: str) -> int:
         """Return the bytes of the cache that belong to the layers at `mountpoint`, as far as they were seen."""
-        return sum(layer.held_bytes() for layer in self._find(mountpoint).layers)
+        return sum(layer.inventory.held_bytes for layer in self._find(mountpoint).layers)
 
     def mountpoints(self) -> dict[str, Reference]:
         """Return the current mountpoints, each with the image that it shows."""
-        self._forget_gone()
-        with self._lock:
-            return {path: mount.reference for path, mount in self._mounts.items() if mount.mounted is not None}
+        return {path: mount.reference for path, mount, _ in self._current()}
 
     def frontend(self) -> str:
         """Return the frontend that mounts are made with, chosen at the first call."""
@@ -264,7 +249,10 @@ class Filesystem:
                 raise MountError(f"{mountpoint} is already mounted; unmount it first")
             self._mounts[mountpoint] = mount
         try:
-            self._clear(mountpoint)
+            # A dead mount must not be touched before it is removed.
+            clear_mountpoint(self._hooks, mountpoint, self.frontend())
+            if not is_mounted(mountpoint) and not Path(mountpoint).is_dir():
+                raise MountError(f"{mountpoint} is not a directory")
             yield mount
         except BaseException:
             with self._lock:
@@ -272,18 +260,17 @@ class Filesystem:
             mount.close()
             raise
 
-    def _clear(self, mountpoint: str) -> None:
-        """Make a claimed mountpoint ready; a dead mount there must not be touched before it is removed."""
-        clear_mountpoint(self._hooks, mountpoint, self.frontend())
-        if not is_mounted(mountpoint) and not Path(mountpoint).is_dir():
-            raise MountError(f"{mountpoint} is not a directory")
-
     def _find(self, mountpoint: str) -> _Mount:
         with self._lock:
             mount = self._mounts.get(os.path.abspath(mountpoint))  # noqa: PTH100 - must not touch the mount
         if mount is None:
             raise NotMountedError(f"{mountpoint}: nothing is mounted there by this program")
         return mount
+
+    def _current(self) -> list[tuple[str, _Mount, MountedTree]]:
+        self._forget_gone()
+        with self._lock:
+            return [(path, mount, mount.mounted) for path, mount in self._mounts.items() if mount.mounted is not None]
 
     def _forget(self, mountpoint: str, mount: _Mount) -> None:
         """Unregister a mount that is gone, and return its layers; once, however many threads noticed."""
@@ -329,8 +316,6 @@ class Filesystem:
                 if attempt == _REFRESHES:
                     raise
                 logger.debug("{digest}: check {n} failed: {error}", digest=layer.digest, n=attempt, error=error)
-            except ResolveError:
-                raise
 
     def _show(self, tree: MountableTree, mountpoint: str, mount: _Mount, *, suid: bool) -> MountedTree:
         settings = self._settings.mount
@@ -339,9 +324,8 @@ class Filesystem:
         mounted = frontend.mount_tree(tree, os.path.abspath(mountpoint), options)  # noqa: PTH100 - as in _claim
         if not mounted.needs_tree:
             for layer in mount.layers:
-                layer.mark_available()
+                layer.inventory.mark_available()
         return mounted
 
     def _tell(self, kind: EventKind, mountpoint: str, mount: _Mount) -> None:
-        states = tuple(layer.state() for layer in mount.layers)
-        self._hooks.report_state(StateEvent(kind, str(mount.reference), states, mountpoint))
+        self._hooks.report_state(StateEvent(kind, str(mount.reference), mount.states(), mountpoint))

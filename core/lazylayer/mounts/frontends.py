@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lazylayer.api.mounting import LeftMount, Missing, Works
+from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import MountSettings
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
@@ -61,18 +61,13 @@ def remove_left_mount(hooks: Hooks, mountpoint: str, *, force: bool = False) -> 
     Raises NotMountedError if no frontend recognizes the mount, and MountError if its process lives,
     unless `force`, or if it cannot be unmounted.
     """
-    left = _find_left(hooks, mountpoint)
-    if left.alive and not force:
-        raise MountError(
-            f"{mountpoint}: its process lives but does not answer; wait, resume or end it, or unmount by force"
-        )
-    left.remove()
-
-
-def _find_left(hooks: Hooks, mountpoint: str) -> LeftMount:
     mount = mounttable.mount_at(mounttable.real_mountpoint(mountpoint))
     left = hooks.recognize_mount(mount) if mount is not None else None
     if left is None:
         there = f"; a file system of the type {mount.kind} is" if mount is not None else ""
         raise NotMountedError(f"{mountpoint}: lazylayer has nothing mounted there{there}")
-    return left
+    if left.alive and not force:
+        raise MountError(
+            f"{mountpoint}: its process lives but does not answer; wait, resume or end it, or unmount by force"
+        )
+    left.remove()

@@ -78,7 +78,7 @@ def memory_image(
     resolved = program.hooks.resolve_image(REFERENCE, Platform("amd64", "linux"))
     image = open_image(store, resolved)
     for layer in image.layers:
-        layer.find_siblings()
+        layer.windows.find_siblings()
     try:
         yield MemoryImage(plugin, image, plugins)
     finally:
