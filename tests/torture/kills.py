@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from e2e.command_line import CommandLine
+from lazylayer.linux import mountcalls
 from torture.campaign import Campaign
 from torture.reader import Reader
 
@@ -131,7 +132,11 @@ class Kills(Campaign):
         for each in self._readers:
             each.stop()
         self._command_line.run("umount", "--force", self._mountpoint, check=False)
+        self._kill_servers()
         self._kill_keeper()
+        with suppress(OSError):  # until nothing is mounted there
+            while True:
+                mountcalls.unmount(str(self._mountpoint), force=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
