@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from e2e.command_line import CommandLine
-from lazylayer.linux import mountcalls
+from lazylayer_frontends import mountcalls
 from torture.campaign import Campaign
 from torture.reader import Reader
 
