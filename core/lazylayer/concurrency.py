@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["run_concurrently"]
+__all__ = ["run_concurrently", "run_in_background"]
 
 _Result = TypeVar("_Result")
 
@@ -31,10 +31,7 @@ def run_concurrently(calls: Sequence[Callable[[], _Result]], name: str, at_once:
                 call, future = next(waiting, (None, None))
             if call is None or future is None:
                 return
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - the caller finds it in the future
-                future.set_exception(error)
+            _settle(future, call)
 
     with suppress(RuntimeError):  # no more threads can be had: then there are fewer
         for _ in range(min(len(futures), at_once) - 1):
@@ -42,3 +39,17 @@ def run_concurrently(calls: Sequence[Callable[[], _Result]], name: str, at_once:
     work()
     wait(futures)
     return futures
+
+
+def run_in_background(call: Callable[[], _Result], name: str) -> Future[_Result]:
+    """Run `call` in a daemon thread of this name, and return its future."""
+    future: Future[_Result] = Future()
+    threading.Thread(target=_settle, args=(future, call), name=name, daemon=True).start()
+    return future
+
+
+def _settle(future: Future[_Result], call: Callable[[], _Result]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - the caller finds it in the future
+        future.set_exception(error)

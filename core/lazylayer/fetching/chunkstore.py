@@ -22,12 +22,8 @@ from lazylayer.logger import logger
 
 __all__ = ["ChunkStore"]
 
-_OPEN_CHUNKS = 128
 _OPEN_SHARE = 4
 """Open chunks take up at most this part of the cache: a cache cannot evict what is open."""
-_HOMELESS_BYTES = 64 * 1024 * 1024
-_WRITTEN_CHUNKS = 65_536
-"""80 bytes of memory each."""
 
 
 class _OpenChunk:
@@ -48,16 +44,16 @@ class ChunkStore:
 
     :param open_chunks: chunks to keep open.
     :param homeless_bytes: bytes of chunks to keep in memory that the cache did not take.
-    :param written_chunks: chunks to remember as put by this process; others are verified when opened.
+    :param written_chunks: chunks to remember as put by this process, in 80 bytes each; others are verified when opened.
     :param inflated_bytes: bytes that may be inflated, or read to be verified, at the same time.
     """
 
     def __init__(
         self,
         cache: Cache,
-        open_chunks: int = _OPEN_CHUNKS,
-        homeless_bytes: int = _HOMELESS_BYTES,
-        written_chunks: int = _WRITTEN_CHUNKS,
+        open_chunks: int = 128,
+        homeless_bytes: int = 64 * 1024 * 1024,
+        written_chunks: int = 65_536,
         inflated_bytes: int = 2 * MAX_CHUNK_SIZE,
     ) -> None:
         self.budget = ByteBudget(inflated_bytes)

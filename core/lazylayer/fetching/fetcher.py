@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import closing, suppress
+from itertools import takewhile
 
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.layers import LayerContents
@@ -68,13 +69,8 @@ class Fetcher:
 
     def prefetch(self, byte_range: ByteRange) -> None:
         """Fetch every missing member that lies whole in `byte_range`, in as few requests as possible."""
-        table = self._table
-        wanted = []
-        for member in range(table.member_at(byte_range.start), table.members):
-            if table.member_range(member).end > byte_range.end:
-                break
-            wanted.append(member)
-        self._fetch_members(wanted)
+        members = range(self._table.member_at(byte_range.start), self._table.members)
+        self._fetch_members(takewhile(lambda each: self._table.member_range(each).end <= byte_range.end, members))
 
     def fetch(self, chunks: Iterable[int]) -> None:
         """Fetch the missing members of these chunks in as few requests as possible."""
@@ -111,7 +107,7 @@ class Fetcher:
         self.inventory.close()
         self._flights.wait_landed(KEEPING_SECONDS)
 
-    def _fetch_members(self, members: Sequence[int]) -> None:
+    def _fetch_members(self, members: Iterable[int]) -> None:
         with self._scheduler.foreground():
             self._carry_out(self._flights.claim([member for member in members if not self.inventory.has(member)]))
 

@@ -20,7 +20,6 @@ from lazylayer.logger import logger
 
 __all__ = ["BackgroundWorkers", "Scheduler", "Turn"]
 
-_FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 120.0
 
 
@@ -98,7 +97,7 @@ class BackgroundWorkers:
     up to two minutes; the task has reported the error. Threads start with the first task.
     """
 
-    def __init__(self, scheduler: Scheduler, workers: int, first_pause: float = _FIRST_PAUSE) -> None:
+    def __init__(self, scheduler: Scheduler, workers: int, first_pause: float = 1.0) -> None:
         self._scheduler = scheduler
         self._workers = workers
         self._first_pause = first_pause

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 
 from lazylayer.api.labels import LayerSource
 from lazylayer.api.oci import Digest, Reference, ResolvedImage
 from lazylayer.api.settings import Settings
+from lazylayer.concurrency import run_in_background
 from lazylayer.layers.image import open_image, resolve_image
 from lazylayer.layers.store import LayerStore
 from lazylayer.logger import logger
@@ -75,16 +76,8 @@ class Neighbours:
 
     def _resolve(self, reference: Reference) -> ResolvedImage:
         """Resolve an image within `resolve.timeout`, so that a dripping registry holds a slot no longer."""
-        resolving: Future[ResolvedImage] = Future()
-
-        def resolve() -> None:
-            try:
-                resolving.set_result(resolve_image(self._hooks, self._settings, reference))
-            except BaseException as error:  # noqa: BLE001 - raised by the caller
-                resolving.set_exception(error)
-
-        threading.Thread(target=resolve, name="lazylayer-resolve", daemon=True).start()
-        return resolving.result(self._settings.resolve.timeout)
+        resolve = partial(resolve_image, self._hooks, self._settings, reference)
+        return run_in_background(resolve, "lazylayer-resolve").result(self._settings.resolve.timeout)
 
     def _open(self, resolved: ResolvedImage, digests: list[Digest], labels: Mapping[str, str]) -> None:
         """Open layers, so that their own mounts find them ready.

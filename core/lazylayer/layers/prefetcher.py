@@ -6,7 +6,9 @@ The lock is `Prefetcher._lock`; no policy is asked, and nothing fetched, while i
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from lazylayer.api.oci import Digest, Reference
@@ -41,7 +43,8 @@ class Prefetcher:
 
         Returns at once. Errors are reported as the layer's.
         """
-        work = _Work(layer, self._settings.background.request_size)
+        rest = partial(layer.fetch_some, request_size=self._settings.background.request_size)
+        work = _Work(layer, threading.Event(), rest)
         with self._lock:
             if layer in self._layers or layer.closed:
                 return
@@ -79,7 +82,7 @@ class Prefetcher:
         with self._lock:
             work = self._layers.pop(layer, None)
         if work is not None:
-            self._background.remove(work)
+            self._background.remove(work.rest)
 
     def close(self) -> None:
         """Stop fetching in the background, and wait for what is under way. The scheduler must be closed before."""
@@ -95,7 +98,7 @@ class Prefetcher:
             work.planned.set()
         with self._lock:
             if self._settings.background.enabled and self._layers.get(work.layer) is work:
-                self._background.add(work)
+                self._background.add(work.rest)
 
     def _fetch_planned(self, layer: Layer, labels: Mapping[str, str]) -> None:
         try:
@@ -111,14 +114,9 @@ class Prefetcher:
             layer.fail(f"prefetch: {error}")
 
 
-class _Work:
-    """The fetching ahead of one layer, and its task in the background."""
+class _Work(NamedTuple):
+    """The fetching ahead of one layer: `planned` is set when the planned prefetch is over, then comes `rest`."""
 
-    def __init__(self, layer: Layer, request_size: int) -> None:
-        self.layer = layer
-        self.planned = threading.Event()
-        """Set when the planned prefetch is over."""
-        self._request_size = request_size
-
-    def __call__(self, turn: Turn) -> bool:
-        return self.layer.fetch_some(turn, self._request_size)
+    layer: Layer
+    planned: threading.Event
+    rest: Callable[[Turn], bool]

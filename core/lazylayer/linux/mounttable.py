@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from lazylayer.api.mounting import KernelMount
 
-__all__ = ["MountTable", "is_mounted", "mount_at", "mount_table", "mounts_below", "parse_mounts", "real_mountpoint"]
+__all__ = ["MountTable", "is_mounted", "mount_at", "mount_table", "mounts_below", "real_mountpoint"]
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _LONGEST_WAIT = 3600.0
@@ -71,7 +71,7 @@ class MountTable:
             if self._on_top is None or self._poll.poll(0):
                 os.lseek(self._descriptor, 0, os.SEEK_SET)
                 with open(self._descriptor, "rb", closefd=False) as table:
-                    self._on_top = _topmost(parse_mounts(table.read()))
+                    self._on_top = _topmost(_parse_mount(line.split(b" ")) for line in table.read().splitlines())
             return self._on_top
 
 
@@ -104,11 +104,6 @@ def real_mountpoint(path: str) -> str:
     directory, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - must not touch the mount
     target = f"{os.path.realpath(directory).rstrip('/')}/{name}"
     return target if mount_at(target) is not None else os.path.realpath(target)
-
-
-def parse_mounts(table: bytes) -> list[KernelMount]:
-    """Parse a table in the format of /proc/self/mountinfo, keeping its order."""
-    return [_parse_mount(line.split(b" ")) for line in table.splitlines()]
 
 
 def _parse_mount(fields: list[bytes]) -> KernelMount:
