@@ -18,7 +18,7 @@ from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import ServerError, wait_until
 from servers.lazylayer_daemon import LazylayerDaemon
 
-__all__ = ["PYTHON", "SNAPSHOTTER", "ContainerdNode", "mixed_image", "pick_layers"]
+__all__ = ["PYTHON", "SNAPSHOTTER", "ContainerdNode", "annotate_layers", "claim_layers", "mixed_image", "pick_layers"]
 
 PYTHON = "/usr/bin/python3"
 SNAPSHOTTER = "lazylayer"
@@ -111,6 +111,26 @@ def pick_layers(registry: DockerRegistry, reference: str, numbers: Sequence[int]
     manifest, config = _read(registry, repository, reference)
     manifest["layers"] = [manifest["layers"][number] for number in numbers]
     config["rootfs"]["diff_ids"] = [config["rootfs"]["diff_ids"][number] for number in numbers]
+    return _write(registry, repository, tag, manifest, config)
+
+
+def claim_layers(
+    registry: DockerRegistry, reference: str, numbers: Sequence[int], claimed: Sequence[int], tag: str
+) -> str:
+    """Push an image of some layers of another one, in its repository, whose config claims they are others of them."""
+    repository = reference.removeprefix(f"{registry.host}/").rpartition(":")[0]
+    manifest, config = _read(registry, repository, reference)
+    manifest["layers"] = [manifest["layers"][number] for number in numbers]
+    config["rootfs"]["diff_ids"] = [config["rootfs"]["diff_ids"][number] for number in claimed]
+    return _write(registry, repository, tag, manifest, config)
+
+
+def annotate_layers(registry: DockerRegistry, reference: str, annotations: Mapping[str, str], tag: str) -> str:
+    """Push a copy of an image, in its repository, whose layers have more annotations."""
+    repository = reference.removeprefix(f"{registry.host}/").rpartition(":")[0]
+    manifest, config = _read(registry, repository, reference)
+    for layer in manifest["layers"]:
+        layer["annotations"] = {**layer["annotations"], **annotations}
     return _write(registry, repository, tag, manifest, config)
 
 

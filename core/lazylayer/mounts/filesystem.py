@@ -188,6 +188,10 @@ class Filesystem:
         """Return the bytes of the cache that belong to the layers at `mountpoint`, as far as they were seen."""
         return sum(layer.inventory.held_bytes for layer in self._find(mountpoint).layers)
 
+    def is_complete(self, mountpoint: str) -> bool:
+        """Return True if every chunk of the layers at `mountpoint` is on this machine. Raises NotMountedError."""
+        return all(layer.complete for layer in self._find(mountpoint).layers)
+
     def mountpoints(self) -> dict[str, Reference]:
         """Return the current mountpoints, each with the image that it shows."""
         return {path: mount.reference for path, mount, _ in self._current()}

@@ -69,7 +69,7 @@ class Containerd:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """What is made inside the block is not collected before it ends (or a day has passed)."""
+        """Keep containerd from collecting what is made inside the block, for a day at most."""
         identity = f"lazylayer-pull-{secrets.token_hex(8)}"
         expiry = (datetime.now(UTC) + _LEASE_TIME).strftime("%Y-%m-%dT%H:%M:%SZ")
         request = api.CreateLeaseRequest(identity, {"containerd.io/gc.expire": expiry})
@@ -82,7 +82,7 @@ class Containerd:
             self._call(api.LEASES, "Delete", api.DeleteLeaseRequest(identity), Empty)
 
     def ensure_namespace(self) -> None:
-        """Makes the namespace if it is not there."""
+        """Make the namespace if it does not exist."""
         request = api.CreateNamespaceRequest(api.Namespace(self._namespace))
         try:
             self._call(api.NAMESPACES, "Create", request, api.NamespaceResponse)
@@ -93,9 +93,9 @@ class Containerd:
     # --- content -----------------------------------------------------------------------------------
 
     def write_content(self, descriptor: Descriptor, pieces: Iterable[bytes], labels: Mapping[str, str]) -> bool:
-        """Puts a blob into the content store, which verifies its digest; False if it was there.
+        """Put a blob into the content store, which verifies its digest; return False if it was there.
 
-        The labels are set on a blob that was there, too.
+        A blob that was there gets the labels, too.
         """
         try:
             self._write_content(descriptor, pieces, labels)
@@ -107,7 +107,7 @@ class Containerd:
         return True
 
     def label_content(self, digest: str, labels: Mapping[str, str]) -> None:
-        """Sets labels of a blob; the others stay."""
+        """Set labels of a blob; the others stay."""
         mask = FieldMask([f"labels.{name}" for name in labels])
         request = api.UpdateContentRequest(api.ContentInfo(digest, 0, dict(labels)), mask)
         self._call(api.CONTENT, "Update", request, api.ContentInfoResponse)
@@ -162,7 +162,7 @@ class Containerd:
     # --- images, layers ----------------------------------------------------------------------------
 
     def set_image(self, name: str, target: Descriptor) -> None:
-        """Names an image, or gives the name to another."""
+        """Name an image, or give the name to another one."""
         request = api.ImageRequest(api.Image(name, {}, target))
         try:
             self._call(api.IMAGES, "Create", request, api.ImageResponse)
@@ -172,28 +172,28 @@ class Containerd:
             self._call(api.IMAGES, "Update", request, api.ImageResponse)
 
     def apply(self, layer: Descriptor, mounts: list[Mount], *, seconds: float = _UNPACK_SECONDS) -> str:
-        """Unpacks a layer of the content store into mounts; the digest of what was unpacked."""
+        """Unpack a layer of the content store into mounts; return its diff ID."""
         answer = self._call(api.DIFF, "Apply", api.ApplyRequest(layer, mounts), api.ApplyResponse, seconds)
         return answer.applied.digest if answer.applied is not None else ""
 
     # --- snapshots ---------------------------------------------------------------------------------
 
     def prepare(self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
-        """Makes an active snapshot; ContainerdError with ALREADY_EXISTS when its target is there."""
+        """Make an active snapshot. Raises ContainerdError, with ALREADY_EXISTS if its target is there."""
         request = snapshots.PrepareSnapshotRequest(snapshotter, key, parent, dict(labels))
         return self._call(snapshots.SERVICE, "Prepare", request, snapshots.MountsResponse).mounts
 
     def commit(self, snapshotter: str, key: str, name: str, labels: Mapping[str, str]) -> None:
-        """Makes an active snapshot the committed snapshot `name`."""
+        """Make an active snapshot the committed snapshot `name`."""
         request = snapshots.CommitSnapshotRequest(snapshotter, name, key, dict(labels))
         self._call(snapshots.SERVICE, "Commit", request, Empty)
 
     def remove_snapshot(self, snapshotter: str, key: str) -> None:
-        """Removes a snapshot."""
+        """Remove a snapshot."""
         self._call(snapshots.SERVICE, "Remove", snapshots.RemoveSnapshotRequest(snapshotter, key), Empty)
 
     def snapshot_labels(self, snapshotter: str, key: str) -> dict[str, str] | None:
-        """The labels of a snapshot; None if it is not there."""
+        """Return the labels of a snapshot, or None if it does not exist."""
         request = snapshots.StatSnapshotRequest(snapshotter, key)
         try:
             answer = self._call(snapshots.SERVICE, "Stat", request, snapshots.StatSnapshotResponse)

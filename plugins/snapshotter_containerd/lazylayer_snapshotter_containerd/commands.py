@@ -45,7 +45,7 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
     overrides = [f"root={json.dumps(str(root.absolute()))}"] if root is not None else []
     with load_program(context, overrides, config) as program:
         serve_snapshots(program, address)
-    # Python would wait for threads that still wait for a registry; there is nobody left to answer.
+    # Python would wait for threads that wait for a registry, though no client waits for them.
     sys.stderr.flush()
     os._exit(0)
 

@@ -29,7 +29,7 @@ _COMMA = re.compile(r"\s*(,|$)")
 
 
 def parse_filters(texts: Iterable[str]) -> Filter:
-    """What says of a snapshot whether one of the filters matches; all match if there are none.
+    """Return a function that is True for snapshots that one of the filters matches, or for all without filters.
 
     Raises InvalidArgumentError.
     """
@@ -102,7 +102,7 @@ def _expect(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str]:
 
 
 def _unquote(quoted: str, text: str) -> str:
-    r"""What a Go string literal says; `\x41` and octal escapes are those that JSON does not know."""
+    r"""Return the text of a Go string literal; JSON lacks its `\x41` and octal escapes."""
     plain = re.sub(r"\\x([0-9A-Fa-f]{2})", lambda found: f"\\u00{found[1]}", quoted)
     try:
         value: str = json.loads(plain)

@@ -17,7 +17,6 @@ from lazylayer.errors import MountError
 
 __all__ = [
     "CHECKED_LABEL",
-    "CHECKED_TABLE",
     "FormatLabels",
     "LayerIdentity",
     "chain_id",
@@ -27,9 +26,11 @@ __all__ = [
 ]
 
 CHECKED_LABEL = "containerd.io/snapshot/remote/lazylayer.checked"
-"""On a committed snapshot whose layer was mounted: how it was checked."""
-CHECKED_TABLE = "table of contents"
-"""Each file is checked against the table of contents when it is read; the archive was not checked as a whole."""
+"""On a committed snapshot whose archive was read as a whole: the result.
+
+Without it, each file is checked against the table of contents when it is read, and nothing else. It is not set
+before: containerd keeps a copy of the first labels, and shows that.
+"""
 _DIFF_ID = "diff ID "
 _REFUSED = "refused: "
 

@@ -16,3 +16,5 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Calls answered at once; threads are made when needed."""
     wait_for_prefetch: bool = False
     """Make a container only when the prefetch of its layers is over, or after `prefetch.timeout`."""
+    check_diff_ids: bool = False
+    """Read each complete layer once more, to check its archive against the chain ID that it is mounted under."""

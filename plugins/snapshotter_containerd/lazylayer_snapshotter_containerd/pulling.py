@@ -1,10 +1,10 @@
-"""Lazy pull: an image becomes known to containerd, and its layers are mounted instead of unpacked."""
+"""Pull lazily: make an image known to containerd, and have its layers mounted instead of unpacked."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
 import msgspec
 
@@ -17,6 +17,7 @@ from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescriptor
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.client import Containerd, ContainerdError
+from lazylayer_snapshotter_containerd.identity import LayerIdentity, chain_id
 from lazylayer_snapshotter_containerd.remote import REMOTE_LABEL
 from lazylayer_snapshotter_containerd.snapshotter import FALLBACK_LABEL, TARGET_LABEL
 
@@ -29,7 +30,7 @@ _PIECE = 1024 * 1024
 
 
 class PulledLayer(msgspec.Struct, frozen=True):
-    """What became of one layer. `size` in bytes, compressed; `reason` says why it is not lazy."""
+    """The outcome for one layer. `size` in bytes, compressed; `reason` explains why it is not lazy."""
 
     digest: Digest
     size: int
@@ -38,7 +39,7 @@ class PulledLayer(msgspec.Struct, frozen=True):
 
 
 class PulledImage(msgspec.Struct, frozen=True):
-    """What a pull did; layers lowest first."""
+    """The outcome of a pull; layers lowest first."""
 
     name: str
     digest: Digest
@@ -48,13 +49,13 @@ class PulledImage(msgspec.Struct, frozen=True):
 def pull_image(
     program: Program, containerd: Containerd, reference: Reference, snapshotter: str, progress: Callable[[str], None]
 ) -> PulledImage:
-    """Pulls an image into a namespace of containerd.
+    """Pull an image into a namespace of containerd.
 
     Manifest and config go into the content store, each layer becomes a snapshot of `snapshotter`, and
     the image gets its name last, when everything is there. A lease keeps containerd from collecting
     anything half-way. `progress` gets a line for each step.
 
-    Raises LazylayerError; what was made then is collected by containerd.
+    Raises LazylayerError; then containerd collects what was made.
     """
     resolved = resolve_image(program.hooks, program.settings, reference)
     diff_ids, layers = resolved.config.rootfs.diff_ids, resolved.manifest.layers
@@ -73,18 +74,12 @@ def pull_image(
 
 
 def chain_ids(diff_ids: list[Digest]) -> list[str]:
-    """The name of each layer together with all below it (OCI image specification, "Layer ChainID")."""
-    chains: list[str] = []
-    for diff_id in diff_ids:
-        if chains:
-            chains.append("sha256:" + hashlib.sha256(f"{chains[-1]} {diff_id}".encode()).hexdigest())
-        else:
-            chains.append(diff_id)
-    return chains
+    """Return the name of each layer together with all below it (OCI image specification, "Layer ChainID")."""
+    return list(accumulate(diff_ids, lambda below, diff_id: chain_id([below, diff_id])))
 
 
 def as_text(image: PulledImage) -> str:
-    """One line that says for each layer whether it is lazy and, if not, why."""
+    """Return one line that says for each layer that it is lazy, or why it is not."""
     lazy = sum(layer.lazy for layer in image.layers)
     others = [
         f"{number} {layer.digest[7:19]}: {layer.reason}" for number, layer in enumerate(image.layers) if not layer.lazy
@@ -112,7 +107,7 @@ class _Pull:
         self._chains = chain_ids(resolved.config.rootfs.diff_ids)
 
     def write_config(self) -> None:
-        """Stores the config; its label keeps the topmost snapshot, and that one those below it."""
+        """Store the config; its label keeps the topmost snapshot, which keeps those below it."""
         config = self._image.manifest.config
         labels = self._source_labels()
         if self._chains:
@@ -121,7 +116,7 @@ class _Pull:
         self._containerd.write_content(descriptor, [self._image.config_bytes], labels)
 
     def write_manifest(self) -> None:
-        """Stores the manifest; its labels keep the config, and layers that had to be fetched."""
+        """Store the manifest; its labels keep the config, and layers that had to be fetched."""
         manifest = self._image.manifest
         labels = {**self._source_labels(), f"{_GC}.content.config": manifest.config.digest}
         labels |= {f"{_GC}.content.l.{number}": layer.digest for number, layer in enumerate(manifest.layers)}
@@ -130,7 +125,7 @@ class _Pull:
         self._containerd.write_content(descriptor, [data], labels)
 
     def prepare_layers(self) -> list[PulledLayer]:
-        """Makes a snapshot of every layer, lowest first."""
+        """Make a snapshot of every layer, lowest first."""
         pulled = []
         for number, layer in enumerate(self._image.manifest.layers):
             pulled.append(self._prepare_layer(number, layer))
@@ -141,13 +136,16 @@ class _Pull:
     def _prepare_layer(self, number: int, layer: Descriptor) -> PulledLayer:
         chain, parent = self._chains[number], self._chains[number - 1] if number else ""
         key = f"lazylayer-pull-{secrets.token_hex(8)} {chain}"
+        wanted = self._layer_labels(number, layer)
         try:
-            mounts = self._containerd.prepare(self._snapshotter, key, parent, self._layer_labels(number, layer))
+            mounts = self._containerd.prepare(self._snapshotter, key, parent, wanted)
         except ContainerdError as error:
             if error.status != "ALREADY_EXISTS":
                 raise
             labels = self._containerd.snapshot_labels(self._snapshotter, chain) or {}
             lazy = REMOTE_LABEL in labels
+            if lazy:
+                self._compare(labels, wanted)
             return PulledLayer(layer.digest, layer.size, lazy, "" if lazy else "it is unpacked already")
         labels = self._containerd.snapshot_labels(self._snapshotter, key) or {}
         reason = labels.get(FALLBACK_LABEL, f"the snapshotter {self._snapshotter} did not mount it")
@@ -157,6 +155,20 @@ class _Pull:
             self._containerd.remove_snapshot(self._snapshotter, key)
             raise
         return PulledLayer(layer.digest, layer.size, False, reason)
+
+    def _compare(self, mounted: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+        """Raise VerificationError unless the layer that the namespace has under this chain ID is the one wanted.
+
+        Within a namespace containerd looks at nothing but the chain ID, which an image's author claims.
+        """
+        formats = self._program.hooks.formats()
+        there, identity = LayerIdentity.of(mounted, formats), LayerIdentity.of(wanted, formats)
+        if there is None or there != identity:
+            raise VerificationError(
+                f"layer {identity.digest if identity else ''}: the namespace has another layer under its chain ID, "
+                f"{there.digest if there else 'of unknown origin'}; remove the image that this one belongs to, "
+                "and pull again"
+            )
 
     def _unpack(self, number: int, layer: Descriptor, key: str, mounts: list[Mount]) -> None:
         self._progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  fetching and unpacking it")
@@ -189,6 +201,6 @@ class _Pull:
         }
 
     def _source_labels(self) -> dict[str, str]:
-        """Where containerd can fetch a blob again."""
+        """Return the labels that tell containerd where to fetch a blob again."""
         reference = self._image.reference
         return {f"containerd.io/distribution.source.{reference.host}": reference.repository} if reference.host else {}

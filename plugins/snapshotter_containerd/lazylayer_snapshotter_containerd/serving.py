@@ -1,4 +1,4 @@
-"""`lazylayer serve`: the daemon, from its lock to its end."""
+"""Run the daemon of `lazylayer serve`, from its lock to its end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lazylayer.cli import ControlServer, Ending, use_few_arenas
 from lazylayer.errors import LazylayerError
 from lazylayer.mounts import Filesystem
 from lazylayer.program import Program
+from lazylayer_snapshotter_containerd.checking import DiffIdChecker
 from lazylayer_snapshotter_containerd.options import Options
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
 from lazylayer_snapshotter_containerd.service import make_server
@@ -25,18 +26,18 @@ from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 __all__ = ["serve"]
 
 _GRACE = 2.0
-"""Seconds that calls under way have to end when the daemon does."""
+"""Seconds for calls under way to end when the daemon does."""
 
 
 def serve(program: Program, address: str = "") -> None:
-    """Serves snapshots until SIGTERM or SIGINT.
+    """Serve snapshots until SIGTERM or SIGINT.
 
     After SIGTERM, mounts that can outlive the process are left for its successor; after SIGINT
     everything is unmounted. Snapshots stay either way, and the next daemon mounts them again.
 
     :param address: the socket; empty for that of the settings.
 
-    Raises LazylayerError if another daemon has the root, or the socket cannot be had.
+    Raises LazylayerError if another daemon uses the root, or the socket cannot be bound.
     """
     use_few_arenas()
     settings = program.settings
@@ -59,6 +60,9 @@ def serve(program: Program, address: str = "") -> None:
         stack.callback(listen.unlink, missing_ok=True)
         server.start()
         restorer = Restorer(snapshotter, remote)
+        if options.check_diff_ids:
+            checker = DiffIdChecker(snapshotter, filesystem.is_complete, program.hooks.resolve_blob)
+            stack.callback(checker.close)
         filesystem.daemon_started()  # calls are answered meanwhile
         logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
         notify("READY=1")
@@ -71,7 +75,7 @@ def serve(program: Program, address: str = "") -> None:
 
 
 def _lock(root: Path) -> int:
-    """Takes the lock of the root directory, so that two daemons do not share one."""
+    """Take the lock of the root directory, so that two daemons do not share one."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -83,11 +87,11 @@ def _lock(root: Path) -> int:
 
 
 def _listen(server: object, listen: Path) -> None:
-    """Binds the server to a socket for root alone; one that a killed predecessor left is taken away."""
+    """Bind the server to a socket for root alone; remove the socket of a killed predecessor."""
     listen.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if listen.exists() or listen.is_symlink():
         if not stat.S_ISSOCK(listen.lstat().st_mode):
-            raise LazylayerError(f"{listen} is there and is no socket; remove it, or choose another --address")
+            raise LazylayerError(f"{listen} exists and is not a socket; remove it, or choose another --address")
         if _answers(listen):
             raise LazylayerError(f"another process serves {listen}; end it first, or choose another --address")
         listen.unlink()
@@ -106,7 +110,7 @@ def _answers(listen: Path) -> bool:
 
 
 def notify(state: str) -> None:
-    """Tells systemd, if it wants to know (sd_notify(3))."""
+    """Notify systemd of a state, if it started this process (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return

@@ -25,7 +25,7 @@ from lazylayer.errors import LazylayerError
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.directories import Directories, measure
 from lazylayer_snapshotter_containerd.filters import parse_filters
-from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, CHECKED_TABLE, FormatLabels, may_stand_in
+from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, FormatLabels, may_stand_in
 from lazylayer_snapshotter_containerd.problems import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -271,7 +271,7 @@ class Snapshotter:
             if there:
                 transaction.remove(snapshot.id)
             elif not reason:
-                labels = {**snapshot.labels, REMOTE_LABEL: "remote snapshot", CHECKED_LABEL: CHECKED_TABLE}
+                labels = {**snapshot.labels, REMOTE_LABEL: "remote snapshot"}
                 name = f"{target}@{snapshot.id}" if transaction.exists(target) else target
                 transaction.commit(snapshot.id, name, labels, 0, 0)
         return not there, reason

@@ -33,7 +33,7 @@ REF = "containerd.io/snapshot.ref"
 REMOTE = "containerd.io/snapshot/remote"
 CHECKED = "containerd.io/snapshot/remote/lazylayer.checked"
 FALLBACK = "containerd.io/snapshot/remote/lazylayer.fallback"
-OURS = {REMOTE: "remote snapshot", CHECKED: "table of contents"}
+OURS = {REMOTE: "remote snapshot"}
 
 SAMPLE = "sample"
 SAMPLE_CONTENT = "remote\n"
@@ -50,7 +50,7 @@ FORMATS = Labels(frozenset({TOC_DIGEST, "org.example.size"}), frozenset({TOC_DIG
 
 
 def layer_labels(name: str, toc: str = "toc", reference: str = "registry.test/a:1") -> dict[str, str]:
-    """The labels of a layer, named by any text, as a client sets them."""
+    """Return the labels of a layer, named by any text, as a client sets them."""
     digest, toc_digest = (Digest(f"sha256:{hashlib.sha256(each.encode()).hexdigest()}") for each in (name, toc))
     return {**layer_source_labels(parse_reference(reference), digest, [digest]), TOC_DIGEST: toc_digest}
 
@@ -76,12 +76,12 @@ class BindFilesystem:
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         if mountpoint in self._mounts:
             raise MountError(f"{mountpoint} is already mounted")
-        self._mounts.add(mountpoint)  # as if it were ready: nobody must rely on it
+        self._mounts.add(mountpoint)  # as if it were ready: no caller may rely on it
         self.mounting.release()
         assert self.go_on.wait(60)
         if labels.get("layer") in self.broken:
             self._mounts.remove(mountpoint)
-            raise LayerUnavailableError(f"layer {labels['layer']} cannot be had")
+            raise LayerUnavailableError(f"layer {labels['layer']} is unavailable")
         subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)  # what a dead process left
         layer = Path(tempfile.mkdtemp(dir=self._directory))
         (layer / SAMPLE).write_text(SAMPLE_CONTENT)
@@ -112,11 +112,11 @@ class BindFilesystem:
             self.unmount(mountpoint, force=True)
 
     def samples(self) -> set[str]:
-        """What is in the layers that were ever mounted."""
+        """Return the contents of the layers that were ever mounted."""
         return {each.read_text() for each in self._directory.glob(f"*/{SAMPLE}")}
 
     def forget(self) -> None:
-        """As if another process had mounted everything."""
+        """Forget all mounts, as if another process had made them."""
         self._mounts.clear()
 
     def _find(self, mountpoint: str) -> None:
@@ -230,7 +230,7 @@ class Service:
     def prepare_target(
         self, target: str, parent: str = "", *, key: str = "", labels: Mapping[str, str] | None = None
     ) -> str:
-        """Asks for a target that can be mounted; its name."""
+        """Ask for a target that can be mounted; return its name."""
         wanted = {**layer_labels(target), **(labels or {}), "containerd.io/snapshot.ref": target}
         with pytest.raises(Refused) as refused:
             self.client.prepare(key or f"extract {target}", parent, wanted)
@@ -238,7 +238,7 @@ class Service:
         return target
 
     def committed(self, name: str, parent: str, change: Callable[[Path], None]) -> str:
-        """A committed snapshot in which `change` was made; its name."""
+        """Commit a snapshot in which `change` was made; return its name."""
         with self.mounted(self.client.prepare(f"{name} preparing", parent)) as root:
             change(root)
         self.client.commit(name, f"{name} preparing")
@@ -246,7 +246,7 @@ class Service:
 
     @contextmanager
     def mounted(self, mounts: Sequence[Mount]) -> Iterator[Path]:
-        """What the mounts show, as containerd mounts them: with options made short where they are long."""
+        """Mount as containerd does, with long options made short, and yield the directory."""
         (mount,) = mounts
         target = Path(tempfile.mkdtemp(dir=self.work))
         base = f"{self.snapshotter.directories.path}/"
@@ -267,7 +267,7 @@ class Service:
             target.rmdir()
 
     def left_mounted(self) -> list[str]:
-        """What is mounted below the root."""
+        """Return the mountpoints below the root."""
         lines = Path("/proc/self/mounts").read_text().splitlines()
         return [line.split()[1] for line in lines if line.split()[1].startswith(f"{self.root}/")]
 

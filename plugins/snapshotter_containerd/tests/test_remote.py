@@ -100,7 +100,7 @@ def test_what_cannot_be_mounted_becomes_an_ordinary_snapshot(service: Any, clien
     (mount,) = client.prepare("extract b", low, {REF: "sha256:b", "layer": "bad", REMOTE: "a lie"})
     assert mount.type == "overlay"
     labels = client.stat("extract b").labels
-    assert labels[FALLBACK] == "layer bad cannot be had"
+    assert labels[FALLBACK] == "layer bad is unavailable"
     assert REMOTE not in labels
     with service.mounted([mount]) as root:
         (root / "unpacked").write_text("x")
@@ -262,7 +262,7 @@ def test_a_remote_snapshot_keeps_what_it_is_mounted_by(service: Any, client: Any
 
 
 def restart(service: Any) -> Restorer:
-    """As after a kill: the mounts of the predecessor are there, and nobody knows them."""
+    """Restart as after a kill: the mounts of the predecessor are there, and unknown."""
     service.stop()
     service.filesystem.forget()
     service.start()

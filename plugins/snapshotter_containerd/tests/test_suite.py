@@ -111,7 +111,7 @@ def test_what_makes_no_sense_is_refused(client: Any, service: Any, refused: Any)
     service.committed("a", "", nothing)
     refusals: dict[str, list[Callable[[], object]]] = {
         "NOT_FOUND": [
-            lambda: client.prepare("x", "nobody"),
+            lambda: client.prepare("x", "unknown"),
             lambda: client.mounts("x"),
             lambda: client.remove("x"),
             lambda: client.usage("x"),
@@ -163,7 +163,7 @@ def test_update(client: Any, refused: Any) -> None:
         assert (info.kind, info.parent, info.created_at) == (kind, parent, info.updated_at)
         assert int(before) <= info.created_at.seconds <= time.time()
         wanted = {"l1": "v1", "l2": "v2", "l3": "v3"}
-        updated = client.update(msgspec.structs.replace(info, parent="nobody", labels=wanted))
+        updated = client.update(msgspec.structs.replace(info, parent="other", labels=wanted))
         assert (updated.labels, updated.parent, updated.kind) == (wanted, parent, kind)
         assert updated.created_at == info.created_at
         assert updated.updated_at != info.updated_at

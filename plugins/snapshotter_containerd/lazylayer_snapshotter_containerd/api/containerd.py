@@ -45,7 +45,7 @@ NAMESPACES = "containerd.services.namespaces.v1.Namespaces"
 
 
 class ContentInfo(Message, frozen=True):
-    """What the content store knows of a blob."""
+    """A blob, as the content store knows it."""
 
     digest: Annotated[str, 1] = ""
     size: Annotated[int, 2] = 0
@@ -72,7 +72,7 @@ class UpdateContentRequest(Message, frozen=True):
 
 
 class WriteAction:
-    """What a WriteContentRequest does."""
+    """The kind of a WriteContentRequest."""
 
     STAT = 0
     WRITE = 1

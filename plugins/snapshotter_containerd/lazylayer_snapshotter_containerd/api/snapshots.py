@@ -77,7 +77,7 @@ class StatSnapshotRequest(Message, frozen=True):
 
 
 class Info(Message, frozen=True):
-    """What is known of a snapshot. `kind`: 1 view, 2 active, 3 committed."""
+    """A snapshot, as it is known. `kind`: 1 view, 2 active, 3 committed."""
 
     name: Annotated[str, 1] = ""
     parent: Annotated[str, 2] = ""

@@ -25,7 +25,7 @@ class Timestamp(Message, frozen=True):
 
     @classmethod
     def of(cls, nanoseconds: int) -> Self:
-        """The time that is so many nanoseconds after the epoch."""
+        """Return the time that is so many nanoseconds after the epoch."""
         return cls(*divmod(nanoseconds, _NANOSECONDS))
 
 
