@@ -28,6 +28,14 @@ def test_snippets_name_the_socket(snippet: Path) -> None:
     }
 
 
+def test_other_snapshotters_can_still_unpack() -> None:
+    """Entries replace containerd's own, and the first one gets what is pulled without a name."""
+    settings = tomllib.loads((DEPLOY / "containerd/config-2.toml").read_text())
+    entries = settings["plugins"]["io.containerd.transfer.v1.local"]["unpack_config"]
+    assert [each["snapshotter"] for each in entries] == ["overlayfs", "lazylayer"]
+    assert {each["platform"] for each in entries} == {"linux"}
+
+
 @pytest.mark.servers
 def test_containerd_takes_its_snippet() -> None:
     if shutil.which("containerd") is None:
