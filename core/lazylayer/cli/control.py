@@ -46,7 +46,9 @@ OnSilent = Callable[[str, Exception], None]
 MAX_REQUEST = 64 * 1024
 MAX_REPLY = 64 * 1024 * 1024
 TIMEOUT = 10.0
-"""Seconds that a peer may be silent while it writes; a client waits for an unmount without limit."""
+"""Seconds that a peer may be silent while it writes."""
+UNMOUNT_TIMEOUT = 60.0
+"""Seconds that a client waits for an unmount."""
 
 
 class ProcessState(msgspec.Struct, frozen=True):
@@ -109,14 +111,14 @@ def request_unmount(run: Path, pid: int, mountpoint: str, *, force: bool) -> Non
     """Ask process `pid` to unmount, and wait until it is done. Raises MountError with its answer."""
     path = run / "processes" / str(pid) / "control.sock"
     try:
-        reply = _ask(path, Request("unmount", mountpoint, force), None)
+        reply = _ask(path, Request("unmount", mountpoint, force), UNMOUNT_TIMEOUT)
     except (OSError, msgspec.DecodeError) as error:
         raise MountError(f"{mountpoint}: process {pid} does not answer: {error}") from error
     if reply.error:
         raise MountError(reply.error)
 
 
-def _ask(path: Path, request: Request, timeout: float | None) -> Reply:
+def _ask(path: Path, request: Request, timeout: float) -> Reply:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(timeout)
         with ShortPath(path) as short:

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ControlServer"]
 
+_PAUSE = 0.1
+"""Seconds between two attempts to accept a client when no descriptor is free."""
+
 
 class ControlServer:
-    """Answers for this process until it is closed. `directory` is its `process_directory`."""
+    """Answers for this process until it is closed. `directory` is its `process_directory`.
+
+    One descriptor is held in reserve, so that a process that has run out of them still answers.
+    """
 
     def __init__(self, directory: Path, filesystem: Filesystem) -> None:
         self._directory = directory
@@ -38,6 +44,8 @@ class ControlServer:
         except OSError:
             self._socket.close()
             raise
+        self._closed = threading.Event()
+        self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._answering: set[threading.Thread] = set()
         self._thread = threading.Thread(target=self._serve, name="lazylayer-control", daemon=True)
         self._thread.start()
@@ -45,12 +53,14 @@ class ControlServer:
     def close(self) -> None:
         """Finish the answers in flight, stop answering, and remove the directory of this process."""
         (self._directory / "control.sock").unlink(missing_ok=True)
+        self._closed.set()
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             logger.debug("control socket: {error}", error=error)
         self._socket.close()
         self._thread.join()
+        self._release_reserve()
         for thread in tuple(self._answering):
             thread.join(TIMEOUT)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -59,11 +69,33 @@ class ControlServer:
         while True:
             try:
                 peer, _ = self._socket.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                if self._closed.is_set():
+                    return
+                logger.warning("control socket: {error}", error=error)
+                self._answer_from_reserve()
+                continue
             thread = threading.Thread(target=self._answer, args=(peer,), name="lazylayer-control", daemon=True)
             self._answering.add(thread)
             thread.start()
+
+    def _answer_from_reserve(self) -> None:
+        """Answer one client when this process has no free descriptor, with the one that is held in reserve."""
+        self._release_reserve()
+        try:
+            peer, _ = self._socket.accept()
+            self._answer(peer)
+        except OSError:
+            self._closed.wait(_PAUSE)  # another thread was faster, or the socket is closed
+        try:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            logger.debug("no descriptor in reserve: {error}", error=error)
+
+    def _release_reserve(self) -> None:
+        descriptor, self._reserve = self._reserve, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _answer(self, peer: socket.socket) -> None:
         with peer:
