@@ -47,9 +47,13 @@ class DescriptorStore(Protocol):
 
 
 class SystemdStore:
-    """systemd's descriptor store: see sd_notify(3), FDSTORE, and sd_listen_fds(3)."""
+    """systemd's descriptor store: see sd_notify(3), FDSTORE, and sd_listen_fds(3).
 
-    def __init__(self, environment: os._Environ[str] | dict[str, str]) -> None:
+    :param grace: seconds that descriptors of the last process wait to be taken. Then they are given up:
+        readers get errors, where they would otherwise wait for a layer that cannot be opened any more.
+    """
+
+    def __init__(self, environment: os._Environ[str] | dict[str, str], grace: float) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         self._lock = threading.Lock()
         self._passed: dict[str, int] = {}
@@ -59,6 +63,20 @@ class SystemdStore:
                 os.set_inheritable(_FIRST_PASSED + number, False)
                 if number < len(names):
                     self._passed[names[number]] = _FIRST_PASSED + number
+        if self._passed:
+            expiry = threading.Timer(grace, self._give_up)
+            expiry.daemon = True
+            expiry.start()
+
+    def _give_up(self) -> None:
+        with self._lock:
+            left, self._passed = self._passed, {}
+        for name, descriptor in left.items():
+            os.close(descriptor)
+            try:
+                self.drop(name)
+            except OSError as error:
+                logger.warning("systemd keeps a descriptor that no mount took over: {error}", error=error)
 
     def put(self, name: str, descriptor: int) -> None:
         """See `DescriptorStore.put`."""
@@ -74,7 +92,7 @@ class SystemdStore:
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
 
     def get_ready(self) -> None:
-        """Nothing: systemd is there."""
+        """Do nothing: systemd is there already."""
 
     def _send(self, text: str, descriptors: list[int]) -> None:
         address = "\0" + self._address[1:] if self._address[:1] == "@" else self._address

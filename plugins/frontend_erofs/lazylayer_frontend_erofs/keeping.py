@@ -186,5 +186,5 @@ def _open_store(kind: KeeperKind, directory: Path, grace: float) -> DescriptorSt
         return None
     offered = os.environ.get("FDSTORE", "0") != "0" and "NOTIFY_SOCKET" in os.environ
     if kind == "systemd" or (kind == "auto" and offered):
-        return SystemdStore(os.environ)
+        return SystemdStore(os.environ, grace)
     return KeeperProcess(directory, grace)

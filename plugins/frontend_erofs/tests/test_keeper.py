@@ -195,7 +195,7 @@ def test_a_long_directory_is_no_obstacle(tmp_path: Path) -> None:
 def test_systemd_is_given_descriptors_and_names(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        store = SystemdStore({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        store = SystemdStore({"NOTIFY_SOCKET": str(tmp_path / "notify")}, WAIT)
         pipe = Pipe()
         store.put("a", pipe.writing)
         data, descriptors, _, _ = socket.recv_fds(systemd, 100, 1)
@@ -212,7 +212,7 @@ def test_systemd_hands_descriptors_over_at_the_start() -> None:
         "import os, sys\n"
         "from lazylayer_frontend_erofs.descriptors import SystemdStore\n"
         "os.environ['LISTEN_PID'] = str(os.getpid())\n"
-        "store = SystemdStore(os.environ)\n"
+        "store = SystemdStore(os.environ, 60)\n"
         "taken = store.take('b')\n"
         "assert taken == 4 and not os.get_inheritable(4) and store.take('b') is None\n"
         "assert store.take('a') == 3 and store.take('c') is None\n"
@@ -231,6 +231,34 @@ def test_systemd_hands_descriptors_over_at_the_start() -> None:
     assert os.read(pipe.reading, 10) == b"here"
     os.close(pipe.reading)
     os.close(pipe.writing)
+
+
+def test_descriptors_from_systemd_that_are_not_taken_are_given_up() -> None:
+    """A layer that cannot be opened any more: its readers must not wait for ever."""
+    code = (
+        "import os, socket, sys\n"
+        "from lazylayer_frontend_erofs.descriptors import SystemdStore\n"
+        "os.environ['LISTEN_PID'] = str(os.getpid())\n"
+        "systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "systemd.bind('\\0lazylayer-test-%d' % os.getpid())\n"
+        "systemd.settimeout(60)\n"
+        "os.environ['NOTIFY_SOCKET'] = '@lazylayer-test-%d' % os.getpid()\n"
+        "store = SystemdStore(os.environ, 0.3)\n"
+        "assert store.take('b') == 4\n"
+        "assert systemd.recv(100) == b'FDSTOREREMOVE=1\\nFDNAME=a'\n"
+        "assert '/dev/null' not in os.path.realpath('/proc/self/fd/3')  # the number may be another file's by now\n"
+        "assert os.readlink('/proc/self/fd/4') == '/dev/null'\n"
+        "assert store.take('a') is None\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 3</dev/null 4</dev/null', "sh", sys.executable, "-c", code],
+        env={**os.environ, "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_kind_of_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
