@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from lazylayer.api.rundirectory import process_directory
 from lazylayer.mounts.control import Request, ShortPath, processes
 from lazylayer.mounts.controlserver import ControlServer
+
+from lazylayer.api.rundirectory import process_directory
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
 
