@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
-from lazylayer.mounts.control import Request, ShortPath, processes
-from lazylayer.mounts.controlserver import ControlServer
 
 from lazylayer.api.rundirectory import process_directory
+from lazylayer.cli.control import Request, ShortPath, processes
+from lazylayer.cli.controlserver import ControlServer
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_testing.servers.process import wait_until
 
 WAIT = 8.0
 
@@ -53,6 +55,13 @@ class NoDescriptors:
             os.close(descriptor)
 
 
+def is_accepting() -> bool:
+    """Return True if the server's thread waits for a client: accept(2) has a descriptor for it by then."""
+    (thread,) = [each for each in threading.enumerate() if each.name == "lazylayer-control"]
+    waits_in = Path(f"/proc/self/task/{thread.native_id}/wchan").read_text()
+    return waits_in != "0" and "futex" not in waits_in
+
+
 def ask(peer: socket.socket) -> bytes:
     peer.settimeout(WAIT)
     peer.sendall(msgspec.json.encode(Request("status")) + b"\n")
@@ -61,6 +70,7 @@ def ask(peer: socket.socket) -> bytes:
 
 def test_the_socket_answers_without_a_free_descriptor_and_afterwards(run: Path) -> None:
     (directory,) = (run / "processes").iterdir()
+    wait_until(is_accepting, "the server waits for clients")
     silent, *peers = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(4)]
     with silent, ShortPath(directory / "control.sock") as path, NoDescriptors():
         silent.connect(path)  # its answer takes the one descriptor that accept(2) had ahead

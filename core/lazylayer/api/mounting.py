@@ -38,16 +38,19 @@ class VirtualDirectory(msgspec.Struct, frozen=True):
 
 
 class MountableTree(Protocol):
-    """What a frontend shows. The tree never changes; all methods may be called from any thread."""
+    """The tree that a frontend shows. It never changes; all methods may be called from any thread."""
 
     @property
     def tree(self) -> Tree:
-        """The entries. A directory marked `opaque` is shown with `OPAQUE_XATTRS`
-        = `y`, listed first; a `whiteout` as a character device 0/0."""
+        """The entries.
+
+        Show a directory marked `opaque` with `OPAQUE_XATTRS`, each `y` and listed first; show a `whiteout` as a
+        character device 0/0.
+        """
 
     @property
     def source(self) -> str:
-        """What is mounted, for the device column of /proc/self/mounts: one word, no secrets."""
+        """The name of the tree for the device column of /proc/self/mounts: one word, no secrets."""
 
     @property
     def identity(self) -> str:
@@ -62,7 +65,7 @@ class MountableTree(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Whether all data are here, so that reading them asks nothing of the network. See `when_complete`."""
+        """Return True if all data are available locally. See `when_complete`."""
 
     def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` once, when all data are here; at once if they are. Return a function that withdraws it.
@@ -72,7 +75,7 @@ class MountableTree(Protocol):
         """
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
-        """The verified bytes of a file from `offset`, at most `size`; fewer only at its end.
+        """Return the verified bytes of a file from `offset`, at most `size`; fewer only at its end.
 
         Raises LazylayerError, which a frontend answers with EIO; it has been reported by then.
         """
@@ -114,29 +117,28 @@ class MountedTree(ABC):
     frontend: str
     mountpoint: str
     needs_tree: bool = True
-    """Whether what is read comes from the tree; False for a mount that has all of it elsewhere by now."""
+    """True if reads need the tree; False for a mount that has all data elsewhere."""
 
     @abstractmethod
     def unmount(self, *, force: bool = False) -> None:
-        """Unmounts and stops serving. Idempotent.
+        """Unmount and stop serving. Idempotent.
 
         With `force`, readers in flight get errors and the mount goes at once even if it is in use;
         without, a mount in use raises MountError and stays.
         """
 
     def leave(self) -> bool:
-        """Leaves the mount to be taken up by the next process that mounts the same tree there.
+        """Leave the mount for the next process that mounts the same tree there; return False if that is impossible.
 
-        Returns whether that is possible; if not, nothing has happened. Who reads a mount that was
-        left waits for that process. The last one must end soon.
+        Readers wait for that process, which takes the mount over. This one must end soon.
         """
         return False
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the mount is gone, by `unmount` or by somebody's umount(8).
+        """Wait until the mount is gone, by `unmount` or by umount(8); return False on a time-out.
 
-        Returns whether it is; `timeout` in seconds, None for ever.
+        `timeout` is in seconds; None waits for ever.
         """
 
 

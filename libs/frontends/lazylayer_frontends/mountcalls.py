@@ -47,7 +47,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def mount(source: str, target: str, kind: str, flags: MountFlags, data: str) -> None:
-    """Mounts a file system of type `kind` at `target`; `data` are the options of its own.
+    """Mount a file system of type `kind` at `target`; `data` holds its own options.
 
     Raises OSError with the kernel's reason.
     """
@@ -57,10 +57,10 @@ def mount(source: str, target: str, kind: str, flags: MountFlags, data: str) -> 
 
 
 def unmount(target: str, *, force: bool = False) -> None:
-    """Unmounts what lies on top at `target`.
+    """Unmount the topmost mount at `target`.
 
-    With `force` it goes at once even if it is in use, and requests that wait for a FUSE server are
-    answered with an error. Raises OSError: EBUSY for a mount in use, EINVAL if nothing is mounted.
+    With `force` it goes at once, even if it is in use, and requests that wait for a FUSE server fail.
+    Raises OSError: EBUSY for a mount in use, EINVAL if nothing is mounted.
     """
     flags = _UMOUNT_NOFOLLOW | (_MNT_FORCE | _MNT_DETACH if force else 0)
     if _libc().umount2(os.fsencode(target), flags) != 0:
@@ -68,13 +68,13 @@ def unmount(target: str, *, force: bool = False) -> None:
 
 
 def create(kind: str, options: Sequence[tuple[str, str | None]]) -> int:
-    """Makes a file system of type `kind`, read-only, that is mounted nowhere yet.
+    """Make a read-only mount of type `kind` that is attached nowhere yet.
 
     :param options: each with its value, or None for those without; `source` is one of them.
     :returns: a descriptor of its mount, for `attach`; closing it undoes the mount unless it was
         attached, as soon as no file in it is open.
 
-    Raises OSError with what the kernel says about it.
+    Raises OSError with the kernel's messages.
     """
     system_call = _libc().syscall
     context = system_call(_FSOPEN, kind.encode(), _CLOEXEC)
@@ -96,7 +96,7 @@ def create(kind: str, options: Sequence[tuple[str, str | None]]) -> int:
 
 
 def attach(descriptor: int, target: str) -> None:
-    """Mounts what `create` made at `target`. Raises OSError."""
+    """Attach a mount that `create` made to `target`. Raises OSError."""
     arguments = (_MOVE_MOUNT, descriptor, b"", _AT_FDCWD, os.fsencode(target), _FROM_EMPTY_PATH)
     if _libc().syscall(*arguments) != 0:
         _raise_errno(target)
@@ -120,7 +120,7 @@ def _raise_errno(target: str) -> None:
 
 
 def _raise_message(context: int, what: str) -> None:
-    """Raises the error of the last call, with the messages that the kernel left in the context."""
+    """Raise the error of the last call, with the messages that the kernel left in the context."""
     number = ctypes.get_errno() or errno.EIO
     messages = []
     try:

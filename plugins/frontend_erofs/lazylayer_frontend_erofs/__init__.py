@@ -8,9 +8,14 @@ metadata_cache  finished metadata on disk, for the next mount of a layer
 image       the image as one file: metadata and the data of the tree's files
 protocol    the FUSE kernel protocol for a file system of one file
 server      answers the kernel's reads of that file
-kernel      the two mounts: FUSE's, which nobody sees, and EROFS on it
-mount       one mount: made, served, unmounted
-probe       whether this machine can do it
+kernel      the two mounts: FUSE's, which stays hidden, and EROFS on it
+serving     serve an image and mount it
+mount       mount a tree: taken over, from a local image, or served
+mounts      the mounts that were made, and those that a process left
+keeping     mounts that outlive their process: notes and descriptors (notes, descriptors, keeper)
+localimages whole images on disk, made by localizing
+machine     what this machine lacks, without a trial
+probe       what this machine lacks, by a trial mount
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class KeeperProcess:
                 self._call({"drop": name})
 
     def get_ready(self) -> None:
-        """Starts the keeper. See `DescriptorStore.get_ready`."""
+        """Start the keeper. See `DescriptorStore.get_ready`."""
         with self._lock:
             self._connect()
 
@@ -151,7 +151,7 @@ class KeeperProcess:
             os.close(known)
 
     def _call(self, message: dict[str, object], descriptor: int | None = None) -> tuple[dict[str, object], int | None]:
-        """Sends a message, to a new keeper if the last one is gone, and returns the answer."""
+        """Send a message, to a new keeper if the last one is gone, and return the answer."""
         for last in (False, True):
             connection = self._connect()
             try:
@@ -180,7 +180,7 @@ class KeeperProcess:
         return connection
 
     def _tell_everything(self, connection: socket.socket) -> bool:
-        """Has a keeper hold what the last one held; whether it could. One that is dying takes connections, too."""
+        """Give a keeper what the last one held. Return False if it fails: a dying keeper accepts connections, too."""
         try:
             for name, descriptor in self._held.items():
                 _exchange(connection, {"put": name, "grace": self._grace}, descriptor)
@@ -219,7 +219,7 @@ class KeeperProcess:
         )
 
     def _watch(self, connection: socket.socket) -> None:
-        """Starts a new keeper when this one dies, as long as there is something to keep."""
+        """Start a new keeper when this one dies, as long as there is something to keep."""
         poll = select.poll()
         poll.register(connection, 0)
         poll.poll()

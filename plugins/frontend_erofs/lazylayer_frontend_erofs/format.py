@@ -68,7 +68,7 @@ MAX_XATTR_VALUE = 65535
 
 
 def superblock(*, root: int, inodes: int, blocks: int, uuid: bytes) -> bytes:
-    """The superblock without its checksum: see `crc32c`."""
+    """Return the superblock without its checksum: see `crc32c`."""
     return _SUPERBLOCK.pack(
         _MAGIC, 0, _COMPAT_CHECKSUM | _COMPAT_MTIME, BLOCK_BITS, 0, root, inodes, 0, 0, blocks, 0, 0,
         uuid, b"", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b"", 0, 0, 0,
@@ -76,7 +76,7 @@ def superblock(*, root: int, inodes: int, blocks: int, uuid: bytes) -> bytes:
 
 
 def write_checksum(image: bytearray) -> None:
-    """Puts the checksum into the superblock; it covers the rest of the first block, so it comes last."""
+    """Put the checksum into the superblock; it covers the rest of the first block, so it comes last."""
     image[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 4] = bytes(4)
     checksum = crc32c(bytes(image[SUPERBLOCK_OFFSET:BLOCK]))
     image[_CHECKSUM_OFFSET : _CHECKSUM_OFFSET + 4] = checksum.to_bytes(4, "little")
@@ -93,7 +93,7 @@ def _crc32c_table() -> list[int]:
 
 
 def crc32c(data: bytes) -> int:
-    """The kernel's crc32c: Castagnoli's polynomial, begun with ones, not inverted at the end."""
+    """Return the kernel's crc32c: Castagnoli's polynomial, begun with ones, not inverted at the end."""
     table, value = _crc32c_table(), 0xFFFFFFFF
     for byte in data:
         value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
@@ -101,7 +101,7 @@ def crc32c(data: bytes) -> int:
 
 
 def encode_device(device: int) -> int:
-    """The kernel's 32-bit form of a device number as `os.makedev` makes it."""
+    """Return the kernel's 32-bit form of a device number as `os.makedev` makes it."""
     major = (device >> 8) & 0xFFF | (device >> 32) & ~0xFFF
     minor = device & 0xFF | (device >> 12) & ~0xFF
     return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12

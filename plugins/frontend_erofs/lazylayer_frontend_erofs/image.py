@@ -21,8 +21,8 @@ _UUID = slice(SUPERBLOCK_OFFSET + 48, SUPERBLOCK_OFFSET + 64)
 class Image:
     """Reads of the image. Safe to use from any thread.
 
-    The kernel keeps the metadata in its cache, so they need not stay here as well: `release_metadata`
-    lets go of them, and they are made again, by `make_metadata`, should the kernel ask after all.
+    The kernel caches the metadata, so they need not stay here as well: `release_metadata` drops them, and
+    `make_metadata` makes them again if the kernel asks after all.
     `Image._lock` is held while they are made.
     """
 
@@ -63,16 +63,16 @@ class Image:
             return self._metadata
 
     def release_metadata(self) -> None:
-        """Lets go of the metadata until they are asked for."""
+        """Release the metadata until they are needed again."""
         with self._lock:
             self._metadata = None
 
     def is_metadata(self, offset: int, size: int) -> bool:
-        """Whether a read needs nothing but metadata."""
+        """Return True if a read needs nothing but metadata."""
         return offset + size <= self.metadata_size
 
     def read(self, offset: int, size: int) -> list[bytes | memoryview]:
-        """The bytes from `offset`, at most `size`; fewer only at the image's end. Raises LazylayerError."""
+        """Return the bytes from `offset`, at most `size`; fewer only at the image's end. Raises LazylayerError."""
         end = min(offset + size, self.size)
         parts: list[bytes | memoryview] = []
         if offset < self.metadata_size:

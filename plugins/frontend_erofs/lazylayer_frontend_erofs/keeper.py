@@ -41,7 +41,7 @@ _CGROUP = "/sys/fs/cgroup/lazylayer-keeper"
 
 
 class _Kept:
-    """A descriptor, who owns it, and until when a new owner is waited for."""
+    """A descriptor, its owner, and the deadline for a new owner to come."""
 
     def __init__(self, descriptor: int, owner: int, grace: float) -> None:
         self.descriptor = descriptor
@@ -61,7 +61,7 @@ class Keeper:
         self._poll.register(listener, select.POLLIN)
 
     def run(self) -> None:
-        """Serves until there is nothing left to keep."""
+        """Serve until there is nothing left to keep."""
         while True:
             ready = self._poll.poll(self._timeout())
             if not ready and not self._kept and not self._clients:
@@ -74,7 +74,7 @@ class Keeper:
             self._drop_ended()
 
     def _timeout(self) -> float | None:
-        """Milliseconds to the next deadline."""
+        """Return the milliseconds to the next deadline."""
         deadlines = [kept.deadline for kept in self._kept.values() if kept.deadline is not None]
         if deadlines:
             return min(max(0.0, min(deadlines) - time.monotonic()), _LOOK) * 1000 + 1
@@ -83,7 +83,7 @@ class Keeper:
         return None if self._clients else _LINGER * 1000
 
     def _drop_ended(self) -> None:
-        """Drops what no new owner came for, and what belongs to a mount that is gone.
+        """Drop descriptors that no new owner came for, and those of mounts that are gone.
 
         The descriptors are not waited on: each request would wake this process, for nothing.
         """
@@ -123,7 +123,7 @@ class Keeper:
     def _carry_out(
         self, message: dict[str, object], owner: int, descriptors: list[int]
     ) -> tuple[dict[str, object], list[int]]:
-        """The answer, and the descriptors that go with it; takes over those of `descriptors` that are kept."""
+        """Return the answer and the descriptors that go with it. Take the kept ones out of `descriptors`."""
         if "put" in message and descriptors:
             name = str(message["put"])
             self._drop(name)
@@ -140,7 +140,7 @@ class Keeper:
         return {"ok": True, "names": sorted(self._kept)}, []
 
     def _leave(self, client: socket.socket) -> None:
-        """Ends a connection; what it owned waits for another owner."""
+        """End a connection; its descriptors wait for another owner."""
         number = client.fileno()
         self._poll.unregister(client)
         del self._clients[number]
@@ -158,7 +158,7 @@ class Keeper:
 
 
 def _stand_apart() -> None:
-    """Leaves the daemon's control group, which may be killed as a whole, as far as the machine lets us."""
+    """Leave the daemon's control group, which may be killed as a whole, if the machine lets us."""
     with contextlib.suppress(OSError):
         os.makedirs(_CGROUP, exist_ok=True)  # noqa: PTH103 - pathlib is not imported, to stay small
         _write(f"{_CGROUP}/cgroup.procs", str(os.getpid()))
@@ -174,7 +174,7 @@ def _write(path: str, text: str) -> None:
 
 
 def main(directory: str) -> None:
-    """Runs the keeper of a directory, unless it has one."""
+    """Run the keeper of a directory, unless it has one."""
     os.chdir(directory)
     lock = os.open(_LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

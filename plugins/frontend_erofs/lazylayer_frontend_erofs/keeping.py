@@ -23,7 +23,7 @@ KeeperKind = Literal["auto", "process", "systemd", "off"]
 class Keeping:
     """Keeps mounts for the next process. Safe to use from any thread.
 
-    A mount that cannot be kept is no error: it ends with its daemon, and a line in the log says so.
+    A mount that cannot be kept ends with its daemon, and a line in the log says so.
 
     :param store: holds the descriptors of served mounts; with None, those mounts end with their process.
     :param directory: holds the notes.

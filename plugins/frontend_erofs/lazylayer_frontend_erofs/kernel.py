@@ -1,6 +1,6 @@
-"""The two mounts of an image: FUSE's, of the one file, which nobody sees, and EROFS on that file.
+"""The two mounts of an image: FUSE's, of the one file, which stays hidden, and EROFS on that file.
 
-FUSE's mount is made and never attached to a directory. EROFS opens the file and keeps it open, so the
+FUSE's mount is never attached to a directory. EROFS opens the file and keeps it open, so the
 mount lives as long as EROFS does and goes with it; a server sees that by the end of its /dev/fuse.
 """
 
@@ -29,7 +29,7 @@ _MESSAGE = 16
 
 
 def mount_file(descriptor: int, *, max_read: int) -> int:
-    """Makes the FUSE mount of one file that is served on `descriptor`, an open /dev/fuse.
+    """Make the FUSE mount of one file that is served on `descriptor`, an open /dev/fuse.
 
     Returns a descriptor of the mount. Raises OSError.
     """
@@ -48,7 +48,7 @@ def mount_file(descriptor: int, *, max_read: int) -> int:
 
 
 def mount_erofs(path: str, source: str, *, direct: bool) -> int:
-    """Makes an EROFS mount of the image at `path`, and calls it `source` in the kernel's table of mounts.
+    """Make an EROFS mount of the image at `path`, and call it `source` in the kernel's table of mounts.
 
     With `direct`, data go from the file to EROFS's page cache without a stay in the file's own, where
     the kernel can do that. Returns a descriptor of the mount. Raises OSError.
@@ -63,7 +63,7 @@ def mount_erofs(path: str, source: str, *, direct: bool) -> int:
 
 
 def _with_name(path: str, source: str, options: list[tuple[str, str | None]]) -> int:
-    """The kernel shows the path that EROFS was mounted from: it is a symlink of that name, in a directory of ours."""
+    """Mount by way of a symlink named `source`: the kernel shows the path that EROFS was mounted from."""
     directory = tempfile.mkdtemp(prefix="lazylayer-erofs-")
     try:
         name = _as_path(source)
@@ -88,7 +88,7 @@ def _as_path(source: str) -> str:
 
 
 def _apart(directory: str, action: Callable[[], int]) -> int:
-    """The descriptor that `action` returns, called in a thread with a working directory and descriptors of its own.
+    """Call `action` in a thread with a working directory and descriptors of its own; return its descriptor.
 
     The thread may wait for an answer of this process, and cannot be killed until it comes, or the last
     descriptor of the /dev/fuse is closed that it should come from. A thread with that open would keep a

@@ -37,7 +37,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """What is known of an image file: its digest, and that it had it in this boot while it looked like this."""
+    """The digest of an image file, and how the file looked when it was found to match, in which boot."""
 
     image: str
     digest: str
@@ -47,7 +47,7 @@ class _Record(msgspec.Struct, frozen=True):
     changed: int
 
     def is_of(self, status: os.stat_result) -> bool:
-        """Whether nothing has touched the file since it was found to match, in this boot."""
+        """Return True if nothing has touched the file since it was found to match, in this boot."""
         known = self.boot, self.inode, self.modified, self.changed
         return known == (_boot(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -64,11 +64,11 @@ class LocalImages:
         self._is_ending = is_ending
 
     def forget(self, identity: str) -> None:
-        """Removes the file of an image. A mount of it goes on."""
+        """Remove the file of an image. A mount of it goes on."""
         self._remove(self._path(identity))
 
     def open(self, identity: str, image: Image) -> int | None:
-        """A descriptor of the image's file, if there is one that is known to be good; for the caller to close."""
+        """Return a descriptor of the image's file, for the caller to close; None unless it is known to be good."""
         path = self._path(identity)
         try:
             record = self._record(path)
@@ -84,11 +84,10 @@ class LocalImages:
         return None
 
     def make(self, identity: str, image: Image) -> bool:
-        """Sees to it that there is a good file of the image; whether there is one now.
+        """Ensure that a verified image file exists. Return False if the disk is full or read-only.
 
-        One that is there is read whole, and kept if it is good; else the image is, and written. A disk
-        that is full, or closed to us, has none: that is no error. Raises LazylayerError where the image
-        cannot be read.
+        An existing file is read whole, and kept if it is good; otherwise the image is read and written.
+        Raises LazylayerError if the image cannot be read.
         """
         path = self._path(identity)
         if self._is_good(path, image):
@@ -118,7 +117,7 @@ class LocalImages:
     # --- one file ----------------------------------------------------------------------------------
 
     def _is_good(self, path: Path, image: Image) -> bool:
-        """Reads a file whole and compares its digest; notes that it is good, or removes it."""
+        """Read a file whole and compare its digest; note that it is good, or remove it."""
         try:
             record = self._record(path)
             with path.open("rb") as file:
@@ -143,7 +142,7 @@ class LocalImages:
         return False
 
     def _write(self, image: Image, descriptor: int) -> str:
-        """Writes an image and returns its digest; empty if the program ends."""
+        """Write an image and return its digest; empty if the program ends."""
         digest = hashlib.sha256()
         for offset in range(0, image.size, _PIECE):
             if self._is_ending():
@@ -186,7 +185,7 @@ class LocalImages:
         return (status.f_bavail - spare) * status.f_frsize >= size
 
     def _evict(self, newest: Path) -> None:
-        """Removes what was mounted longest ago, until the rest is within the limit. Mounts of it go on."""
+        """Evict the files mounted longest ago until the rest is within the limit. Mounts of them go on."""
         known = []
         for path in self.directory.glob("*.erofs"):
             with contextlib.suppress(FileNotFoundError):
@@ -206,7 +205,7 @@ class LocalImages:
 
 
 def _append(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes data behind what was written; a hole for zeros, so that sparse files stay sparse."""
+    """Append data; leave a hole for zeros, so that sparse files stay sparse."""
     if data == _ZEROS[: len(data)]:
         os.lseek(descriptor, len(data), os.SEEK_CUR)
         return

@@ -37,7 +37,7 @@ class MetadataCache:
         self._limit = limit
 
     def get(self, identity: str) -> Metadata | None:
-        """The metadata of the tree with this identity; None if there are none, or none that are whole."""
+        """Return the metadata of the tree with this identity; None if there are none, or they are damaged."""
         path = self._path(identity)
         try:
             with path.open("rb") as file:
@@ -55,7 +55,7 @@ class MetadataCache:
         return metadata
 
     def put(self, identity: str, metadata: Metadata) -> None:
-        """Keeps the metadata. A disk that is full, or closed to us, keeps none: that is no error."""
+        """Keep the metadata, unless the disk is full or read-only."""
         if len(metadata.image) > self._limit:
             return
         header = _HEADER.pack(_MAGIC, len(metadata.image), metadata.size, _digest(metadata))
@@ -80,7 +80,7 @@ class MetadataCache:
         return self._directory / f"{name}.metadata"
 
     def _evict(self) -> None:
-        """Removes what was not used for longest, until the rest is within the limit."""
+        """Evict the files used longest ago until the rest is within the limit."""
         known = []
         for path in self._directory.glob("*.metadata"):
             with contextlib.suppress(FileNotFoundError):

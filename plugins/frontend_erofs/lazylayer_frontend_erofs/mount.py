@@ -60,7 +60,7 @@ def mount_tree(
 
 
 class _Wanted(NamedTuple):
-    """What to mount, where and how."""
+    """The tree to mount, and where and how."""
 
     tree: MountableTree
     image: Image

@@ -1,4 +1,4 @@
-"""Notes about mounts in the run directory: what must be true of a mount before another process touches it.
+"""Notes about mounts in the run directory, by which another process knows a mount of ours for certain.
 
 A note is a file of JSON, one for each mountpoint. The process that has the mount holds a lock on its
 note, so that a note without a lock belongs to a process that has died, in whatever namespace it ran.
@@ -28,7 +28,7 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What identifies one mount: where it is, the file system, and the tree that it shows."""
+    """The identity of one mount: its place, its file system, and the tree that it shows."""
 
     mountpoint: str
     device: str

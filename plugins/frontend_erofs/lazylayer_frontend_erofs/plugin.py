@@ -42,8 +42,7 @@ class FrontendErofs:
         """Mount a tiny hidden image, and check that a failing read fails."""
         from lazylayer_frontend_erofs.probe import what_is_missing
 
-        reason, _, remedy = what_is_missing().rpartition("; ")
-        return Missing(reason, remedy) if remedy else Works()
+        return what_is_missing() or Works()
 
     @hookimpl
     def lazylayer_daemon_started(self, frontend: str) -> None:

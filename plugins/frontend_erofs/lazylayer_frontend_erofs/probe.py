@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from lazylayer.api.mounting import VirtualDirectory
+from lazylayer.api.mounting import Missing, VirtualDirectory
 from lazylayer.api.tree import Entry
 from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, LazylayerError
@@ -23,8 +23,8 @@ __all__ = ["what_is_missing"]
 _GOOD, _BAD = b"good", b"bad"
 
 
-def what_is_missing() -> str:
-    """Return what this machine lacks, and the way out; empty if nothing.
+def what_is_missing() -> Missing | None:
+    """Return what this machine lacks, or None.
 
     The trial mounts a tiny image, hidden from everybody, and checks that it can be read and that a
     failing read fails: a kernel that showed zeros instead would show wrong bytes of a layer.
@@ -36,8 +36,9 @@ def what_is_missing() -> str:
     except (OSError, LazylayerError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         if not _has_erofs():
-            return f"the kernel has no EROFS ({reason}); load its module (modprobe erofs)"
-        return f"a trial mount failed: {reason}; CAP_SYS_ADMIN and CONFIG_EROFS_FS_BACKED_BY_FILE are needed"
+            return Missing(f"the kernel has no EROFS ({reason})", "load its module (modprobe erofs)")
+        remedy = "give the process CAP_SYS_ADMIN, and use a kernel with CONFIG_EROFS_FS_BACKED_BY_FILE"
+        return Missing(f"a trial mount failed: {reason}", remedy)
 
 
 class _TrialTree:
@@ -66,19 +67,19 @@ class _TrialTree:
         return _GOOD[offset : offset + size]
 
 
-def _try() -> str:
+def _try() -> Missing | None:
     tree = _TrialTree()
     server, mounted = serve_image(Image(tree, write_metadata(tree.tree)), tree.source, Options())
     try:
         if _read(mounted, _GOOD) != _GOOD:
-            return "a trial mount shows wrong bytes; use frontend_fuse"
+            return Missing("a trial mount shows wrong bytes", "use frontend_fuse")
         try:
             _read(mounted, _BAD)
         except OSError as error:
             if error.errno == errno.EIO:
-                return ""
+                return None
             raise
-        return "this kernel takes a failed read for zeros, which is not safe; update it, or use frontend_fuse"
+        return Missing("this kernel takes a failed read for zeros", "update it, or use frontend_fuse")
     finally:
         os.close(mounted)
         server.ended.wait(1)

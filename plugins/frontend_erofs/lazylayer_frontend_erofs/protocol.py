@@ -52,7 +52,7 @@ _BLOCK = 4096
 
 
 class Operation(IntEnum):
-    """What the kernel may ask of a file that is only read."""
+    """The operations that the kernel may ask of a file that is only read."""
 
     FORGET = 2
     GETATTR = 3
@@ -84,7 +84,7 @@ _WANTED = _Can.ASYNC_READ | _Can.ASYNC_DIO | _Can.MAX_PAGES | _Can.INIT_EXT | _C
 
 
 def init_reply(request: bytes, *, max_read: int, max_background: int) -> bytes:
-    """The answer to INIT: what of the kernel's abilities is used, and how large reads may be."""
+    """Return the answer to INIT: what of the kernel's abilities is used, and how large reads may be."""
     body = request[HEADER.size :]
     major, minor, max_readahead, flags = _INIT_IN.unpack_from(body)
     if major != _MAJOR:
@@ -99,7 +99,7 @@ def init_reply(request: bytes, *, max_read: int, max_background: int) -> bytes:
 
 
 def attributes_reply(size: int) -> bytes:
-    """The answer to GETATTR: a file of `size` bytes that never changes, for its owner to read."""
+    """Return the answer to GETATTR: a file of `size` bytes that never changes, for its owner to read."""
     owner = os.geteuid(), os.getegid()
     attributes = _ATTRIBUTES.pack(
         _ROOT, size, (size + 511) >> 9, 0, 0, 0, 0, 0, 0, 0o100400, 1, *owner, 0, _BLOCK, 0
@@ -108,16 +108,16 @@ def attributes_reply(size: int) -> bytes:
 
 
 def open_reply(*, direct: bool) -> bytes:
-    """The answer to OPEN: the page cache, which holds metadata, stays valid."""
+    """Return the answer to OPEN: the page cache, which holds metadata, stays valid."""
     return _OPEN.pack(0, _Opened.KEEP_CACHE | (_Opened.DIRECT_IO if direct else 0), 0)
 
 
 def statfs_reply(size: int) -> bytes:
-    """The answer to STATFS."""
+    """Return the answer to STATFS."""
     return _STATFS.pack((size + _BLOCK - 1) // _BLOCK, 0, 0, 1, 0, _BLOCK, 255, _BLOCK, 0)
 
 
 def store_notice(offset: int, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview]:
-    """A notice that puts `data` into the kernel's page cache of the file."""
+    """Return a notice that puts `data` into the kernel's page cache of the file."""
     length = REPLY.size + _STORE.size + len(data)
     return REPLY.pack(length, NOTIFY_STORE, 0), _STORE.pack(_ROOT, offset, len(data), 0), data

@@ -1,4 +1,4 @@
-"""Serves an image file to the kernel, straight on /dev/fuse.
+"""Serve an image file to the kernel, straight on /dev/fuse.
 
 Threads read requests and answer them. A read of metadata is answered at once; for a read of data,
 which may wait for the network, another thread takes over the waiting for requests, and is made if
@@ -65,7 +65,7 @@ class ImageServer:
         """Set when the kernel has let go of the file and the last thread is ending."""
 
     def start(self) -> None:
-        """Starts to serve; the kernel must have been given the descriptor before."""
+        """Start to serve; the kernel must have been given the descriptor before."""
         with self._lock:
             self._start_thread()
 
@@ -92,9 +92,9 @@ class ImageServer:
             os.write(descriptor, REPLY.pack(REPLY.size, protocol.NOTIFY_RESEND, 0))
 
     def store_metadata(self, limit: int) -> None:
-        """Puts up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them.
+        """Put up to `limit` bytes of metadata into the kernel's cache, so that it need not ask for them.
 
-        If that is all of them, the image lets go of its own copy.
+        If that is all of them, the image releases its own copy. Raises OSError.
         """
         metadata = self._image.metadata[:limit]
         with self.descriptor() as descriptor:
@@ -104,14 +104,14 @@ class ImageServer:
             self._image.release_metadata()
 
     def fail(self) -> None:
-        """Answers every read with EIO from now on, those that are waiting too."""
+        """Answer every read with EIO from now on, including those that are waiting."""
         self._failing = True
         with contextlib.suppress(OSError), self.descriptor():
             for unique in list(self._under_way):
                 self._reply_error(unique, errno.EIO)
 
     def leave(self) -> None:
-        """Answers nothing any more: what comes, and what fails, waits for the next server of the descriptor."""
+        """Stop answering. Pending and new requests wait for the next server of the descriptor."""
         self._leaving = True
 
     # --- threads -----------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class ImageServer:
         self.ended.set()
 
     def _next_request(self) -> bytes:
-        """The next request; empty when there will be no more."""
+        """Return the next request; empty when there will be no more."""
         while True:
             try:
                 request = os.read(self._descriptor, REQUEST_BYTES)
@@ -156,7 +156,7 @@ class ImageServer:
             return request
 
     def _serve_one(self, request: bytes) -> bool:
-        """Answers a request; returns whether this thread goes on."""
+        """Answer a request; return False if this thread is to end."""
         try:
             _, operation, unique, *_ = HEADER.unpack_from(request)
             if operation != Operation.READ:

@@ -30,7 +30,7 @@ def serve_image(
     try:
         mounted = mount_erofs(f"/proc/self/fd/{file}", source, direct=own.direct)
     finally:
-        # From here on EROFS keeps the file open, or nobody does and the server ends.
+        # From here on EROFS keeps the file open; if it does not, the server ends.
         os.close(file)
     return server, mounted
 

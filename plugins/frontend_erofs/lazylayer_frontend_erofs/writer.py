@@ -1,4 +1,4 @@
-"""Writes the metadata of an EROFS image from a tree.
+"""Write the metadata of an EROFS image from a tree.
 
 The image holds the metadata, then the data of each file, from a block of its own on and filled up
 with zeros to whole blocks. Only the metadata are written here: nothing is known of the data but
@@ -68,7 +68,7 @@ class Metadata(msgspec.Struct, frozen=True):
 
 
 def file_entries(tree: Tree) -> Iterator[Entry]:
-    """The files of a tree that have data, each once, in the order in which their data lie in the image."""
+    """Return the files of a tree that have data, each once, in the order in which their data lie in the image."""
     seen: set[int] = set()
     for directory in _directories(tree.root):
         for child in (directory.children or {}).values():
@@ -81,7 +81,7 @@ def file_entries(tree: Tree) -> Iterator[Entry]:
 
 
 def write_metadata(tree: Tree) -> Metadata:
-    """The metadata of `tree`. Raises MountError for what EROFS cannot hold."""
+    """Return the metadata of `tree`. Raises MountError for what EROFS cannot hold."""
     try:
         return _Writer(tree).write()
     except struct.error as error:
@@ -133,7 +133,7 @@ class _Writer:
     # --- where everything lies -------------------------------------------------------------------
 
     def _place_inodes(self) -> int:
-        """Gives every inode its nid; returns where the last one ends."""
+        """Give every inode its nid; return where the last one ends."""
         nids, order, place_other = self._nids, self._order, self._place_other
         at = place_other(self._tree.root, _FIRST_INODE)
         for directory in self._directories:
@@ -152,7 +152,7 @@ class _Writer:
         return at
 
     def _place_other(self, entry: Entry, at: int) -> int:
-        """Places an inode that has more than the usual; returns where the next may start."""
+        """Place an inode that has more than the usual; return where the next may start."""
         body = encode_xattrs(entry) if entry.xattrs or entry.opaque else b""
         if body:
             self._xattrs[entry.ino] = body
@@ -174,7 +174,7 @@ class _Writer:
         return (at + head + tail + SLOT - 1) & -SLOT
 
     def _place_blocks(self) -> int:
-        """Gives directories and symlinks that are not inline their blocks; returns how many there are."""
+        """Give directories and symlinks that are not inline their blocks; return how many there are."""
         block = 0
         for entry in self._order:
             if entry.ino in self._inline or entry.mode & _S_IFMT not in (_S_IFDIR, _S_IFLNK):
@@ -188,7 +188,7 @@ class _Writer:
     # --- writing ---------------------------------------------------------------------------------
 
     def _write_inodes(self, first_block: int, data_block: int) -> tuple[list[bytes], int]:
-        """The inodes with all that follows each, and the number of blocks of files' data."""
+        """Return the inodes with all that follows each, and the number of blocks of files' data."""
         nids, xattrs, pack = self._nids, self._xattrs, INODE.pack
         parts: list[bytes] = []
         starts = self._data_starts(data_block)
@@ -218,7 +218,7 @@ class _Writer:
         return parts, self._data_blocks
 
     def _data_starts(self, data_block: int) -> dict[int, int]:
-        """The first block of each file with data, by its inode number."""
+        """Return the first block of each file with data, by its inode number."""
         starts: dict[int, int] = {}
         first = data_block
         for entry in file_entries(self._tree):
@@ -252,7 +252,7 @@ class _Writer:
                 yield bytes(-len(data) % BLOCK)
 
     def _directory_blocks(self, directory: Entry) -> bytes:
-        """A directory's data: each block holds entries, then their names; the last one is not filled up."""
+        """Return a directory's data: each block holds entries, then their names; the last one is not filled up."""
         assert directory.children is not None
         nids, types, pack = self._nids, FILE_TYPES, DIRENT.pack
         own = {b".": directory, b"..": self._parents[directory.ino], **directory.children}
@@ -270,7 +270,7 @@ class _Writer:
 
 
 def _directory_names(children: dict[bytes, Entry]) -> Iterator[list[bytes]]:
-    """The names of a directory, its own two included, sorted, as they are divided into blocks."""
+    """Return the names of a directory, its own two included, sorted, as they are divided into blocks."""
     names = sorted([b".", b"..", *children])
     if sum(map(len, names)) + DIRENT.size * len(names) <= BLOCK:
         yield names

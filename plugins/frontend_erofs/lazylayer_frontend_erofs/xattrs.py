@@ -52,7 +52,7 @@ def _encode(name: bytes, value: bytes) -> bytes:
 
 
 def _divide(name: bytes) -> tuple[int, bytes]:
-    """The number of a name's prefix and the rest of the name; 0 for a prefix that EROFS does not have."""
+    """Return the number of a name's prefix and the rest of the name; 0 for a prefix that EROFS does not have."""
     if name in XATTR_WHOLE_NAMES:
         return XATTR_WHOLE_NAMES[name], b""
     for prefix, index in XATTR_PREFIXES:

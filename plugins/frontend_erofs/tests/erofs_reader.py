@@ -31,7 +31,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Inode:
-    """What an inode says, and its data unless it is a regular file, whose data are only placed."""
+    """An inode, and its data unless it is a regular file, whose data are only placed."""
 
     nid: int
     mode: int
@@ -82,7 +82,7 @@ class ErofsReader:
         self.root = self.inode(root)
 
     def inode(self, nid: int) -> Inode:
-        """The inode number `nid`."""
+        """Return the inode number `nid`."""
         at = nid * 32
         layout, xattr_count, mode, must_be_zero, size, where, _, uid, gid, seconds, nanoseconds, nlink = (
             struct.unpack_from("<HHHHQIIIIqII", self.image, at)
@@ -145,7 +145,7 @@ class ErofsReader:
             at += len(padding)
 
     def entries(self, directory: Inode) -> dict[bytes, tuple[int, int]]:
-        """The nid and type bits by name of a directory, `.` and `..` included, in order."""
+        """Return the nid and type bits by name of a directory, `.` and `..` included, in order."""
         found: dict[bytes, tuple[int, int]] = {}
         last = b""
         for start in range(0, len(directory.data), 4096):
@@ -166,7 +166,7 @@ class ErofsReader:
         return found
 
     def walk(self) -> Iterator[tuple[bytes, Inode]]:
-        """Every path with its inode, parents first; the root is `b""`."""
+        """Yield every path with its inode, parents first; the root is `b""`."""
         stack = [(b"", self.root.nid, self.root.nid)]
         while stack:
             path, nid, parent = stack.pop()

@@ -57,7 +57,7 @@ class Keepers:
 
 
 def leave(client: KeeperProcess) -> None:
-    """What the death of the client's process does."""
+    """Do what the death of the client's process does."""
     with client._lock:
         for name in list(client._held):
             client._let_go(name)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fuse
 @pytest.fixture(scope="module", autouse=True)
 def where_it_works() -> None:
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(str(missing))
 
 
 class TestFrontendErofs(FrontendConformance):

@@ -24,7 +24,7 @@ from .keepers import WAIT, Keepers, leave
 
 
 class Pipe:
-    """A descriptor to keep, the end for writing, and a way to see that nobody has it open any more."""
+    """A descriptor to keep, the end for writing, and a way to see that no process has it open any more."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()

@@ -119,7 +119,7 @@ class Daemons:
 @pytest.fixture
 def daemons(tmp_path: Path) -> Iterator[Daemons]:
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(str(missing))
     daemons = Daemons(tmp_path)
     yield daemons
     daemons.close()
@@ -303,7 +303,7 @@ def test_a_mount_that_was_removed_meanwhile_is_made_anew(daemons: Daemons) -> No
 @pytest.mark.fuse
 def test_unmounting_by_hand_ends_keeping(daemons: Daemons) -> None:
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(str(missing))
     keeping = open_keeping("process", str(daemons.run), WAIT)
     mounted = mount_tree(access_tree(b""), str(daemons.mountpoint), Options(), "", keeping)
     (note,) = (daemons.run / "frontend_erofs").glob("*.json")

@@ -40,7 +40,7 @@ for mountpoint in mountpoints:
 def connections() -> Iterator[None]:
     """Ends what a process that cannot be ended waits for."""
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(str(missing))
     before = set(CONNECTIONS.iterdir())
     yield
     for connection in set(CONNECTIONS.iterdir()) - before:

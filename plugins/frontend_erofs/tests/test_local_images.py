@@ -104,7 +104,7 @@ def nothing_huge(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(str(missing))
     place = Place(tmp_path)
     yield place
     place.close()
@@ -113,7 +113,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def unreadable(identity: str = "sample") -> SampleTree:
     """The tree, of which nothing can be read: what is read of a mount of it comes from elsewhere."""
     tree = complete_tree(identity=identity)
-    tree.fail = LayerError("nobody may ask for this")
+    tree.fail = LayerError("this must not be read")
     return tree
 
 
@@ -331,7 +331,7 @@ trees.HUGE = 3
 directory, which = sys.argv[1:]
 tree = odd_tree() if which == "odd" else access_tree(b"x")
 tree.identity = "sample"
-tree.fail = LayerError("nobody may ask for this")
+tree.fail = LayerError("this must not be read")
 plugin = FrontendErofs()
 plugin.lazylayer_configure(Settings(root=f"{directory}/root", run=f"{directory}/run"), Options(keeper="off"))
 mounted = plugin.lazylayer_mount_tree(tree, f"{directory}/mount", MountOptions())

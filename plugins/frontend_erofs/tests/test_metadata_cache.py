@@ -121,7 +121,7 @@ def test_a_place_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.fuse
 def test_what_happens_to_the_file_of_a_mount_does_no_harm(tmp_path: Path) -> None:
     if missing := what_is_missing():
-        pytest.skip(missing)
+        pytest.skip(str(missing))
     tree = identified_tree()
     (tmp_path / "mount").mkdir()
     mounted = mount_tree(tree, str(tmp_path / "mount"), Options(stored_metadata=0), str(tmp_path))

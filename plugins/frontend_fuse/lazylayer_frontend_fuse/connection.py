@@ -15,7 +15,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from lazylayer.api.mounting import MountOptions
+from lazylayer.api.mounting import Missing, MountOptions
 from lazylayer.errors import MountError
 from lazylayer_frontends import mountcalls
 from lazylayer_frontends.mountcalls import MountFlags
@@ -28,30 +28,32 @@ KIND = "fuse.lazylayer"
 _SECONDS_FOR_FUSERMOUNT = 30
 
 
-def what_is_missing() -> str:
-    """What this machine lacks for mounting with FUSE, and the way out; empty if nothing."""
+def what_is_missing() -> Missing | None:
+    """Return what this machine lacks for mounting with FUSE, or None."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return f"there is no {_DEVICE}; load the kernel's module (modprobe fuse), or give the container the device"
+        remedy = "load the kernel's module (modprobe fuse), or give the container the device"
+        return Missing(f"there is no {_DEVICE}", remedy)
     except OSError as error:
-        return f"{_DEVICE} cannot be opened ({error.strerror}); give the container the device, or the user the right"
+        remedy = "give the container the device, or the user the right"
+        return Missing(f"{_DEVICE} cannot be opened ({error.strerror})", remedy)
     if os.geteuid() == 0:
         if not _may_mount():
-            return "the right to mount is missing; run with CAP_SYS_ADMIN (for a container: --privileged)"
+            return Missing("the right to mount is missing", "run with CAP_SYS_ADMIN (for a container: --privileged)")
     elif _fusermount() is None:
-        return "only root may mount here; install fusermount (Debian: apt install fuse3)"
+        return Missing("only root may mount here", "install fusermount (Debian: apt install fuse3)")
     try:
         import lazylayer_frontend_fuse.libfuse  # noqa: F401 - finds the library
     except ImportError as error:
-        return f"fusepy is missing ({error}); pip install fusepy"
+        return Missing(f"fusepy is missing ({error})", "pip install fusepy")
     except OSError as error:
-        return f"libfuse 2 is missing ({error}); Debian: apt install libfuse2"
-    return ""
+        return Missing(f"libfuse 2 is missing ({error})", "install it (Debian: apt install libfuse2)")
+    return None
 
 
 def others_allowed() -> bool:
-    """Whether this user may show a mount to other users: root may, others where /etc/fuse.conf says so."""
+    """Return True if this user may show a mount to other users: root, or where /etc/fuse.conf allows it."""
     if os.geteuid() == 0:
         return True
     try:
@@ -74,12 +76,12 @@ def connect(target: str, source: str, options: MountOptions, *, max_read: int) -
             return _mount_as_root(target, source, words, suid=options.suid)
         return _mount_as_user(target, source, words)
     except OSError as error:
-        reason = what_is_missing() or f"{error.strerror or error}"
+        reason = what_is_missing() or error.strerror or error
         raise MountError(f"{target} cannot be mounted with FUSE: {reason}") from error
 
 
 def disconnect(target: str, *, force: bool) -> None:
-    """Unmounts `target`. Raises OSError; EBUSY for a mount in use, unless `force`."""
+    """Unmount `target`. Raises OSError; EBUSY for a mount in use, unless `force`."""
     if os.geteuid() == 0:
         mountcalls.unmount(target, force=force)
         return
@@ -97,7 +99,7 @@ def disconnect(target: str, *, force: bool) -> None:
 
 
 def abort(device: str) -> None:
-    """Ends the connection of the mount whose device is `device` (major:minor): readers get errors."""
+    """End the connection of the mount whose device is `device` (major:minor): readers get errors."""
     try:
         (Path("/sys/fs/fuse/connections") / device.partition(":")[2] / "abort").write_bytes(b"1")
     except OSError:
@@ -156,7 +158,7 @@ def _fusermount() -> str | None:
 
 
 def _may_mount() -> bool:
-    """Whether this process has CAP_SYS_ADMIN (bit 21) in effect."""
+    """Return True if this process has CAP_SYS_ADMIN (bit 21) in effect."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & 1 << 21)

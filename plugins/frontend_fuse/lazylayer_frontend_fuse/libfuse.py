@@ -96,7 +96,7 @@ class StatLayout:
         self._struct = struct.Struct(f"{format_}{self.size - at}x")
 
     def pack(self, *values: int) -> bytes:
-        """The structure from ino, nlink, mode, uid, gid, rdev, size, blksize, blocks and three pairs of times.
+        """Return the structure from ino, nlink, mode, uid, gid, rdev, size, blksize, blocks and three pairs of times.
 
         Times are seconds and nanoseconds of access, modification and change.
         """
@@ -104,7 +104,7 @@ class StatLayout:
 
 
 def new_operations(callbacks: dict[str, Any]) -> Any:
-    """A `struct fuse_operations` that calls `callbacks`; keep it as long as the session lives."""
+    """Return a `struct fuse_operations` that calls `callbacks`; keep it as long as the session lives."""
     operations = fuse.fuse_operations()
     prototypes = dict(field[:2] for field in fuse.fuse_operations._fields_)
     for name, callback in callbacks.items():
@@ -113,7 +113,7 @@ def new_operations(callbacks: dict[str, Any]) -> Any:
 
 
 def new_session(descriptor: int, options: Sequence[str], operations: Any) -> int:
-    """A session on an open /dev/fuse, which it owns from now on; 0 if libfuse refuses the options.
+    """Return a session on an open /dev/fuse, which it owns from now on; 0 if libfuse refuses the options.
 
     Then the descriptor is closed.
     """
@@ -132,7 +132,7 @@ def new_session(descriptor: int, options: Sequence[str], operations: Any) -> int
 
 
 def run_session(session: int, *, threads: bool) -> None:
-    """Serves until the mount is gone."""
+    """Serve until the mount is gone."""
     if threads:
         _library.fuse_loop_mt(session)
     else:
@@ -140,5 +140,5 @@ def run_session(session: int, *, threads: bool) -> None:
 
 
 def destroy(session: int) -> None:
-    """Frees the session and closes its /dev/fuse."""
+    """Free the session and close its /dev/fuse."""
     _library.fuse_destroy(session)

@@ -4,8 +4,8 @@ Paths and names are bytes from end to end. A path is looked up as a directory, r
 in it: two dictionary reads for nearly every request. Nothing here changes after the mount but those
 memories, each a dictionary whose single reads and writes Python makes atomic: there is no lock.
 
-No exception leaves a callback: libfuse has no use for one. A `LazylayerError` has been reported by
-whoever raised it and is EIO; anything else is logged, and is EIO too.
+No exception leaves a callback: libfuse has no use for one. A `LazylayerError`, which was reported when it was
+raised, is EIO; anything else is logged, and is EIO too.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Operations:
         self._totals: tuple[int, int] | None = None
 
     def callbacks(self) -> dict[str, _Answer]:
-        """Each callback by its name in `struct fuse_operations`, guarded. What is left out, libfuse answers."""
+        """Return each callback by its name in `struct fuse_operations`, guarded. What is left out, libfuse answers."""
         names = ("init", "getattr", "readlink", "readdir", "open", "read", "statfs", "getxattr", "listxattr")
         return {name: self._guard(getattr(self, f"_{name}")) for name in names}
 
@@ -234,7 +234,7 @@ class Operations:
 
 
 def _give(value: bytes, buffer: Any, size: int) -> int:
-    """Answers a request for a value: with `size` 0 only its length is wanted."""
+    """Answer a request for a value: with `size` 0 only its length is wanted."""
     if size == 0:
         return len(value)
     if len(value) > size:

@@ -21,18 +21,18 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     attribute_timeout: _Seconds = 3600.0
-    """How long the kernel keeps a file's attributes."""
+    """Seconds that the kernel keeps a file's attributes."""
     entry_timeout: _Seconds = 3600.0
-    """How long the kernel keeps what a name leads to."""
+    """Seconds that the kernel keeps what a name leads to."""
     negative_timeout: _Seconds = 3600.0
-    """How long the kernel keeps that a name does not exist."""
+    """Seconds that the kernel keeps that a name does not exist."""
     kernel_cache: bool = True
-    """Whether the page cache outlives the last close of a file."""
+    """Keep the page cache after the last close of a file."""
     threads: bool = True
-    """Whether requests are served at the same time; without, one slow read holds up everything."""
+    """Serve requests concurrently; without, one slow read holds up everything."""
     keep_thread_state: bool = True
-    """Whether Python keeps its state between two requests that one thread serves: faster by half."""
+    """Keep Python's state between two requests that one thread serves: faster by half."""
     max_background: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 64
-    """How many read-aheads the kernel may have under way at once."""
+    """Read-aheads that the kernel may have in flight at once."""
     max_read: Annotated[int, msgspec.Meta(ge=4096, le=1024 * 1024)] = 128 * 1024
     """The largest read that the kernel asks for at once; libfuse 2 takes at most 128 KiB."""

@@ -19,8 +19,7 @@ class FrontendFuse:
         """Look for /dev/fuse, libfuse 2, and the right to mount."""
         from lazylayer_frontend_fuse.connection import what_is_missing
 
-        reason, _, remedy = what_is_missing().rpartition("; ")
-        return Missing(reason, remedy) if remedy else Works()
+        return what_is_missing() or Works()
 
     @hookimpl
     def lazylayer_mount_tree(

@@ -47,7 +47,7 @@ def _find_at_thread_exit() -> Any:
 
 
 def keep_state() -> None:
-    """Keeps the state of the calling thread, one of C code's; cheap when it is kept already."""
+    """Keep the state of the calling thread, one of C code's; cheap when it is kept already."""
     try:
         _kept.state  # noqa: B018 - only whether it is there
     except AttributeError:

@@ -61,9 +61,9 @@ def test_wrong_options_are_refused(table: dict[str, object]) -> None:
 
 def test_probe_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(connection, "_DEVICE", str(tmp_path / "fuse"))
-    assert "modprobe fuse" in connection.what_is_missing()
+    assert "modprobe fuse" in str(connection.what_is_missing())
     (tmp_path / "fuse").mkdir()
-    assert "cannot be opened" in connection.what_is_missing()
+    assert "cannot be opened" in str(connection.what_is_missing())
 
 
 @pytest.mark.fuse
