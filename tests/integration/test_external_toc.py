@@ -315,7 +315,7 @@ def test_table_that_was_not_promised_is_refused(hooks: Hooks, tmp_path: Path, so
         with (tmp_path / "lazy/blobs/sha256" / first["digest"][7:]).open("r+b") as file:
             first["size"] = file.truncate(1 << 30)
     replace_image(tmp_path / "lazy", "v-esgztoc", json.dumps(manifest).encode())
-    with pytest.raises((VerificationError, FormatError), match=r"damaged|was promised|at most"):
+    with pytest.raises((VerificationError, FormatError), match=r"damaged|the annotation says|at most|more than"):
         open_layer(hooks, tmp_path / "lazy", f"oci:{tmp_path}/lazy:v")
 
 
@@ -357,7 +357,7 @@ def test_sparse_file_cannot_keep_its_diff_id(hooks: Hooks, tmp_path: Path) -> No
         ("estargz", "oci:{}/lazy:v", {"external_toc": True, "keep_diff_id": True, "prefetch": [b"one"]}, "put first"),
         ("estargz", "oci:{}/lazy", {"external_toc": True}, "has no tag"),
         ("estargz", "oci:{}/lazy:" + "t" * 125, {"external_toc": True}, "128"),
-        ("careless", "oci:{}/lazy:v", {"external_toc": True}, "careless has no table of contents outside"),
+        ("careless", "oci:{}/lazy:v", {"external_toc": True}, "careless does not support external tables of contents"),
         ("careless", "oci:{}/lazy:v", {"keep_diff_id": True}, "careless did not keep its diff ID"),
     ],
 )

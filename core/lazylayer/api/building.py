@@ -1,4 +1,4 @@
-"""What stands between the core and a plugin that builds layers or stores images."""
+"""The types of plugins that build layers or store images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["BuildOptions", "BuiltLayer", "CompanionLayer", "ImageStore"]
 class BuildOptions(msgspec.Struct, frozen=True):
     """How to build a layer; sizes in bytes.
 
-    `level` is the compressor's, None for the format's default. Files smaller than `min_chunk_size`
-    are compressed together up to that size; 0 keeps each by itself. `prefetch` lists paths, first
-    read first, that are put in front of the landmark; without any there is a no-prefetch landmark.
-    `jobs` is how many threads compress, 0 for one on each core; it never changes the result.
-    With `external_toc` the table of contents goes to a companion image (see `BuiltLayer`), and with
-    `keep_diff_id` the layer inflates to the archive exactly as it was; a format that cannot do these
-    raises BuildError.
+    `level` is the compressor's, None for the format's default. Files smaller than `min_chunk_size` are
+    compressed together up to that size; 0 keeps each by itself. `prefetch` lists paths, first read first,
+    that are put in front of the prefetch landmark; if it is empty, the layer gets a no-prefetch landmark.
+    `jobs` is the number of threads that compress, 0 for one per core; it never changes the result. With
+    `external_toc` the table of contents goes to a companion image (see `BuiltLayer`). With `keep_diff_id`
+    the layer inflates to exactly the archive that it was built from. A format that supports neither raises
+    BuildError.
     """
 
     chunk_size: int = 4 * 1024 * 1024
@@ -35,7 +35,7 @@ class BuildOptions(msgspec.Struct, frozen=True):
 
 
 class CompanionLayer(msgspec.Struct, frozen=True):
-    """A layer that goes to another image: the one beside, whose tag has `suffix` at its end.
+    """A layer of a companion image, whose tag is the image's own followed by `suffix`.
 
     Its annotations say to which layer it belongs, so that `lazylayer.layers.companions.Companions` finds it.
     """
@@ -48,7 +48,7 @@ class CompanionLayer(msgspec.Struct, frozen=True):
 class BuiltLayer(msgspec.Struct, frozen=True):
     """A layer that a format built: its descriptor, with annotations, and the digest of its plain tar.
 
-    `companions` are what readers need besides, in other images.
+    `companions` are the layers of other images that readers need too.
     """
 
     descriptor: Descriptor
@@ -57,34 +57,34 @@ class BuiltLayer(msgspec.Struct, frozen=True):
 
 
 class ImageStore(ABC):
-    """Somewhere images can be written to: a layout on disk, a registry. Used by one thread."""
+    """A place for images: a layout on disk, a registry. Used by one thread."""
 
     @abstractmethod
     def has_blob(self, digest: Digest, size: int) -> bool:
-        """Whether the blob is there already, whole."""
+        """Return True if the whole blob is there already."""
 
     @abstractmethod
     def put_blob(self, descriptor: Descriptor, data: IO[bytes]) -> None:
-        """Writes the blob that `data` yields. Raises BuildError if it is not what `descriptor` says.
+        """Write the blob that `data` yields. Raises BuildError if `descriptor` does not describe it.
 
-        What was written before an error is not visible under the digest.
+        After an error nothing is visible under the digest.
         """
 
     def take_blob(self, descriptor: Descriptor, source: Reference) -> bool:  # noqa: ARG002
-        """Takes a blob over from the image `source` without its bytes passing through here.
+        """Take over a blob from the image `source` on the server's side. Return False if that is impossible.
 
-        Returns False if that cannot be; then it must be put. Raises what `put_blob` raises.
+        The caller then puts the blob. Raises the errors of `put_blob`.
         """
         return False
 
     @abstractmethod
     def put_manifest(self, reference: Reference, media_type: str, data: bytes) -> Descriptor:
-        """Makes `reference` name this manifest (or index), whose blobs are all there.
+        """Store this manifest (or index), whose blobs are all there, and make `reference` name it.
 
-        This is the last step, and it is atomic: before it nobody sees the image. A reference with a
-        digest names nothing: its manifest is only stored, to be part of an index. An image that this
-        one needs, under another tag of the same repository, is written before it in the same way.
+        This last step is atomic: before it, the image is not visible. A reference with a digest gets no
+        name: its manifest is only stored, to be part of an index. An image that this one needs, under
+        another tag of the same repository, is written first, in the same way.
         """
 
     def close(self) -> None:
-        """Gives back what the store holds."""
+        """Release what the store holds."""

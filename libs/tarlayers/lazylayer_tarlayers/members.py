@@ -1,12 +1,12 @@
-"""Compresses the members of a layer on all cores and writes them in order.
+"""Compress the members of a layer on all cores and write them in order.
 
 A *member* is a stretch of a tar archive that is compressed by itself, so that it can be inflated by
-itself: see `lazylayer.api.chunks`. What a member holds is decided before it comes here, and each is
-compressed on its own, so the result does not depend on how many threads there are.
+itself: see `lazylayer.api.chunks`. The caller decides what a member holds, and each is compressed on its own,
+so the result does not depend on the number of threads.
 
-`MemberWriter` is used by one thread, which reads and writes, while threads of its own compress and
-hash. Small members go together from thread to thread, since each time that costs more than a small
-member does. What is under way is bounded in bytes.
+`MemberWriter` is used by one thread, which reads and writes, while its own threads compress and hash. Small
+members go to a thread in batches, since handing over one costs more than compressing it. The bytes in flight
+are bounded.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Compress = Callable[[bytes | memoryview], bytes | bytearray]
 
 _BATCH = 1024 * 1024
 """Bytes of small members that go to a thread together."""
-_UNDER_WAY = 16 * 1024 * 1024
-"""Bytes, uncompressed, that may wait for each thread, unless a single member is larger."""
+_IN_FLIGHT = 16 * 1024 * 1024
+"""Uncompressed bytes in flight per thread, unless a single member is larger."""
 
 
 class Member:
@@ -45,21 +45,21 @@ class Member:
         """Each chunk: its entry, where it starts in the member, and its size in bytes."""
 
     def append(self, piece: bytes | memoryview) -> None:
-        """Adds bytes that belong to no chunk."""
+        """Add bytes that belong to no chunk."""
         self.pieces.append(piece)
         self.size += len(piece)
 
     def append_chunk(self, entry: TocEntry, data: bytes | memoryview) -> None:
-        """Adds a chunk; its entry will be told where it lies and what its digest is."""
+        """Add a chunk. The writer completes its entry with offset and digest."""
         entry.inner_offset = self.size
         self.chunks.append((entry, self.size, len(data)))
         self.append(data)
 
 
 class _Batch(NamedTuple):
-    """Members that a thread compresses, their bytes uncompressed, and what is being done with them.
+    """Members that a thread compresses, and their size uncompressed.
 
-    `compressed` gives their bytes, compressed, and how many of them are each member's.
+    `compressed` gives their compressed bytes and each member's share of them.
     """
 
     members: list[Member]
@@ -71,7 +71,7 @@ class _Batch(NamedTuple):
 class MemberWriter:
     """Writes members to `destination`, compressed by `compress`.
 
-    Use it as a context manager: at the end of the block nothing is under way any more. `jobs` is how
+    Use it as a context manager: at the end of the block nothing is in flight any more. `jobs` is how
     many threads compress, 0 for one for each core.
     """
 
@@ -85,13 +85,13 @@ class MemberWriter:
         threads = jobs or len(os.sched_getaffinity(0))
         self._threads = ThreadPoolExecutor(threads, "lazylayer-compress")
         self._hasher = ThreadPoolExecutor(1, "lazylayer-hash")
-        self._limit = _UNDER_WAY * min(threads, 8)
+        self._limit = _IN_FLIGHT * min(threads, 8)
         self._hash = hashlib.sha256()
         self._plain_hash = hashlib.sha256()
         self._batch: list[Member] = []
         self._batch_size = 0
         self._waiting: deque[_Batch] = deque()
-        self._under_way = 0
+        self._in_flight = 0
 
     def __enter__(self) -> Self:
         return self
@@ -113,23 +113,23 @@ class MemberWriter:
         return Digest(f"sha256:{self._plain_hash.hexdigest()}")
 
     def add(self, member: Member) -> None:
-        """Takes a member; it is written, and its entries are completed, by the time of `flush`."""
+        """Take a member. By the time `flush` returns, it is written and its entries are complete."""
         self.plain_size += member.size
         self._batch.append(member)
         self._batch_size += member.size
         if self._batch_size >= _BATCH:
             self._send()
-        while self._waiting and (self._under_way > self._limit or self._waiting[0].compressed.done()):
+        while self._waiting and (self._in_flight > self._limit or self._waiting[0].compressed.done()):
             self._write_oldest()
 
     def flush(self) -> None:
-        """Waits until all members are written."""
+        """Wait until all members are written."""
         self._send()
         while self._waiting:
             self._write_oldest()
 
     def write(self, data: bytes) -> None:
-        """Writes bytes of the layer that are no member of the archive, behind those that were flushed."""
+        """Write bytes of the layer that do not belong to the archive, behind the flushed members."""
         self._destination.write(data)
         self._hash.update(data)
         self.size += len(data)
@@ -143,11 +143,11 @@ class MemberWriter:
         hashed = self._hasher.submit(self._plain_hash.update, data)
         compressed = self._threads.submit(self._work, self._batch, data)
         self._waiting.append(_Batch(self._batch, self._batch_size, compressed, hashed))
-        self._under_way += self._batch_size
+        self._in_flight += self._batch_size
         self._batch, self._batch_size = [], 0
 
     def _work(self, members: Sequence[Member], data: bytes) -> tuple[bytes, list[int]]:
-        """Runs in a thread: compresses the members that `data` holds, and gives their chunks their digests."""
+        """Compress the members in `data` and set the digests of their chunks. Runs in a thread."""
         results, at = [], 0
         view = memoryview(data)
         for member in members:
@@ -162,7 +162,7 @@ class MemberWriter:
         batch = self._waiting.popleft()
         data, sizes = batch.compressed.result()
         batch.hashed.result()
-        self._under_way -= batch.size
+        self._in_flight -= batch.size
         offset = self.size
         for member, size in zip(batch.members, sizes, strict=True):
             for entry, _, _ in member.chunks:

@@ -1,11 +1,11 @@
-"""Cuts a tar archive into members and chunks: what builders of stargz-like layers have in common.
+"""Cut a tar archive into members and chunks, for builders of stargz-like layers.
 
 Each file's content begins a new member and is cut into chunks of `chunk_size`; what follows it
 (padding, headers of the next files) stays in the member. With `min_chunk_size` small files share
-members. Members of the archive are copied byte for byte, with few exceptions: sparse files are
-written out, since a chunk must be what a reader reads; members that depend on a global header get
-one that says it all; and what an earlier conversion added (landmarks, a TOC) is left out. With
-`keep_diff_id` there are no exceptions, and no landmark is added.
+members. Members of the archive are copied byte for byte, with three exceptions. Sparse files are written out,
+since a chunk must be what a reader reads. Members that depend on a global header get a complete header of their
+own. Landmarks and the TOC of an earlier conversion are left out. With `keep_diff_id` nothing is changed, and no
+landmark is added.
 
 Source: the eStargz specification of the Go stargz-snapshotter, `docs/estargz.md`.
 """
@@ -34,21 +34,21 @@ __all__ = ["END_OF_ARCHIVE", "pack_archive"]
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 
 _MAX_TAIL = 1024 * 1024
-"""Bytes. So much of headers is enough for a member of its own: else reading a chunk would inflate them."""
+"""Bytes of headers that get a member of their own, since reading a chunk would inflate them."""
 _PIECE = 1024 * 1024
 _Read = Callable[[int], bytes | memoryview]
 _OURS = (*LANDMARKS, TOC_NAME.encode())
 
 
 def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions) -> list[TocEntry]:
-    """Writes the members of the archive that `source` holds; returns its TOC's entries, complete.
+    """Write the members of the archive in `source` and return the complete entries of its TOC.
 
-    The end of the archive is not written: the format says what comes in front of it. Raises
-    FormatError for an archive that is broken and BuildError for one that cannot be represented.
+    The end of the archive is not written: the format decides what comes in front of it. Raises
+    FormatError for a broken archive and BuildError for one that cannot be represented.
     """
     if not 0 < options.chunk_size <= MAX_CHUNK_SIZE - options.min_chunk_size or options.min_chunk_size < 0:
         raise BuildError(
-            f"chunks of {options.chunk_size} bytes, packed up to {options.min_chunk_size}, cannot be: "
+            f"invalid chunk size {options.chunk_size}, packed up to {options.min_chunk_size}: "
             f"the two together may be {MAX_CHUNK_SIZE} at most"
         )
     packer = _Packer(writer, options)
@@ -72,15 +72,17 @@ def pack_archive(source: IO[bytes], writer: MemberWriter, options: BuildOptions)
 
 
 def _pack_exactly(source: IO[bytes], packer: _Packer, options: BuildOptions) -> None:
-    """Packs all bytes of the archive as they are, also those that are of no use."""
+    """Pack all bytes of the archive unchanged, useless ones too."""
     if options.prefetch:
-        raise BuildError("what is to be prefetched cannot be put first where the diff ID is kept")
+        raise BuildError(
+            "files cannot be put first in a layer that keeps its diff ID; leave out one of the two options"
+        )
     recorded = _Recording(source)
     reader = TarReader(recorded)
     for member in reader:
         packer.append(recorded.take())
         if member.sparse is not None:
-            raise BuildError(f"{member.name!r} is a sparse file, so that the layer cannot keep its diff ID")
+            raise BuildError(f"{member.name!r}: a layer with a sparse file cannot keep its diff ID")
         if clean_path(member.name) == TOC_NAME.encode():
             while reader.read(_PIECE):
                 packer.append(recorded.take())
@@ -92,33 +94,33 @@ def _pack_exactly(source: IO[bytes], packer: _Packer, options: BuildOptions) -> 
 
 
 class _Recording:
-    """Reads a source, and remembers all bytes that were read until they are taken."""
+    """Reads a source, and keeps the bytes that it read until they are taken."""
 
     def __init__(self, source: Readable) -> None:
         self._source = source
         self._pieces: list[bytes] = []
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, as the source gives them."""
+        """Return up to `size` bytes, as the source gives them."""
         data = self._source.read(size)
         self._pieces.append(data)
         return data
 
     def take(self) -> bytes:
-        """What was read since the last time."""
+        """Return the bytes that were read since the last call."""
         pieces, self._pieces = self._pieces, []
         return b"".join(pieces)
 
 
 class _Unrecorded:
-    """The content of a member, which is not to be remembered."""
+    """The content of a member, which is not kept."""
 
     def __init__(self, content: TarReader, recorded: _Recording) -> None:
         self._content = content
         self._recorded = recorded
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Return the next `size` bytes."""
         data = self._content.read(size)
         self._recorded.take()
         return data
@@ -136,7 +138,7 @@ class _Packer:
         self._tail = 0
 
     def take(self, member: TarMember, content: TarReader) -> None:
-        """Takes the next member of the archive; `content` is at its beginning."""
+        """Take the next member of the archive; `content` is at its beginning."""
         if clean_path(member.name) in _OURS:
             return
         if member.sparse is not None or member.depends_on_others:
@@ -148,7 +150,7 @@ class _Packer:
             self.append(bytes(padding(member.size)))
 
     def add(self, member: TarMember, read: _Read) -> None:
-        """Takes a member whose header was appended, but not the padding behind the content that `read` reads."""
+        """Take a member whose header was appended; `read` reads its content, without padding."""
         if member.kind == "hardlink":
             self._toc.add_link(member)
             return
@@ -157,7 +159,7 @@ class _Packer:
             self._add_content(member, entry, read)
 
     def add_landmark(self, name: bytes) -> None:
-        """Adds a landmark, in a member of its own: everything in front of it lies in front of that."""
+        """Add a landmark in a member of its own, so that all files before it lie in front of that member."""
         member = TarMember(name, "reg", mode=0o644, size=len(LANDMARK_CONTENT))
         self.append(make_header(member))
         self._cut()
@@ -166,7 +168,7 @@ class _Packer:
         self._cut()
 
     def finish(self) -> list[TocEntry]:
-        """Hands over what is left, and returns the TOC's entries when all is written."""
+        """Write the last member and return the TOC's entries."""
         self._cut()
         self._writer.flush()
         entries = self._toc.finish()
@@ -194,7 +196,7 @@ class _Packer:
             entry.digest = f"sha256:{whole.hexdigest()}"
 
     def append(self, piece: bytes) -> None:
-        """Appends headers or padding to the current member."""
+        """Append headers or padding to the current member."""
         if not piece:
             return
         if self._tail > _MAX_TAIL:
@@ -203,7 +205,7 @@ class _Packer:
         self._tail += len(piece)
 
     def _cut(self) -> None:
-        """Ends the current member."""
+        """End the current member."""
         if self._member.size:
             self._writer.add(self._member)
             self._member = Member()

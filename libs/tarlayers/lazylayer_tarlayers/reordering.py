@@ -1,7 +1,6 @@
-"""Puts chosen files of a tar archive first: what is read first should lie first.
+"""Put chosen files of a tar archive first, so that the files that are read first lie first.
 
-The archive is kept in a temporary file meanwhile, uncompressed, so that memory stays small; unless it is in a
-file already.
+The archive is kept in a temporary file, uncompressed, unless it is in a file already. Memory stays small.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ __all__ = ["Reordered"]
 _MAX_PARENTS = 128 * 1024 * 1024
 """Bytes of directory names. A deep path of few bytes, compressed, has thousands of directories."""
 _MAX_LINKS = 40
-"""How many links are followed on the way to a file, as in the kernel."""
+"""Links that are followed on the way to a file, as in the kernel."""
 
 
 class _Place(NamedTuple):
-    """Where a member begins in the temporary file, and what was said for all members before it."""
+    """The place of a member in the temporary file, with the global records in front of it."""
 
     start: int
     path: bytes
@@ -65,11 +64,11 @@ class Reordered:
             self._copy.close()
 
     def first(self) -> Iterator[tuple[TarMember, TarReader]]:
-        """The chosen members, each with a reader that is at its content."""
+        """Yield the chosen members, each with a reader at the beginning of its content."""
         return map(self._open, self._first)
 
     def rest(self) -> Iterator[tuple[TarMember, TarReader]]:
-        """All others, in the order of the archive."""
+        """Yield all other members, in the order of the archive."""
         chosen = set(self._first)
         return (self._open(number) for number in range(len(self._places)) if number not in chosen)
 
@@ -104,7 +103,7 @@ class Reordered:
         return [number for number in chosen if not is_bound(self._places[number].path)]
 
     def _way_to(self, path: bytes, where: dict[bytes, int]) -> list[int]:
-        """The members that a path leads through, parents first, links before and behind what they lead to."""
+        """Return the members on the way to a file: its parents first, links around their targets."""
         way: list[int] = []
         waiting = [path]
         for _ in range(_MAX_LINKS):
@@ -141,7 +140,7 @@ class _Parents:
         self._size = 0
 
     def add(self, path: bytes) -> None:
-        """Add the directories of a path. Raises FormatError if their names are too much to keep."""
+        """Add the directories of a path. Raises FormatError if their names take too much memory."""
         for parent in _ancestors(path):
             if parent in self.paths:
                 return
@@ -152,7 +151,7 @@ class _Parents:
 
 
 def _ancestors(path: bytes) -> Iterator[bytes]:
-    """The directories that a path lies in, the nearest first; not the root."""
+    """Yield the directories that a path lies in, the nearest first, without the root."""
     while (path := path.rpartition(b"/")[0]) != b"":
         yield path
 
@@ -165,7 +164,7 @@ class _Copying:
         self._file = file
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes, as the source gives them."""
+        """Return up to `size` bytes, as the source gives them."""
         data = self._source.read(size)
         self._file.write(data)
         return data

@@ -1,4 +1,4 @@
-"""Writing the headers of tar archives, in the PAX format: the only one that can hold everything.
+"""Write the headers of tar archives in the PAX format, the only one that can hold everything.
 
 Source: POSIX.1-2001 `pax`, "Extended Header" and "ustar Interchange Format"; the `SCHILY.xattr.`
 keywords of star. Thread-safe.
@@ -23,13 +23,13 @@ _TYPES: dict[MemberKind, bytes] = {
 
 
 def make_header(member: TarMember) -> bytes:
-    """The header blocks of a member whose whole content follows, in the PAX format.
+    """Return the header blocks, in the PAX format, of a member whose whole content follows.
 
     `raw` and `sparse` are not looked at. The same member always gives the same bytes. Raises
     BuildError for device numbers that no header can hold.
     """
     if not 0 <= member.dev_major < 8**7 or not 0 <= member.dev_minor < 8**7:
-        raise BuildError(f"{member.name!r}: the device {member.dev_major}:{member.dev_minor} cannot be")
+        raise BuildError(f"{member.name!r}: invalid device {member.dev_major}:{member.dev_minor}")
     records: list[tuple[bytes, bytes]] = []
     name = _fit(member.name, 100, b"path", records)
     link = _fit(member.link_name, 100, b"linkpath", records)

@@ -15,7 +15,7 @@ import msgspec
 __all__ = ["MAX_TOC_SIZE", "TOC_NAME", "Toc", "TocEntry", "encode_toc", "tail_size"]
 
 TOC_NAME = "stargz.index.json"
-"""The name of the TOC's entry in a layer's tar archive; it is no part of the tree."""
+"""The name of the TOC's entry in a layer's tar archive; the tree does not show it."""
 
 MAX_TOC_SIZE = 256 * 1024 * 1024
 """Bytes of JSON; a larger TOC is refused."""

@@ -1,8 +1,8 @@
-"""Makes the table of contents of a layer that is being built, with the rules of tar in mind.
+"""Make the table of contents of a layer that is being built, by the rules of tar.
 
-In an archive a later member takes the place of an earlier one of the same name, and a hard link
-stays with the file that it was made to. A TOC has one entry for each name, so that what was replaced
-is left out; if it lives on under another name, it moves there.
+In an archive a later member replaces an earlier one of the same name, and a hard link stays with the file that
+it was made to. A TOC has one entry for each name: a replaced file is left out, or moves to another name
+that it has.
 
 Used by one thread.
 """
@@ -19,7 +19,7 @@ __all__ = ["TocBuilder"]
 
 
 class _Node:
-    """A file, whatever its names: its entry, and those of its further chunks."""
+    """A file under any of its names: its entry, and those of its further chunks."""
 
     __slots__ = ("entries", "path")
 
@@ -38,7 +38,7 @@ class TocBuilder:
         self._named_groups: set[int] = set()
 
     def add(self, member: TarMember) -> TocEntry:
-        """Adds a member that is no hard link; returns its entry, which gets its data's place later."""
+        """Add a member that is not a hard link and return its entry, whose place is set later."""
         path = clean_path(member.name)
         entry = TocEntry(type=member.kind, mode=member.mode, uid=member.uid, gid=member.gid)
         _name(entry, path)
@@ -60,7 +60,7 @@ class TocBuilder:
         return entry
 
     def add_chunk(self, file: TocEntry, offset: int) -> TocEntry:
-        """Adds a further chunk, `offset` bytes into the file that was added last; returns its entry."""
+        """Add a chunk, `offset` bytes into the file that was added last, and return its entry."""
         entry = TocEntry(file.name, "chunk", chunk_offset=offset, name_bytes=file.name_bytes)
         node = self._records[-1][1]
         assert node is not None
@@ -68,7 +68,7 @@ class TocBuilder:
         return entry
 
     def add_link(self, member: TarMember) -> None:
-        """Adds a hard link, whose target may come later."""
+        """Add a hard link, whose target may come later."""
         path, target = clean_path(member.name), clean_path(member.link_name)
         known = self._owner.get(target)
         if known is None:
@@ -77,7 +77,7 @@ class TocBuilder:
             self._record(path, *self._records[known][1:])
 
     def finish(self) -> list[TocEntry]:
-        """The entries, in the order of the archive. Raises BuildError for links that lead nowhere."""
+        """Return the entries, in the order of the archive. Raises BuildError for links that lead nowhere."""
         living: list[tuple[bytes, _Node]] = []
         for number, (path, node, target) in enumerate(self._records):
             if self._owner[path] == number:
@@ -126,7 +126,7 @@ def _name_link(entry: TocEntry, target: bytes) -> None:
 
 
 def _text(path: bytes) -> tuple[str, bytes]:
-    """A path as text, and exactly if the text is not exact."""
+    """Return a path as text, and as bytes if the text is not exact."""
     try:
         return path.decode(), b""
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""eStargz and legacy stargz layers: reader and builder."""
+"""Read and build eStargz layers, and read legacy stargz layers."""
 
 from __future__ import annotations
 

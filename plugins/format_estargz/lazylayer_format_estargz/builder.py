@@ -1,4 +1,4 @@
-"""Builds eStargz layers: members, the TOC as the last member of the archive or in a companion, and the footer."""
+"""Build eStargz layers: members, the TOC as the archive's last member or in a companion, and the footer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions) -> BuiltLayer:
-    """Builds an eStargz layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
+    """Build an eStargz layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
     if options.keep_diff_id and not options.external_toc:
         raise BuildError("an eStargz layer keeps its diff ID only if its table of contents is external")
     compress = gzip_compressor(options.level)
@@ -42,7 +42,7 @@ def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions
         try:
             read_toc(toc, blob_size=writer.size, data_end=toc_offset, verify=True)
         except FormatError as error:
-            raise BuildError(f"the archive holds what no layer can show: {error}") from error
+            raise BuildError(f"the archive holds something that no layer can show: {error}") from error
         annotations = {TOC_DIGEST: sha256_digest(toc), UNCOMPRESSED_SIZE: str(writer.plain_size)}
         descriptor = Descriptor(MediaType.OCI_LAYER_GZIP, writer.digest, writer.size, annotations)
         companions = (
@@ -54,13 +54,13 @@ def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions
 
 
 def _toc_member(toc: bytes) -> bytes:
-    """The TOC as a member of a tar archive."""
+    """Return the TOC as a member of a tar archive."""
     header = make_header(TarMember(TOC_NAME.encode(), "reg", mode=0o444, size=len(toc)))
     return header + toc + bytes(padding(len(toc)))
 
 
 def _toc_layer(layer: Descriptor, data: bytes) -> CompanionLayer:
-    """The layer of the TOC image, for this layer, that holds `data`."""
+    """Return the layer of the TOC image that holds `data` for this layer."""
     annotations = {LAYER_DIGEST: str(layer.digest)}
     return CompanionLayer(
         TOC_IMAGE_SUFFIX, Descriptor(MediaType.OCI_LAYER_GZIP, sha256_digest(data), len(data), annotations), data

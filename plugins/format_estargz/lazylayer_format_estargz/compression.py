@@ -1,4 +1,4 @@
-"""The compressors of gzip members, by level.
+"""Compress gzip members, at a level.
 
 libdeflate (the package `deflate`) makes smaller members than zlib several times as fast; for the
 lowest levels isal, at its own two highest that matter, is faster still. `bench/run.py --only convert` measures them.
@@ -23,14 +23,14 @@ _LEVELS = range(1, 13)
 
 
 def gzip_compressor(level: int | None) -> Compress:
-    """What compresses bytes to one gzip member, at a level from 1 (fast) to 12 (small).
+    """Return a function that compresses bytes to one gzip member, at a level from 1 (fast) to 12 (small).
 
     The same bytes give the same member wherever the same libraries are installed. Thread-safe; the
     GIL is released meanwhile. Raises BuildError for other levels.
     """
     level = DEFAULT_LEVEL if level is None else level
     if level not in _LEVELS:
-        raise BuildError(f"there is no compression level {level}; they go from {_LEVELS[0]} to {_LEVELS[-1]}")
+        raise BuildError(f"invalid compression level {level}: choose {_LEVELS[0]} to {_LEVELS[-1]}")
     if level in _ISAL_LEVELS:
         isal = _import("isal.isal_zlib")
         if isal is not None:

@@ -1,4 +1,4 @@
-"""The footers of stargz layers: the last bytes of the blob, an empty gzip member that says where the TOC is.
+"""Read and write the footers of stargz layers, empty gzip members that say where the TOC is.
 
 Source: the eStargz specification of the Go stargz-snapshotter, `docs/estargz.md`. The extra field of
 the gzip header (RFC 1952, 2.3.1) holds the offset of the TOC's member in 16 hexadecimal digits and
@@ -24,9 +24,9 @@ _LEGACY = re.compile(_HEADER + rb"\x16\x00([0-9a-fA-F]{16})STARGZ" + _END, re.DO
 
 
 class Footer(NamedTuple):
-    """What a footer says: the kind of layer, and where its TOC begins and ends in the blob (bytes).
+    """A footer: the kind of layer, and where its TOC begins and ends in the blob, in bytes.
 
-    It begins nowhere (None) if it is in another image.
+    `toc_offset` is None for a TOC in another image.
     """
 
     format: str
@@ -35,7 +35,7 @@ class Footer(NamedTuple):
 
 
 def find_footer(tail: bytes, blob_size: int) -> Footer | None:
-    """The footer at the end of `tail`, the last bytes of a blob of `blob_size`; None if it is no stargz."""
+    """Return the footer at the end of `tail`, the last bytes of a blob of `blob_size`, or None."""
     for name, pattern, size in (("estargz", _ESTARGZ, 51), ("stargz", _LEGACY, 47)):
         match = pattern.fullmatch(tail[-size:])
         if match is not None:
@@ -46,7 +46,7 @@ def find_footer(tail: bytes, blob_size: int) -> Footer | None:
 
 
 def make_footer(toc_offset: int) -> bytes:
-    """The eStargz footer for a TOC whose member begins at `toc_offset`."""
+    """Return the eStargz footer for a TOC whose member begins at `toc_offset`."""
     return _empty_member(b"SG\x16\x00%016xSTARGZ" % toc_offset)
 
 

@@ -1,4 +1,4 @@
-"""Opens stargz layers: finds the TOC with few requests, verifies it, and makes tree and chunk table of it.
+"""Open stargz layers: find the TOC with few requests, verify it, and read tree and chunk table.
 
 Source for TOCs in another image: `docs/estargz.md` of the Go stargz-snapshotter, "eStargz image with an external
 TOC": the image has the same name, with `-esgztoc` behind the tag, and each of its layers is a tar archive with the
@@ -29,7 +29,7 @@ _BLOCK = 512
 def open_contents(
     blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
 ) -> LayerContents | None:
-    """The contents of a stargz layer, or None for a blob that has no stargz footer.
+    """Return the contents of a stargz layer, or None for a blob without a stargz footer.
 
     Needs one read of the blob, or two when the TOC is larger than expected; other images are asked only
     where the footer says that the TOC is there. See
@@ -59,7 +59,7 @@ def open_contents(
 
 
 def _check_promise(descriptor: Descriptor, verify: bool) -> None:
-    """Before anything more is read of a layer that cannot be verified."""
+    """Raise VerificationError for a layer that cannot be verified, before more of it is read."""
     if verify and not descriptor.annotations.get(TOC_DIGEST):
         raise VerificationError(
             f"the annotation {TOC_DIGEST} is missing, so the table of contents cannot be verified; "
@@ -70,7 +70,7 @@ def _check_promise(descriptor: Descriptor, verify: bool) -> None:
 def _checked_toc(toc: bytes, descriptor: Descriptor, verify: bool) -> bytes:
     promised, digest = descriptor.annotations.get(TOC_DIGEST, ""), sha256_digest(toc)
     if verify and digest != promised:
-        raise VerificationError(f"its table of contents has the digest {digest}, but {promised} was promised")
+        raise VerificationError(f"its table of contents has the digest {digest}, but the annotation says {promised}")
     return toc
 
 
@@ -96,15 +96,15 @@ def _compressed_toc(blob: OpenedBlob, toc_offset: int, toc_end: int, tail: bytes
 
 
 def _inflate_toc(compressed: memoryview) -> bytes:
-    """The JSON in the tar archive that the gzip member at the start of `compressed` holds."""
+    """Return the JSON in the tar archive that the gzip member at the start of `compressed` holds."""
     reader = GzipReader(compressed)
     header = reader.read(_BLOCK)
     name, _, _ = header[:100].partition(b"\0")
     if len(header) != _BLOCK or name != TOC_NAME.encode():
-        raise FormatError(f"{name!r} is where the table of contents should be")
+        raise FormatError(f"no table of contents where the footer says: found {name[:80]!r}")
     size = _octal(header[124:136])
     if not 0 < size <= MAX_TOC_SIZE:
-        raise FormatError(f"the table of contents has {size} bytes; at most {MAX_TOC_SIZE} are believed")
+        raise FormatError(f"the table of contents has {size} bytes, more than {MAX_TOC_SIZE}")
     toc = reader.read(size)
     if len(toc) != size:
         raise FormatError(f"the table of contents ends after {len(toc)} of {size} bytes")
@@ -115,4 +115,4 @@ def _octal(field: bytes) -> int:
     try:
         return int(field.strip(b" \0") or b"0", 8)
     except ValueError:
-        raise FormatError(f"the size of the table of contents is {field!r}") from None
+        raise FormatError(f"invalid size of the table of contents: {field!r}") from None

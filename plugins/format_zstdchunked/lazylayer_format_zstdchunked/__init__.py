@@ -1,4 +1,4 @@
-"""zstd:chunked layers: reader and builder."""
+"""Read and build zstd:chunked layers."""
 
 from __future__ import annotations
 

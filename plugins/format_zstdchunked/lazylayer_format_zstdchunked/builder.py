@@ -1,4 +1,4 @@
-"""Builds zstd:chunked layers: frames, the TOC in a skippable frame, and the footer in another."""
+"""Build zstd:chunked layers: frames, the TOC in a skippable frame, and the footer in another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions, *, new_footer: bool) -> BuiltLayer:
-    """Builds a zstd:chunked layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
+    """Build a zstd:chunked layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
     if options.external_toc or options.keep_diff_id:
         raise BuildError("zstd:chunked layers keep their table of contents inside; use --format estargz for it")
     compress = zstd_compressor(options.level)
@@ -39,7 +39,7 @@ def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions
         try:
             read_toc(toc, blob_size=writer.size, data_end=place.offset - FRAME_HEADER, verify=True)
         except FormatError as error:
-            raise BuildError(f"the archive holds what no layer can show: {error}") from error
+            raise BuildError(f"the archive holds something that no layer can show: {error}") from error
         annotations = {
             TOC_DIGEST: sha256_digest(toc),
             UNCOMPRESSED_SIZE: str(writer.plain_size),

@@ -1,4 +1,4 @@
-"""The footers of zstd:chunked layers, and the skippable frames that hold footer and TOC.
+"""Read and write the footers of zstd:chunked layers, in the skippable frames that hold footer and TOC.
 
 Sources: RFC 8878, 3.1.2 (skippable frames: magic, size, content, which decoders pass over);
 `estargz/zstdchunked/zstdchunked.go` of the Go stargz-snapshotter (the footer of 40 bytes);
@@ -37,7 +37,7 @@ _TYPE = 1
 
 
 class TocPlace(NamedTuple):
-    """Where the compressed TOC lies in the blob, how large it is there, and inflated; in bytes."""
+    """The place of the compressed TOC in the blob, its size there, and its size inflated, in bytes."""
 
     offset: int
     size: int
@@ -45,7 +45,7 @@ class TocPlace(NamedTuple):
 
 
 def find_footer(tail: bytes) -> TocPlace | None:
-    """The place that the footer at the end of `tail` names; None if it is no zstd:chunked layer.
+    """Return the place that the footer at the end of `tail` names, or None without such a footer.
 
     Raises FormatError for a footer of an unknown kind of TOC.
     """
@@ -61,13 +61,13 @@ def find_footer(tail: bytes) -> TocPlace | None:
 
 
 def parse_position(text: str) -> TocPlace:
-    """The place that the annotation names: offset, size, inflated size and kind, with colons between.
+    """Return the place in an annotation: offset, size, inflated size and kind, with colons between.
 
     Raises FormatError.
     """
     parts = text.split(":")
     if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts):
-        raise FormatError(f"{text[:80]!r} does not say where its table of contents is")
+        raise FormatError(f"invalid place of its table of contents: {text[:80]!r}")
     offset, size, inflated, kind = map(int, parts)
     if kind != _TYPE:
         raise FormatError(f"its table of contents is of the unknown kind {kind}")
@@ -75,12 +75,12 @@ def parse_position(text: str) -> TocPlace:
 
 
 def make_footer(place: TocPlace, *, new: bool) -> bytes:
-    """The footer, in its frame; `new` is that of 64 bytes, without tar-split data."""
+    """Return the footer in its frame: that of 64 bytes, without tar-split data, if `new`."""
     if new:
         return skippable_frame(_NEW.pack(*place, _TYPE, 0, 0, 0, _NEW_MAGIC))
     return skippable_frame(_OLD.pack(*place, _TYPE, _OLD_MAGIC))
 
 
 def skippable_frame(content: bytes) -> bytes:
-    """A frame that zstd decoders pass over."""
+    """Return a frame that zstd decoders pass over."""
     return _SKIPPABLE + len(content).to_bytes(4, "little") + content

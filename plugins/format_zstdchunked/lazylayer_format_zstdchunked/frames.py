@@ -1,4 +1,4 @@
-"""Compressing and inflating zstd frames, with bounded memory.
+"""Compress and inflate zstd frames, with bounded memory.
 
 A compressor or decompressor of the package `zstandard` serves one thread at a time, so each thread
 keeps its own. The GIL is released while they work.
@@ -25,9 +25,9 @@ _own = threading.local()
 
 
 def inflate_member(data: bytes | memoryview, size: int) -> bytes:
-    """The first `size` bytes that the zstd frames at the start of `data` inflate to.
+    """Return the first `size` bytes that the zstd frames at the start of `data` inflate to.
 
-    See `lazylayer.api.layers.LayerContents` for what it promises.
+    `lazylayer.api.layers.LayerContents` describes the contract.
     """
     if size <= 0:
         return b""
@@ -39,7 +39,7 @@ def inflate_member(data: bytes | memoryview, size: int) -> bytes:
         with _decompressor().stream_reader(data, read_across_frames=True) as reader:
             inflated = reader.read(size)
     except (zstandard.ZstdError, MemoryError) as error:
-        raise FormatError(f"a zstd frame is broken: {error}") from error
+        raise FormatError(f"invalid zstd frame: {error}") from error
     if len(inflated) != size:
         raise FormatError(f"a zstd frame inflates to {len(inflated)} bytes where {size} were promised")
     return inflated
@@ -53,13 +53,13 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 
 
 def zstd_compressor(level: int | None) -> Callable[[bytes | memoryview], bytes]:
-    """What compresses bytes to one zstd frame, at a level from 1 (fast) to 22 (small).
+    """Return a function that compresses bytes to one zstd frame, at a level from 1 (fast) to 22 (small).
 
     Thread-safe. Raises BuildError for other levels.
     """
     level = DEFAULT_LEVEL if level is None else level
     if not 1 <= level <= _MAX_LEVEL:
-        raise BuildError(f"there is no compression level {level}; they go from 1 to {_MAX_LEVEL}")
+        raise BuildError(f"invalid compression level {level}: choose 1 to {_MAX_LEVEL}")
     own = threading.local()
 
     def compress(data: bytes | memoryview) -> bytes:

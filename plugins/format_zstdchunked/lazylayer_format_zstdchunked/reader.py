@@ -1,4 +1,4 @@
-"""Opens zstd:chunked layers: finds the TOC with few requests, verifies it, and makes tree and chunk table of it."""
+"""Open zstd:chunked layers: find the TOC with few requests, verify it, and read tree and chunk table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["open_contents"]
 
 
 def open_contents(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> LayerContents | None:
-    """The contents of a zstd:chunked layer, or None for a blob that is none.
+    """Return the contents of a zstd:chunked layer, or None for another blob.
 
     Needs one read of the blob; two when no annotation says where the TOC is and it is larger than
     expected. See `lazylayer.api.hookspecs.lazylayer_open_layer` for `verify` and the errors.
@@ -51,11 +51,13 @@ def _read(
     # Checked first, so that unverified bytes are not even inflated.
     for checksum in checksums:
         if verify and checksum and sha256_digest(compressed) != checksum:
-            raise VerificationError(f"its compressed table of contents has not the digest {checksum} that was promised")
+            raise VerificationError(
+                f"its compressed table of contents does not have the digest {checksum} that the annotation says"
+            )
     toc = inflate_member(compressed, place.inflated)
     digest = sha256_digest(toc)
     if verify and promised and digest != promised:
-        raise VerificationError(f"its table of contents has the digest {digest}, but {promised} was promised")
+        raise VerificationError(f"its table of contents has the digest {digest}, but the annotation says {promised}")
     data_end = max(place.offset - FRAME_HEADER, 0)
     tree, chunks = read_toc(toc, blob_size=blob.size, data_end=data_end, verify=verify)
     return LayerContents("zstdchunked", tree, chunks, Digest(digest), inflate_member)
@@ -67,11 +69,11 @@ def _values(descriptor: Descriptor, names: tuple[str, ...]) -> list[str]:
 
 def _compressed_toc(blob: OpenedBlob, place: TocPlace, tail: bytes, tail_start: int) -> memoryview:
     if place.offset + place.size > blob.size:
-        raise FormatError(f"its table of contents should be {place.size} bytes at {place.offset}, behind its end")
+        raise FormatError(f"its table of contents, {place.size} bytes at {place.offset}, would lie behind its end")
     if not 0 < place.inflated <= MAX_TOC_SIZE or place.size > MAX_TOC_SIZE:
         raise FormatError(
-            f"its table of contents should be {place.size} bytes, {place.inflated} inflated; "
-            f"at most {MAX_TOC_SIZE} are believed"
+            f"its table of contents has {place.size} bytes, {place.inflated} inflated; "
+            f"more than {MAX_TOC_SIZE} are refused"
         )
     if place.offset >= tail_start:
         start = place.offset - tail_start

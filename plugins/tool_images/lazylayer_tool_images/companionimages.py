@@ -1,11 +1,10 @@
-"""Write companion images: parts of layers that stand in an image beside their own."""
+"""Write companion images, which hold parts of another image's layers."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from lazylayer.api.building import CompanionLayer, ImageStore
 from lazylayer.api.oci import Descriptor, Platform, Reference
@@ -13,19 +12,16 @@ from lazylayer.layers import Companions, companion_reference
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tool_images.imagewriting import image_config, write_image
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["RecordedCompanions", "write_companions"]
 
 
 class RecordedCompanions(Companions):
-    """Remembers what was read, for whoever copies a layer with all that it needs."""
+    """Keeps the companion layers that were read, so that a layer can be copied with all that it needs."""
 
     layers: tuple[CompanionLayer, ...] = ()
 
     def find_layer(self, suffix: str, annotations: Mapping[str, str], max_size: int) -> tuple[Descriptor, bytes]:
-        """See `Companions.find_layer`."""
+        """Find a layer and keep it; see `Companions.find_layer`."""
         descriptor, data = super().find_layer(suffix, annotations, max_size)
         self.layers += (CompanionLayer(suffix, descriptor, data),)
         return descriptor, data
@@ -34,9 +30,9 @@ class RecordedCompanions(Companions):
 def write_companions(
     store: ImageStore, destination: Reference, layers: Sequence[CompanionLayer], platform: Platform
 ) -> None:
-    """Writes the images of these layers beside `destination`, one for each suffix, for the same platform.
+    """Write the images of these layers beside `destination`, one per suffix, for one platform.
 
-    Layers that are there twice are written once. Raises BuildError.
+    A layer that occurs twice is written once. Raises BuildError.
     """
     for suffix in dict.fromkeys(layer.suffix for layer in layers):
         chosen = {layer.descriptor.digest: layer for layer in layers if layer.suffix == suffix}

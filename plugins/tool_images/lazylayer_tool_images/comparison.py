@@ -1,8 +1,7 @@
-"""What differs between the trees of two images.
+"""Compare the trees of two images.
 
-Names, types, modes, owners, times, links, devices, attributes and contents are compared. Contents are
-compared by the digests in the tables of contents; only where the same file is cut into different
-chunks are its bytes read.
+Names, types, modes, owners, times, links, devices, attributes and contents are compared. Contents are compared by
+the digests in the tables of contents. Only a file that is cut into different chunks is read.
 """
 
 from __future__ import annotations
@@ -23,8 +22,11 @@ _PIECE = 1024 * 1024
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One path that is only in the second image (`added`), only in the first (`removed`), or in both
-    but `changed`; then `what` says how, in words."""  # fmt: skip
+    """One path that differs between two images.
+
+    It is only in the second (`added`), only in the first (`removed`), or in both and `changed`; then
+    `what` says how, in words.
+    """
 
     kind: Literal["added", "removed", "changed"]
     path: bytes
@@ -32,7 +34,7 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def compare_images(left: MergedLayers, right: MergedLayers, *, times: bool = True) -> Iterator[Difference]:
-    """The differences, sorted by path; what lies below an added or removed directory is listed too.
+    """Yield the differences, sorted by path, also below added and removed directories.
 
     Without `times` modification times may differ. Raises LayerError or ResolveError where contents
     have to be read.

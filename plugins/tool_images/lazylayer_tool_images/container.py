@@ -113,7 +113,7 @@ def _root(scratch: Path, lower: Path, confinement: Confinement) -> Iterator[Path
     upper, root = scratch / "upper", scratch / "rootfs"
     upper.mkdir()
     root.mkdir()
-    # The workload's root is nobody here, and must reach its files.
+    # In a user namespace the workload's root has no rights of ours, and must reach its files.
     scratch.chmod(0o711)
     _mount("-t", "tmpfs", "-o", "mode=711,nosuid,nodev", "tmpfs", str(upper))
     try:

@@ -1,8 +1,8 @@
-"""Converts images into such that start lazily: every layer is built anew, by a format plugin.
+"""Convert images so that they start lazily: a format plugin builds every layer anew.
 
-Layers are streamed: from their source through a decompressor and a builder into a temporary file,
-and from there to the destination. Everything that is read is verified against its digest, and the
-destination sees the image only when all of it is there.
+Layers are streamed from their source through a decompressor and a builder into a temporary file, and from there to
+the destination. Everything that is read is verified against its digest. The image is visible at the destination only
+once it is complete.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 __all__ = ["Conversion", "ConversionOptions", "ConversionReport", "LayerReport"]
 
 LAYERS_AT_ONCE = 2
-"""One is read while another is written; compression has all cores anyway."""
+"""One is read while another is written; compression uses all cores anyway."""
 
 
 class ConversionOptions(msgspec.Struct, frozen=True):
-    """How to convert. `reuse` takes layers over that are in a lazy format already.
+    """How to convert. `reuse` takes over layers that are in a lazy format already.
 
-    `profile` names the files to put first, each in its layer; those of no layer, and the files that
-    `prefetch_globs` match (see `lazylayer_tool_images.profiles`), are looked for in what the image shows.
+    `profile` names the files to put first, each in its layer. Its files without a layer, and the files that
+    `prefetch_globs` match (see `lazylayer_tool_images.profiles`), are those that the image shows.
     """
 
     format: str = "estargz"
@@ -52,7 +52,7 @@ class ConversionOptions(msgspec.Struct, frozen=True):
 
 
 class LayerReport(msgspec.Struct, frozen=True):
-    """What became of a layer; sizes in bytes, `source_size` as it was at the source."""
+    """The outcome for one layer; sizes in bytes, `source_size` that of the source."""
 
     source: str
     source_size: int
@@ -61,14 +61,14 @@ class LayerReport(msgspec.Struct, frozen=True):
 
 
 class ConversionReport(msgspec.Struct, frozen=True):
-    """What a conversion made: the manifest's descriptor, and its layers, lowest first."""
+    """The outcome of a conversion: the manifest's descriptor, and its layers, lowest first."""
 
     manifest: Descriptor
     layers: tuple[LayerReport, ...]
 
 
 class _Done(NamedTuple):
-    """A layer that is at the destination: what became of it, its diff ID, and what it needs besides."""
+    """A layer at the destination: its report, its diff ID, and its companions."""
 
     report: LayerReport
     diff_id: Digest
@@ -78,7 +78,7 @@ class _Done(NamedTuple):
 class Conversion:
     """Converts an image, or those of several platforms, for one destination. Used by one thread.
 
-    `advance` is told, from any thread, how many bytes of the source were read, each time.
+    `advance` is called, from any thread, with the number of bytes of the source that were read.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class Conversion:
         self._converter = LayerConverter(hooks, options.format, advance)
 
     def convert_image(self, image: ResolvedImage) -> ConversionReport:
-        """Converts an image that was resolved. Raises ResolveError, LayerError or BuildError."""
+        """Convert a resolved image. Raises ResolveError, LayerError or BuildError."""
         with self._open_store() as store:
             config, done = self._convert_layers(image, store)
             self._write_companions(store, done, _platform(image))
             return self._write_image(store, config, done, image.manifest.annotations)
 
     def convert_platforms(self, reference: Reference) -> list[ConversionReport]:
-        """Converts the images of all platforms, and writes an index of them; reports each image, then the index.
+        """Convert the images of all platforms and write an index; report each image, then the index.
 
-        An image that is in no index is converted by itself. Raises as `convert_image`.
+        An image without an index is converted by itself. Raises the errors of `convert_image`.
         """
         first = self._hooks.resolve_image(reference, Platform())
         if first.index is None:
@@ -127,7 +127,7 @@ class Conversion:
         return [*reports, ConversionReport(descriptor, ())]
 
     def convert_directory(self, directory: Path, platform: Platform) -> ConversionReport:
-        """Makes an image of one layer out of a directory tree on this machine. Raises BuildError."""
+        """Make an image of one layer from a directory tree on this machine. Raises BuildError."""
         from lazylayer_tool_images.directorytar import DirectoryArchive
 
         archive = _Counting(DirectoryArchive(directory), self._advance)
@@ -144,7 +144,7 @@ class Conversion:
     @contextmanager
     def _open_store(self) -> Iterator[ImageStore]:
         if self._options.build.external_toc:
-            # Before hours of work: a destination that has no place for it is refused.
+            # Refuse a destination without a place for it before hours of work.
             companion_reference(self._destination, "")
         with closing(self._hooks.open_store(self._destination)) as store:
             yield store
@@ -152,9 +152,9 @@ class Conversion:
     # --- layers ------------------------------------------------------------------------------------
 
     def _convert_layers(self, image: ResolvedImage, store: ImageStore) -> tuple[bytes, list[_Done]]:
-        """Converts all layers and writes them in order; returns the config for them too.
+        """Convert all layers, write them in order, and return the config for them too.
 
-        A layer that occurs twice is converted once, unless other files of it come first each time.
+        A layer that occurs twice is converted once, unless different files of it come first.
         """
         diff_ids = image.config.rootfs.diff_ids
         layers = image.manifest.layers
@@ -187,7 +187,7 @@ class Conversion:
     def _convert_ahead(
         self, image: ResolvedImage, numbers: Iterable[int], choice: PrefetchChoice | None
     ) -> Generator[tuple[int, Future[ConvertedLayer] | None], None, None]:
-        """Yields each layer's conversion in order, None for one to be reused; the next are under way by then."""
+        """Yield the conversion of each layer in order, None for a reused one; the next run meanwhile."""
         waiting: deque[tuple[int, Future[ConvertedLayer] | None]] = deque()
         with ThreadPoolExecutor(LAYERS_AT_ONCE, "lazylayer-convert") as threads:
             try:
@@ -215,7 +215,7 @@ class Conversion:
         return threads.submit(self._converter.convert, image.reference, layer, diff_id, build, choose)
 
     def _prefetch_choice(self, layers: int) -> PrefetchChoice | None:
-        """Chooses what comes first of that which is named for the whole image; None if nothing is."""
+        """Return the choice among files named for the whole image, or None if there are none."""
         paths = [entry.path for entry in self._options.profile if entry.layer is None]
         globs = self._options.prefetch_globs
         return PrefetchChoice(paths, globs, layers) if paths or globs else None
@@ -224,7 +224,7 @@ class Conversion:
         return None if choice is None else partial(choice.choose, number)
 
     def _build_options(self, number: int) -> BuildOptions:
-        """How to build layer `number`, with what the profile says of it."""
+        """Return the options for layer `number`, with the files that the profile names in it."""
         build, profile = self._options.build, self._options.profile
         listed = [entry.path for entry in profile if entry.layer == number]
         return msgspec.structs.replace(build, prefetch=tuple(dict.fromkeys([*listed, *build.prefetch])))
@@ -232,7 +232,7 @@ class Conversion:
     # --- the image ---------------------------------------------------------------------------------
 
     def _write_companions(self, store: ImageStore, done: list[_Done], platform: Platform) -> None:
-        """Writes what readers of the layers need besides; before the image gets its name, so that they find it."""
+        """Write the companion layers, before the image gets its name, so that its readers find them."""
         layers = [companion for each in done for companion in each.companions]
         if layers:
             write_companions(store, self._destination, layers, platform)
@@ -253,7 +253,7 @@ class Conversion:
 
 
 def _described_as(layer: Descriptor, done: _Done, void: Container[str]) -> _Done:
-    """Return what was made of a layer, with those annotations of `layer` that are not `void` for other bytes."""
+    """Return a layer's outcome with those annotations of `layer` that are not `void` for other bytes."""
     if done.report.reused:
         result = layer
     else:
@@ -264,7 +264,7 @@ def _described_as(layer: Descriptor, done: _Done, void: Container[str]) -> _Done
 
 
 def _with_diff_ids(image: ResolvedImage, diff_ids: list[Digest]) -> bytes:
-    """The config of an image for other layers; where they unpack to the same, it is the same to the byte."""
+    """Return the config of an image for new layers; with the same diff IDs it is the same bytes."""
     if diff_ids == image.config.rootfs.diff_ids:
         return image.config_bytes
     config = msgspec.json.decode(image.config_bytes)
@@ -278,7 +278,7 @@ def _platform(image: ResolvedImage) -> Platform:
 
 
 class _Counting:
-    """Tells how much of an archive was read."""
+    """An archive that counts the bytes that were read of it."""
 
     def __init__(self, archive: io.RawIOBase, advance: Callable[[int], None]) -> None:
         self._archive = archive
@@ -286,7 +286,7 @@ class _Counting:
         self.size = 0
 
     def read(self, size: int) -> bytes:
-        """See `io.RawIOBase.read`."""
+        """Read and count; see `io.RawIOBase.read`."""
         data = self._archive.read(size) or b""
         self.size += len(data)
         self._advance(len(data))

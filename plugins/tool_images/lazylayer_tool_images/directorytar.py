@@ -1,8 +1,7 @@
-"""A directory tree as a tar archive: how an image is made of what lies on this machine.
+"""Make a tar archive of a directory tree on this machine.
 
-The archive is made while it is read, and is the same each time for the same tree: names are sorted,
-and no access or change times are written. Symbolic links are not followed; sockets are left out, as
-tar does. Used by one thread.
+The archive is made while it is read, and is the same each time for the same tree: names are sorted, and access and
+change times are left out. Symbolic links are not followed. Sockets are left out, as tar does. Used by one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _KINDS: dict[int, MemberKind] = {
 
 
 class DirectoryArchive(io.RawIOBase):
-    """The archive of everything below `directory`, and of itself as its root.
+    """The archive of everything below `directory`, with the directory as its root.
 
     Raises BuildError for a file that cannot be read, or whose size changes meanwhile.
     """
@@ -43,11 +42,11 @@ class DirectoryArchive(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes, none only at the end."""
+        """Return up to `size` bytes; none only at the end."""
         if size < 0:
             size = 1 << 62
         pieces: list[memoryview] = []
@@ -123,6 +122,6 @@ def _content(path: bytes, size: int) -> Iterator[bytes]:
             left -= len(piece)
             yield piece
     if left:
-        raise BuildError(f"{os.fsdecode(path)} became {left} bytes shorter while it was read")
+        raise BuildError(f"{os.fsdecode(path)}: became {left} bytes shorter while it was read")
     if pad := padding(size):
         yield bytes(pad)

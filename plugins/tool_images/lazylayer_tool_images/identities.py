@@ -17,7 +17,7 @@ __all__ = ["FIRST_ID", "IDS", "Files", "shift_owners", "user_ids", "user_namespa
 FIRST_ID = 0x6FFF0000
 """The host's ID of the workload's root: the last block of those that systemd sets apart for containers."""
 IDS = 65536
-"""IDs from `FIRST_ID` on that the workload has. Files of other owners belong to `nobody` there."""
+"""IDs from `FIRST_ID` on that the workload has. Files of other owners belong to the overflow ID there."""
 
 _MAX_FILE = 16 * 1024 * 1024
 

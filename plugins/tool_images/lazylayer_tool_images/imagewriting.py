@@ -1,4 +1,4 @@
-"""Writes an image whose layers are in a store already: its config, and then its manifest."""
+"""Write an image whose layers are in a store already: its config, and then its manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["image_config", "write_image"]
 
 
 def image_config(platform: Platform, diff_ids: Sequence[Digest], created_by: str = "") -> bytes:
-    """The least config of an image of layers with these diff IDs, lowest first."""
+    """Return a minimal config of an image of layers with these diff IDs, lowest first."""
     config = {
         "architecture": platform.architecture,
         "os": platform.os,
@@ -35,10 +35,10 @@ def write_image(
     *,
     named: bool = True,
 ) -> Descriptor:
-    """Writes config and manifest of an OCI image of these layers; returns the manifest's descriptor.
+    """Write config and manifest of an OCI image of these layers and return the manifest's descriptor.
 
-    Without `named` the image gets no name of its own: only its digest leads to it. Raises BuildError and
-    what the store raises.
+    Unless `named`, the image gets no name and is found by its digest only. Raises BuildError and the errors
+    of the store.
     """
     config_descriptor = Descriptor(MediaType.OCI_CONFIG, sha256_digest(config), len(config))
     if not store.has_blob(config_descriptor.digest, config_descriptor.size):

@@ -1,7 +1,7 @@
-"""Builds one layer anew: from its source, through a decompressor and a format plugin, into a temporary file.
+"""Build one layer anew: from its source, through a decompressor and a format plugin, into a temporary file.
 
-What is read is verified: the blob against its digest, the archive against the diff ID of the image
-config. `LayerConverter` may be used by several threads at once.
+The blob is verified against its digest, the archive against the diff ID of the image config. Several threads may use
+one `LayerConverter` at once.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["Choose", "ConvertedLayer", "LayerConverter"]
 
 Choose = Callable[[Iterable[Name]], Sequence[bytes]]
-"""Chooses which paths of a layer come first, when it is told its names."""
+"""Returns the paths of a layer to put first, given its names."""
 
 _PIECE = 1024 * 1024
 
 
 class ConvertedLayer:
-    """A layer that was built, in a temporary file: close it to remove that."""
+    """A layer that was built, in a temporary file, which `close` removes."""
 
     def __init__(self, built: BuiltLayer, spool: IO[bytes]) -> None:
         self.descriptor = built.descriptor
@@ -45,18 +45,18 @@ class ConvertedLayer:
         self._spool = spool
 
     def put(self, store: ImageStore) -> None:
-        """Writes the layer to `store`, unless it is there. Raises BuildError."""
+        """Write the layer to `store`, unless it is there. Raises BuildError."""
         if not store.has_blob(self.descriptor.digest, self.descriptor.size):
             self._spool.seek(0)
             store.put_blob(self.descriptor, self._spool)
 
     def close(self) -> None:
-        """Removes the temporary file."""
+        """Remove the temporary file."""
         self._spool.close()
 
 
 class LayerConverter:
-    """Converts layers to `format`. `advance` is told, from any thread, how many bytes of a source were read."""
+    """Converts layers to `format`. `advance` is called, from any thread, with the number of bytes read."""
 
     def __init__(self, hooks: Hooks, format: str, advance: Callable[[int], None]) -> None:
         self._hooks = hooks
@@ -66,7 +66,7 @@ class LayerConverter:
     def convert(
         self, reference: Reference, layer: Descriptor, diff_id: Digest, build: BuildOptions, choose: Choose | None
     ) -> ConvertedLayer:
-        """Converts a layer of an image. Raises ResolveError, LayerError or BuildError; the last two name it."""
+        """Convert a layer of an image. Raises ResolveError, LayerError or BuildError, which name the layer."""
         with (
             closing(self._hooks.resolve_blob(reference, layer)) as source,
             closing(BlobStream(source, layer, self._advance)) as stream,
@@ -86,7 +86,7 @@ class LayerConverter:
         return converted
 
     def build(self, archive: Readable, build: BuildOptions, choose: Choose | None = None) -> ConvertedLayer:
-        """Builds a layer of a plain archive, with what `choose` chooses of its names put first.
+        """Build a layer of a plain archive, with the files first that `choose` chooses of its names.
 
         Raises LayerError or BuildError.
         """
@@ -115,13 +115,13 @@ class LayerConverter:
             raise _no_room(cause) from error
         if build.external_toc and not built.companions:
             spool.close()
-            raise BuildError(f"the format {self._format} has no table of contents outside of its layers")
+            raise BuildError(f"the format {self._format} does not support external tables of contents")
         return ConvertedLayer(built, spool)
 
     def reuse(
         self, reference: Reference, layer: Descriptor, store: ImageStore, choose: Choose | None
     ) -> tuple[CompanionLayer, ...]:
-        """Copies a layer as it is; returns what it needs besides. What `choose` chooses stays where it is.
+        """Copy a layer unchanged and return its companions. Files that `choose` chooses stay where they are.
 
         Raises ResolveError, LayerError or BuildError.
         """
@@ -139,7 +139,7 @@ class LayerConverter:
         return companions
 
     def _look_into(self, reference: Reference, layer: Descriptor) -> tuple[Tree, tuple[CompanionLayer, ...]]:
-        """The tree of a layer, and what a format asks of other images when it opens the layer."""
+        """Return the tree of a layer, and the companion layers that its format reads when it opens it."""
         with closing(Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size)) as blob:
             opening = Opening(blob)
             companions = RecordedCompanions(self._hooks, reference, opening)
@@ -149,6 +149,5 @@ class LayerConverter:
 
 def _no_room(error: OSError) -> BuildError:
     return BuildError(
-        f"the layer cannot be written to {tempfile.gettempdir()}: {error.strerror}; "
-        "set TMPDIR to a place with more room"
+        f"cannot write the layer to {tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a directory with more room"
     )

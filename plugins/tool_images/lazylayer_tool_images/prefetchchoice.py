@@ -1,8 +1,8 @@
-"""Which files of an image come first that are named for all of it: by globs, or by paths without a layer.
+"""Resolve image-wide prefetch globs and paths to files of each layer.
 
-They mean what the image shows. A file that an upper layer hides, by replacing it, by a whiteout of it or of
-a directory above it, or by an opaque directory, is never read, and not chosen. So layers are
-looked at from the uppermost down.
+They mean the files that the image shows. A file that an upper layer hides, by replacing it, by a whiteout of it or of
+a directory above it, or by an opaque directory, is never read, and not chosen. So layers are processed from the
+uppermost down.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from lazylayer_tool_images.profiles import compile_globs
 __all__ = ["Name", "PrefetchChoice", "names_in_archive", "names_in_tree"]
 
 Name = tuple[bytes, bool]
-"""A path in a layer, clean, and whether it is a directory; whiteouts are files of their own names, as in archives."""
+"""A clean path in a layer, and True for a directory. Whiteouts have their own names, as in archives."""
 
 
 def names_in_archive(archive: Readable) -> Iterator[Name]:
-    """The names in a tar archive. Raises FormatError and BuildError."""
+    """Yield the names in a tar archive. Raises FormatError and BuildError."""
     for member in TarReader(archive):
         yield clean_path(member.name), member.kind == "dir"
 
 
 def names_in_tree(tree: Tree) -> Iterator[Name]:
-    """The names in the tree of a layer, as they were in its archive."""
+    """Yield the names in the tree of a layer, as they were in its archive."""
     for path, entry in tree.walk():
         directory, _, name = path.rpartition(b"/")
         if entry.whiteout:
@@ -45,7 +45,7 @@ def names_in_tree(tree: Tree) -> Iterator[Name]:
 class PrefetchChoice:
     """Chooses files in an image of `layers` layers, numbered from 0, the lowest. Safe to use from any thread.
 
-    Every layer must be looked at once; each waits for all that are above it.
+    Every layer must be chosen from once; each waits for all layers above it.
     """
 
     def __init__(self, paths: Sequence[bytes], globs: Sequence[bytes], layers: int) -> None:
@@ -59,7 +59,7 @@ class PrefetchChoice:
         self._opaque: set[bytes] = set()
 
     def choose(self, number: int, names: Iterable[Name]) -> list[bytes]:
-        """The files of a layer to be put first, in order: as the paths are, then as `names` are.
+        """Return the files of a layer to put first: in the order of the paths, then in that of `names`.
 
         Paths are returned whether they are among `names` or not: they may lead through links. Raises
         BuildError when the choice was abandoned.
@@ -68,7 +68,7 @@ class PrefetchChoice:
         with self._changed:
             self._changed.wait_for(lambda: self._turn == number or self._abandoned)
             if self._abandoned:
-                raise BuildError("another layer cannot be converted")
+                raise BuildError("another layer failed to convert")
             wanted = [path for path in self._paths if not self._is_hidden(path)]
             wanted += [
                 path
@@ -84,13 +84,13 @@ class PrefetchChoice:
         return wanted
 
     def abandon(self) -> None:
-        """Lets nobody wait any more: a layer cannot be looked at."""
+        """End all waiting, since a layer failed."""
         with self._changed:
             self._abandoned = True
             self._changed.notify_all()
 
     def _is_hidden(self, path: bytes) -> bool:
-        """Whether the layers that were looked at hide a file of this name."""
+        """Return True if the layers above hide a file of this name."""
         if path in self._known:
             return True
         while path:
@@ -115,7 +115,7 @@ class PrefetchChoice:
             self._know(at)
 
     def _know(self, path: bytes) -> None:
-        """Directories that are only implied take the place of a file too."""
+        """Note a path and the directories that it implies, which replace files too."""
         while path not in self._known:
             self._known.add(path)
             path = path.rpartition(b"/")[0]

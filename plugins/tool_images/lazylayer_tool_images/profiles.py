@@ -1,8 +1,8 @@
-"""Which files of an image come first: paths in the order in which a workload read them, or globs.
+"""Name the files of an image to put first: by a profile, in the order of a workload's reads, or by globs.
 
-A profile is a text file of JSON lines, each `{"path": …, "layerIndex": …}`, as the Go tool's
-`ctr-remote image optimize --record-out` writes it and our `--record` does. Other fields are passed
-over; without `layerIndex` (0 the lowest) a path is looked for in every layer.
+A profile is a text file of JSON lines, each `{"path": …, "layerIndex": …}`, as `--record` writes it, and the Go tool's
+`ctr-remote image optimize --record-out`. Other fields are ignored. `layerIndex` is 0 for the lowest layer; a path
+without it is looked for in every layer.
 
 Globs know `?`, `*`, `[…]` within a name and `**` for any number of directories.
 """
@@ -26,16 +26,16 @@ _MAX_PROFILE = 256 * 1024 * 1024
 
 
 class ProfileEntry(msgspec.Struct, frozen=True):
-    """A file that was read: its path, cleaned, and the layer that it is in; None if that is not known."""
+    """A file that was read: its clean path, and its layer, or None if that is unknown."""
 
     path: bytes
     layer: int | None = None
 
 
 def read_profile(path: Path) -> list[ProfileEntry]:
-    """The files that a profile names, first read first, each once. Raises BuildError, or OSError."""
+    """Return the files that a profile names, first read first, each once. Raises BuildError or OSError."""
     if path.stat().st_size > _MAX_PROFILE:
-        raise BuildError(f"{path} is larger than {_MAX_PROFILE} bytes; that is no record of files read")
+        raise BuildError(f"{path}: larger than {_MAX_PROFILE} bytes, so it is not a record of files read")
     entries: dict[ProfileEntry, None] = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -45,7 +45,7 @@ def read_profile(path: Path) -> list[ProfileEntry]:
 
 
 def write_profile(path: Path, entries: Iterable[ProfileEntry]) -> None:
-    """Writes a profile that `read_profile` reads again."""
+    """Write a profile that `read_profile` reads."""
     with path.open("w", encoding="ascii") as file:
         for entry in entries:
             fields: dict[str, object] = {"path": os.fsdecode(entry.path)}
@@ -66,13 +66,13 @@ def _parse(line: bytes, where: str) -> ProfileEntry:
 
 
 def compile_globs(globs: Iterable[bytes]) -> list[re.Pattern[bytes]]:
-    """Patterns that match whole, clean paths as the globs say. Raises BuildError for one that cannot be."""
+    """Return patterns that match whole, clean paths as the globs say. Raises BuildError for an invalid glob."""
     patterns = []
     for glob in globs:
         try:
             patterns.append(re.compile(b"".join(_translate(glob.strip(b"/"))), re.DOTALL))
         except re.error as error:
-            raise BuildError(f"{glob!r} is no glob: {error}") from None
+            raise BuildError(f"invalid glob {glob!r}: {error}") from None
     return patterns
 
 

@@ -89,7 +89,7 @@ class _LayerCheck:
         return LayerVerification(self._layer.digest, self._layer.size, *found, tuple(self.problems))
 
     def fetch(self, spool: IO[bytes], advance: Callable[[int], None]) -> None:
-        """Write the blob to `spool`. Raises LazylayerError if it cannot be had or is not what was promised."""
+        """Write the blob to `spool`. Raises LazylayerError if that fails or the digest is wrong."""
         with (
             closing(self._hooks.resolve_blob(self._reference, self._layer)) as source,
             closing(BlobStream(source, self._layer, advance)) as stream,

@@ -100,7 +100,7 @@ def test_user_is_looked_up_in_the_image(user: str, ids: tuple[int, int]) -> None
     assert user_ids(Files(passwd=PASSWD, group=b"staff:x:50:\n"), user) == ids
 
 
-@pytest.mark.parametrize("user", ["nobody", "short", "odd", "web:nogroup", "4294967296", "99999999999", "٣"])
+@pytest.mark.parametrize("user", ["missing", "short", "odd", "web:nogroup", "4294967296", "99999999999", "٣"])
 def test_user_that_is_not_there_is_told(user: str) -> None:
     with pytest.raises(BuildError):
         user_ids(Files(passwd=PASSWD, group=b"staff:x:50:\n"), user)

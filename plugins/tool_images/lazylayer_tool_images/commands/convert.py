@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lazylayer_tool_images.conversion import ConversionOptions, ConversionReport
     from lazylayer_tool_images.profiles import ProfileEntry
 
-_LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual size fastest."
+_LEVEL_HELP = "Compression level, 1 to 12; by default the fastest of the usual size."
 
 
 @click.command()
@@ -29,15 +29,13 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
               help="The largest piece of a file that is fetched at once.")  # fmt: skip
 @click.option("--min-chunk-size", type=click.IntRange(min=0), metavar="BYTES", default=0,
               help="Compress small files together up to this size.")  # fmt: skip
-@click.option(
-    "--jobs", type=click.IntRange(min=1), metavar="N", help="How many threads compress; by default all cores."
-)
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that compress; by default one per core.")
 @click.option("--prefetch", multiple=True, metavar="GLOB", help="Files to fetch before the first use; repeatable.")
 @click.option(
     "--profile",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="A record of the files that a workload reads, to be fetched before the first use.",
+    help="A record of the files that a workload reads, to fetch before the first use.",
 )
 @click.option(
     "--record",
@@ -45,7 +43,11 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
     help="Run COMMAND in a container of SRC and fetch what it reads before the first use; '' runs the image's own.",
 )
 @click.option(
-    "--record-seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, help="End COMMAND then."
+    "--record-seconds",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="End COMMAND after this time.",
 )
 @click.option("--record-network", is_flag=True, help="Let COMMAND use the host's network; by default it has none.")
 @click.option(
@@ -54,15 +56,18 @@ _LEVEL_HELP = "How hard to compress, 1 to 12; by default what makes the usual si
     metavar="FILE",
     help="Keep the record, as a profile.",
 )
-@click.option("--external-toc", is_flag=True, help="Put tables of contents into an image beside, DST-esgztoc.")
-@click.option("--keep-diff-id", is_flag=True, help="Let layers unpack to the same bytes; with --external-toc.")
-@click.option("--reuse", is_flag=True, help="Take over layers that can be fetched lazily already.")
+@click.option("--external-toc", is_flag=True, help="Put tables of contents into a second image, DST-esgztoc.")
+@click.option("--keep-diff-id", is_flag=True, help="Keep what layers unpack to; needs --external-toc.")
+@click.option("--reuse", is_flag=True, help="Take over layers that are in a lazy format already.")
 @click.option(
-    "--platform", "platform_name", metavar="OS/ARCH", help="Which image of an index; by default this machine's."
+    "--platform",
+    "platform_name",
+    metavar="OS/ARCH",
+    help="The image of an index to convert; by default this machine's.",
 )
-@click.option("--all-platforms", is_flag=True, help="The images of all platforms, and an index of them.")
+@click.option("--all-platforms", is_flag=True, help="Convert the images of all platforms, and write an index.")
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registries of SRC and DST.")
-@click.option("--json", "as_json", is_flag=True, help="Say what was made as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.argument("source", type=IMAGE, metavar="SRC")
 @click.argument("destination", type=IMAGE, metavar="DST")
 @click.pass_context
@@ -91,9 +96,9 @@ def convert(
 ) -> None:
     """Convert the image SRC and write it to DST.
 
-    SRC and DST are in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE; SRC may
-    also be dir:PATH, a directory on this machine, which becomes an image of one layer. DST appears
-    when it is whole.
+    SRC and DST are in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE. SRC may also
+    be dir:PATH, a directory on this machine, which becomes an image of one layer. DST is visible only once it
+    is complete.
     """
     from lazylayer.api.building import BuildOptions
     from lazylayer.api.oci import Platform
@@ -112,13 +117,15 @@ def convert(
         keep_diff_id=keep_diff_id,
     )
     if record is not None and profile is not None:
-        raise click.UsageError("--record makes a profile, so that --profile has no place beside it")
+        raise click.UsageError("--record and --profile exclude each other: --record makes a profile")
     if keep_diff_id and not external_toc:
         raise click.UsageError("--keep-diff-id needs --external-toc: a table of contents inside changes the diff ID")
     if keep_diff_id and (prefetch or profile is not None or record is not None):
-        raise click.UsageError("--prefetch, --profile and --record change the order, so that --keep-diff-id cannot be")
+        raise click.UsageError(
+            "--keep-diff-id excludes --prefetch, --profile and --record, which change the order of files"
+        )
     if all_platforms and (platform_name or record is not None or source.scheme == "dir"):
-        raise click.UsageError("--all-platforms has no place beside --platform, --record and dir:")
+        raise click.UsageError("--all-platforms excludes --platform, --record and dir:")
     listed = tuple(read_profile(profile)) if profile is not None else ()
     platform = Platform.parse(platform_name) if platform_name else None
     with (

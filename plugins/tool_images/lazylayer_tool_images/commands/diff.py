@@ -1,4 +1,4 @@
-"""`lazylayer diff`: what differs between two images."""
+"""`lazylayer diff`: show the differences between two images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 @click.command()
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registries.")
-@click.option("--ignore-times", is_flag=True, help="Pass over modification times.")
+@click.option("--ignore-times", is_flag=True, help="Ignore modification times.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each path.")
 @click.argument("first", type=IMAGE, metavar="REF1")
 @click.argument("second", type=IMAGE, metavar="REF2")
@@ -27,10 +27,10 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 def diff(
     context: click.Context, first: Reference, second: Reference, plain_http: bool, ignore_times: bool, as_json: bool
 ) -> None:
-    """Show what differs in what the images REF1 and REF2 show.
+    """Show the differences between the images REF1 and REF2.
 
-    Their layers are merged as a container would see them. Only tables of contents are fetched, and
-    files that were cut differently. Ends with 1 if there are differences, 0 if there are none.
+    Compares the merged layers, as a container would see them. Fetches only tables of contents, and files
+    that were cut differently. Exits with 1 if there are differences, 0 if there are none.
     """
     from lazylayer.mounts import Filesystem
     from lazylayer_tool_images.comparison import compare_images

@@ -1,4 +1,4 @@
-"""Progress on a terminal."""
+"""Show progress on a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """A progress bar on a terminal, nothing elsewhere. `rich` is an extra: without it there is none."""
+    """A progress bar on a terminal, and nothing elsewhere or without the extra `rich`."""
 
     def __init__(self) -> None:
         self.advance: Callable[[int], None] = lambda _: None

@@ -1,4 +1,4 @@
-"""`lazylayer verify`: is an image what it promises to be."""
+"""`lazylayer verify`: check an image against everything that it promises."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def verify(context: click.Context, reference: Reference, plain_http: bool, as_json: bool) -> None:
     """Check everything in the image REF against its digests.
 
-    Fetches every layer and checks the blob, the archive in it (its diff ID), the table of contents
-    and every chunk. Ends with 1 if anything is not as it was promised.
+    Fetches every layer and checks the blob, the archive in it (its diff ID), the table of contents, every
+    file of the archive against the table, and every chunk. Exits with 1 if anything is wrong.
     """
     from lazylayer.layers import resolve_image
     from lazylayer_tool_images.verification import verify_image
@@ -52,6 +52,6 @@ def _as_text(layer: LayerVerification) -> str:
     elif layer.format:
         what = f"good ({layer.format}, {layer.chunks} chunks)"
     else:
-        what = "good, but it cannot be fetched lazily"
+        what = "good, but cannot be fetched lazily"
     head = f"{layer.digest[7:19]}  {layer.size / 1e6:8.1f} MB  {what}"
     return "\n".join([head, *(f"    {problem}" for problem in layer.problems)])
