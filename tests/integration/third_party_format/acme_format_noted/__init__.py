@@ -17,6 +17,7 @@ from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import BuildError, FormatError, LayerError, VerificationError
 from lazylayer_tarlayers.inflate import inflate_gzip_member
+from lazylayer_tarlayers.landmarks import LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive
 from lazylayer_tarlayers.tarmember import TarMember, padding
@@ -25,6 +26,7 @@ from lazylayer_tarlayers.toc import MAX_TOC_SIZE, encode_toc
 from lazylayer_tarlayers.tocreading import read_toc
 
 DIGEST, PLACE = "containerd.io/snapshot/acme.noted.digest", "containerd.io/snapshot/acme.noted.place"
+TABLE = b"noted.json"
 _PLACE = re.compile(r"([0-9]{1,15})\+([0-9]{1,15})")
 _BLOCK = 512
 
@@ -32,7 +34,7 @@ _BLOCK = 512
 @hookimpl
 def lazylayer_describe_format() -> FormatInfo:
     """Describe the format."""
-    return FormatInfo(("noted",), (DIGEST, PLACE), DIGEST)
+    return FormatInfo(("noted",), (DIGEST, PLACE), DIGEST, hidden_files=(*LANDMARKS, TABLE))
 
 
 @hookimpl
@@ -66,7 +68,7 @@ def lazylayer_build_layer(source: IO[bytes], destination: IO[bytes], build_optio
         toc = encode_toc(pack_archive(source, writer, build_options))
         start = writer.size
         last = Member()
-        last.append(make_header(TarMember(b"noted.json", "reg", mode=0o444, size=len(toc))))
+        last.append(make_header(TarMember(TABLE, "reg", mode=0o444, size=len(toc))))
         last.append(toc + bytes(padding(len(toc))) + END_OF_ARCHIVE)
         writer.add(last)
         writer.flush()
