@@ -9,6 +9,7 @@ import json
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lazylayer.api.mounting import MountOptions, VirtualDirectory
@@ -36,6 +37,11 @@ class MadeUpTree:
             for inner in range(_FILES_PER_DIRECTORY):
                 build.add(name + b"/file-%d" % inner, Entry(stat.S_IFREG | 0o644, size=4000 + inner, mtime=inner))
         self.tree = build.finish()
+
+    def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Never call back: the tree stays incomplete. See `MountableTree.when_complete`."""
+        del callback
+        return lambda: None
 
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """Return zeros."""

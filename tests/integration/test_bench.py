@@ -129,7 +129,7 @@ class TestReport:
 class TestSuite:
     def test_it_measures_shows_and_writes(self, tree: Path, tmp_path: Path) -> None:
         output = tmp_path / "output"
-        options: list[str | Path] = ["--quick", "--runs", "2", "--only", "caches,tree", "--tree", tree]
+        options: list[str | Path] = ["--quick", "--runs", "2", "--only", "caches,tree,mount-time", "--tree", tree]
         done = _run(*options, "--work", tmp_path / "work", "--output", output)
         assert done.returncode == 0, done.stderr
         found = json.loads((output / "results.json").read_bytes())

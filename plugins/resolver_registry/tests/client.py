@@ -57,7 +57,7 @@ class Client:
         return source
 
     def read(self, source: BlobSource, *ranges: tuple[int, int]) -> bool:
-        """Whether the ranges were read as they are in the blob, in order and without gaps."""
+        """Return True if the ranges were read correctly, in order and without gaps."""
         return fetched(source, [ByteRange(*each) for each in ranges]) == [self.data[a:b] for a, b in ranges]
 
 
