@@ -272,6 +272,28 @@ class TestSlowRegistries:
         assert not stuck.is_set()
 
 
+def test_images_whose_prefetch_does_not_end_hold_up_no_others_of_their_registry(node: Node) -> None:
+    """Policies look into files of images, whose authors can make that slow."""
+    gate = threading.Event()
+
+    def wait(image: object) -> None:
+        gate.wait(60)
+
+    node.plugin.prefetch_image = wait
+    try:
+        for number in range(20):
+            reference = Reference(f"image{number}", "one.test", "1")
+            node.plugin.references.add(reference)
+            labels = layer_source_labels(reference, node.digests[0], node.digests)
+            node.filesystem.mount(node.mountpoint(), {**labels, TOC_DIGEST: sha256_digest(b"toc")})
+        until(lambda: node.prefetched() == 20)
+        assert not gate.is_set()
+    finally:
+        gate.set()
+    node.settle()
+    node.filesystem.close()
+
+
 ENDING = """
 import sys, threading
 from pathlib import Path

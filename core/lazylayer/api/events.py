@@ -52,7 +52,7 @@ class StateEvent(msgspec.Struct, frozen=True):
     """One change, as told to `lazylayer_report_state`.
 
     - `resolved`: a layer was opened; its tree is known and verified.
-    - `mounted`, `unmounted`: `mountpoint` was made or removed; `layers` are those it shows.
+    - `mounted`, `unmounted`: `mountpoint` was made or removed by `frontend`; `layers` are those it shows.
     - `prefetched`: what a layer's prefetch plan asked for is here.
     - `completed`: every chunk of a layer is here.
     - `failed`: `error` says what failed: a resolve, a read, a prefetch. Sent again for a layer only
@@ -65,3 +65,4 @@ class StateEvent(msgspec.Struct, frozen=True):
     layers: tuple[LayerState, ...] = ()
     mountpoint: str = ""
     error: str = ""
+    frontend: str = ""

@@ -65,9 +65,9 @@ class Neighbours:
             with slots:
                 resolved = self._resolve(reference)
                 self._open(resolved, missing, labels)
-                if prefetch and _names(source, resolved):
-                    with closing(open_image(self._layers, resolved)) as image:
-                        self._layers.prefetcher.image(image, labels)
+            if prefetch and _names(source, resolved):  # policies take their time: other images do not wait for them
+                with closing(open_image(self._layers, resolved)) as image:
+                    self._layers.prefetcher.image(image, labels)
         except Exception as error:  # noqa: BLE001 - mounts do without
             logger.debug("{reference}: layers were not opened ahead: {error!r}", reference=str(reference), error=error)
         finally:

@@ -332,4 +332,6 @@ class Filesystem:
         return mounted
 
     def _tell(self, kind: EventKind, mountpoint: str, mount: _Mount) -> None:
-        self._hooks.report_state(StateEvent(kind, str(mount.reference), mount.states(), mountpoint))
+        frontend = mount.mounted.frontend if mount.mounted is not None else ""
+        event = StateEvent(kind, str(mount.reference), mount.states(), mountpoint, frontend=frontend)
+        self._hooks.report_state(event)

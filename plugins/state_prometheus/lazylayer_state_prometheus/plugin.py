@@ -49,7 +49,6 @@ class StatePrometheus:
         self._frontends: dict[str, str] = {}
         self._events: dict[str, int] = {}
         self._closed: Sums | None = None
-        self._frontend = ""
         self._server: MetricsServer | None = None
 
     @hookimpl
@@ -61,9 +60,8 @@ class StatePrometheus:
             parse_address(address)
 
     @hookimpl
-    def lazylayer_daemon_started(self, frontend: str) -> None:
+    def lazylayer_daemon_started(self) -> None:
         """Start the metrics server. Only the daemon serves: other processes would need the same address."""
-        self._frontend = frontend
         if not self._options.address:
             return
         from lazylayer_state_prometheus.server import MetricsServer
@@ -92,7 +90,7 @@ class StatePrometheus:
         with self._lock:
             self._events[event.kind] = self._events.get(event.kind, 0) + 1
             if event.kind == "mounted":
-                self._frontends[event.mountpoint] = self._frontend
+                self._frontends[event.mountpoint] = event.frontend
             elif event.kind == "unmounted":
                 self._frontends.pop(event.mountpoint, None)
             elif event.kind == "closed":

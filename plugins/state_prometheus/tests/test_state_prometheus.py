@@ -119,13 +119,22 @@ def test_events_and_mounts_are_counted() -> None:
     plugin = made(address="")
     plugin.lazylayer_report_state(StateEvent("failed"))
     plugin = made()
-    plugin._frontend = "frontend_fuse"
     for kind, mountpoint in (("mounted", "/a"), ("mounted", "/b"), ("unmounted", "/a"), ("failed", "")):
-        plugin.lazylayer_report_state(StateEvent(kind, mountpoint=mountpoint))  # type: ignore[arg-type]
+        plugin.lazylayer_report_state(StateEvent(kind, mountpoint=mountpoint, frontend="frontend_fuse"))  # type: ignore[arg-type]
     told = values(plugin.render())
     assert told["lazylayer_mounts frontend=frontend_fuse"] == 1
     assert told["lazylayer_events_total kind=mounted"] == 2
     assert told["lazylayer_events_total kind=failed"] == 1
+
+
+def test_a_mount_has_its_own_frontend_before_the_daemon_has_started() -> None:
+    """Layers are mounted again after a restart while the daemon still chooses the frontend of new mounts."""
+    plugin = made()
+    plugin.lazylayer_report_state(StateEvent("mounted", mountpoint="/a", frontend="frontend_erofs"))
+    plugin.lazylayer_report_state(StateEvent("mounted", mountpoint="/b", frontend="frontend_fuse"))
+    told = values(plugin.render())
+    assert told["lazylayer_mounts frontend=frontend_erofs"] == 1
+    assert told["lazylayer_mounts frontend=frontend_fuse"] == 1
 
 
 def test_without_layers_only_sums_are_told() -> None:
@@ -140,8 +149,7 @@ def test_every_metric_is_explained_with_its_type_and_labels() -> None:
     layer = OpenLayer("a")
     layer.source = "host"
     plugin.lazylayer_add_virtual_entries(layer)
-    plugin._frontend = "f"
-    plugin.lazylayer_report_state(StateEvent("mounted", mountpoint="/a"))
+    plugin.lazylayer_report_state(StateEvent("mounted", mountpoint="/a", frontend="f"))
     told = {}
     for family in text_string_to_metric_families(plugin.render().decode()):
         if not family.name.startswith(("process_", "python_")):
@@ -156,7 +164,7 @@ def test_every_metric_is_explained_with_its_type_and_labels() -> None:
 
 @contextmanager
 def serving(plugin: Any) -> Iterator[str]:
-    plugin.lazylayer_daemon_started("frontend_fuse")
+    plugin.lazylayer_daemon_started()
     try:
         yield f"http://{plugin._options.address}"
     finally:

@@ -76,6 +76,8 @@ class MemoryPlugin:
         self.mounts: dict[str, RecordedMount] = {}
         self.events: list[StateEvent] = []
         self.asked: list[str] = []
+        self.references = {REFERENCE}
+        """The names of the image."""
         self.before_resolve: Callable[[Reference], None] = lambda _: None
         self.before_open: Callable[[Digest], None] = lambda _: None
         self.verify: Callable[[bytes], Exception | None] = lambda _: None
@@ -105,10 +107,10 @@ class MemoryPlugin:
     def lazylayer_resolve_image(
         self, reference: Reference, platform: Platform, keychain: Keychain
     ) -> ResolvedImage | None:
-        """Resolve `REFERENCE`, and no other image."""
+        """Resolve `references`, and no other image."""
         self.asked.append("resolve_image")
         self.before_resolve(reference)
-        if reference != REFERENCE:
+        if reference not in self.references:
             raise NotFoundError(f"{reference} does not exist")
         config = ImageConfig(config=self.config)
         config_bytes = msgspec.json.encode(config)
