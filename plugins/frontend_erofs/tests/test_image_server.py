@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import stat
 import struct
@@ -198,6 +199,24 @@ def test_a_server_that_left_answers_nothing(kernel: Kernel) -> None:
     with pytest.raises(TimeoutError):
         kernel.socket.recv(1)
     kernel.server.ended.set()
+
+
+def test_a_server_that_has_ended_writes_to_no_other_file() -> None:
+    """The number of its descriptor may be another file's by then."""
+    kernel = Kernel()
+    number = max(map(int, os.listdir("/proc/self/fd")))
+    kernel.close()
+    reading, writing = os.pipe()
+    others = [os.dup(writing) for _ in range(number)]
+    for write in (kernel.server.resend, lambda: kernel.server.store_metadata(4096)):
+        with pytest.raises(OSError) as raised:
+            write()
+        assert raised.value.errno == errno.ENODEV
+    kernel.server.fail()
+    for descriptor in (*others, writing):
+        os.close(descriptor)
+    assert os.read(reading, 4096) == b""
+    os.close(reading)
 
 
 @given(st.data())
