@@ -315,6 +315,9 @@ class TestStartingEarly:
     def test_before_the_api(self, node: Node) -> None:
         node.api.stop()
         node.configure(timeout=0.2)
+        with pytest.raises(LazylayerError, match=r"could not be listed within 0\.2 s"):
+            node.get()
+        wait_until(lambda: all(each.error for each in node.keychain.watchers), "the watches notice")
         with pytest.raises(LazylayerError, match=r"could not be listed within 0\.2 s.*Connection refused"):
             node.get()
         node.api.put_login("pull", {"registry.example.com": ("ann", SECRET)})
