@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lazylayer_cache_dir.newfiles import NewFiles, remove_unless_used
+from lazylayer.linux.newfiles import NewFiles, remove_unless_used
 from lazylayer_cache_dir.usage import SHARDS, Held, Usage
 
 __all__ = ["Evictor", "room_taken"]

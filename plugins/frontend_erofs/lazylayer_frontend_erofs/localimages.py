@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import msgspec
 from loguru import logger
 
 from lazylayer import __version__
+from lazylayer.linux.newfiles import NewFiles
 from lazylayer_frontend_erofs.image import Image
 
 __all__ = ["LocalImages"]
@@ -61,6 +61,9 @@ class LocalImages:
     def __init__(self, root: Path, limit: int, is_ending: Callable[[], bool]) -> None:
         self.directory = root / "frontend_erofs" / "images"
         self._limit = limit
+        self._new = NewFiles(str(self.directory), ".new-")
+        with contextlib.suppress(OSError):
+            self._new.sweep()
         self._is_ending = is_ending
 
     def forget(self, identity: str) -> None:
@@ -95,19 +98,14 @@ class LocalImages:
         try:
             if not self._has_room(image.size):
                 return False
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    digest = self._write(image, file.fileno())
-                    if not digest:
-                        return False
-                    status = os.fstat(file.fileno())
+            with self._new.create() as (descriptor, temporary):
+                digest = self._write(image, descriptor)
+                if not digest:
+                    return False
+                status = os.fstat(descriptor)
                 Path(temporary).replace(path)
                 # Renaming changes the time of change.
                 self._note(path, image, digest, path.stat() if path.stat().st_ino == status.st_ino else status)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
             self._evict(path)
         except OSError as error:
             logger.warning("a layer is not kept as a local image: {error}", error=error)
@@ -156,13 +154,9 @@ class LocalImages:
 
     def _note(self, path: Path, image: Image, digest: str, status: os.stat_result) -> None:
         record = _Record(image.name, digest, _boot(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(record))
+        with self._new.create() as (descriptor, temporary):
+            _append(descriptor, msgspec.json.encode(record))
             Path(temporary).replace(_record_path(path))
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     def _record(self, path: Path) -> _Record:
         return msgspec.json.decode(_record_path(path).read_bytes(), type=_Record)

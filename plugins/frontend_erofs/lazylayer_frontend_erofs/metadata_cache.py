@@ -12,12 +12,12 @@ import contextlib
 import hashlib
 import os
 import struct
-import tempfile
 from pathlib import Path
 
 from loguru import logger
 
 from lazylayer import __version__
+from lazylayer.linux.newfiles import NewFiles
 from lazylayer_frontend_erofs.format import BLOCK
 from lazylayer_frontend_erofs.writer import WRITER_VERSION, Metadata
 
@@ -35,6 +35,9 @@ class MetadataCache:
     def __init__(self, root: Path, limit: int) -> None:
         self._directory = root / "frontend_erofs"
         self._limit = limit
+        self._new = NewFiles(str(self._directory), ".new-")
+        with contextlib.suppress(OSError):
+            self._new.sweep()
 
     def get(self, identity: str) -> Metadata | None:
         """Return the metadata of the tree with this identity; None if there are none, or they are damaged."""
@@ -60,16 +63,11 @@ class MetadataCache:
             return
         header = _HEADER.pack(_MAGIC, len(metadata.image), metadata.size, _digest(metadata))
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new-")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
+            with self._new.create() as (descriptor, temporary):
+                with os.fdopen(descriptor, "wb", closefd=False) as file:
                     file.write(header)
                     file.write(metadata.image)
                 Path(temporary).replace(self._path(identity))
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
             self._evict()
         except OSError as error:
             logger.warning("metadata are not kept: {error}", error=error)

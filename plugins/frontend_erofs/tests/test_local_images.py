@@ -259,6 +259,18 @@ def test_what_was_mounted_longest_ago_leaves_first(tmp_path: Path) -> None:
             os.close(descriptor)
 
 
+def test_what_a_killed_process_was_writing_is_removed_at_the_start(tmp_path: Path) -> None:
+    image = image_of(access_tree(b"x"))
+    assert LocalImages(tmp_path, 1 << 40, lambda: False).make("a", image)
+    left = tmp_path / "frontend_erofs" / "images" / ".new-1-1"
+    left.write_bytes(b"half an image")
+    images = LocalImages(tmp_path, 1 << 40, lambda: False)
+    assert not left.exists()
+    kept = images.open("a", image)
+    assert kept is not None
+    os.close(kept)
+
+
 def test_a_full_disk_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
     if what_machine_lacks():
         pytest.skip("mounting needs root")

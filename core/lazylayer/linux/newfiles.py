@@ -20,10 +20,15 @@ _numbers = itertools.count()
 
 
 class NewFiles:
-    """The directory of files that are being written. Safe to use from any thread and process."""
+    """The files that are being written in a directory. Safe to use from any thread and process.
 
-    def __init__(self, directory: str) -> None:
+    :param directory: made, for its owner only, with the first file.
+    :param prefix: of the names of these files, where other files lie beside them.
+    """
+
+    def __init__(self, directory: str, prefix: str = "") -> None:
         self._directory = directory
+        self._prefix = prefix
 
     @contextmanager
     def create(self) -> Iterator[tuple[int, str]]:
@@ -43,12 +48,13 @@ class NewFiles:
         """Remove the files of processes that were killed. Raises OSError."""
         with suppress(FileNotFoundError), os.scandir(self._directory) as entries:
             for entry in entries:
-                with suppress(FileNotFoundError):
-                    remove_unless_used(entry.path)
+                if entry.name.startswith(self._prefix):
+                    with suppress(FileNotFoundError):
+                        remove_unless_used(entry.path)
 
     def _create(self) -> tuple[int, str]:
         while True:
-            path = f"{self._directory}/{os.getpid()}-{next(_numbers)}"
+            path = f"{self._directory}/{self._prefix}{os.getpid()}-{next(_numbers)}"
             try:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             except FileExistsError:
