@@ -102,8 +102,10 @@ def record_workload(
     ResolveError, LayerError or BuildError.
     """
     confinement = _confinement(network)
+    filesystem = Filesystem(program)
     with (
-        closing(Filesystem(program)) as filesystem,
+        # Closing the file system would end every request of the program, which has the image to convert yet.
+        closing(filesystem.layers),
         closing(filesystem.open_image(reference)) as image,
         tempfile.TemporaryDirectory(prefix="lazylayer-record-", dir="/var/tmp") as scratch,
     ):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -71,87 +69,95 @@ _LEVEL_HELP = "Compression level, 1 to 12; by default the fastest of the usual s
 @click.argument("source", type=IMAGE, metavar="SRC")
 @click.argument("destination", type=IMAGE, metavar="DST")
 @click.pass_context
-def convert(
-    context: click.Context,
-    source: Reference,
-    destination: Reference,
-    format_name: str,
-    level: int | None,
-    chunk_size: int,
-    min_chunk_size: int,
-    jobs: int | None,
-    prefetch: tuple[str, ...],
-    profile: Path | None,
-    record: str | None,
-    record_seconds: float,
-    record_network: bool,
-    record_out: Path | None,
-    external_toc: bool,
-    keep_diff_id: bool,
-    reuse: bool,
-    platform_name: str | None,
-    all_platforms: bool,
-    plain_http: bool,
-    as_json: bool,
-) -> None:
+def convert(context: click.Context, /, source: Reference, destination: Reference, **given: Any) -> None:
     """Convert the image SRC and write it to DST.
 
     SRC and DST are in a registry, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE. SRC may also
     be dir:PATH, a directory on this machine, which becomes an image of one layer. DST is visible only once it
     is complete.
     """
-    from lazylayer.api.building import BuildOptions
     from lazylayer.api.oci import Platform
-    from lazylayer_tool_images.conversion import Conversion, ConversionOptions
-    from lazylayer_tool_images.profiles import read_profile, write_profile
-    from lazylayer_tool_images.recording import record_workload
+    from lazylayer_tool_images.conversion import Conversion
+    from lazylayer_tool_images.profiles import read_profile
 
-    if destination.scheme == "dir":
-        raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
-    build = BuildOptions(
-        chunk_size=chunk_size,
-        level=level,
-        min_chunk_size=min_chunk_size,
-        jobs=jobs or 0,
-        external_toc=external_toc,
-        keep_diff_id=keep_diff_id,
-    )
-    if record is not None and profile is not None:
-        raise click.UsageError("--record and --profile exclude each other: --record makes a profile")
-    if keep_diff_id and not external_toc:
-        raise click.UsageError("--keep-diff-id needs --external-toc: a table of contents inside changes the diff ID")
-    if keep_diff_id and (prefetch or profile is not None or record is not None):
-        raise click.UsageError(
-            "--keep-diff-id excludes --prefetch, --profile and --record, which change the order of files"
-        )
-    if all_platforms and (platform_name or record is not None or source.scheme == "dir"):
-        raise click.UsageError("--all-platforms excludes --platform, --record and dir:")
-    listed = tuple(read_profile(profile)) if profile is not None else ()
-    platform = Platform.parse(platform_name) if platform_name else None
-    with (
-        load_program(context, plain_http_overrides([source, destination], plain_http)) as program,
-        ProgressBar() as progress,
-    ):
-        if record is not None:
-            run = partial(record_workload, command=record, seconds=record_seconds, network=record_network)
-            listed = _record(program, source, platform, run, progress)
-            if record_out is not None:
-                write_profile(record_out, listed)
-        options = ConversionOptions(
-            format=format_name,
-            build=build,
-            reuse=reuse,
-            profile=listed,
-            prefetch_globs=tuple(os.fsencode(glob) for glob in prefetch),
-        )
-        if all_platforms:
+    choices = _Choices(**given)
+    _refuse_contradictions(choices, source, destination)
+    listed = tuple(read_profile(choices.profile)) if choices.profile is not None else ()
+    platform = Platform.parse(choices.platform_name) if choices.platform_name else None
+    overrides = plain_http_overrides([source, destination], choices.plain_http)
+    with load_program(context, overrides) as program, ProgressBar() as progress:
+        if choices.record is not None:
+            listed = _record(program, source, platform, choices, progress)
+        options = _conversion_options(choices, listed)
+        if choices.all_platforms:
             progress.begin(str(source), None)
             conversion = Conversion(program.hooks, destination, options, progress.advance)
             reports = conversion.convert_platforms(source)
         else:
             reports = [_convert(program, source, destination, options, platform, progress)]
     for report in reports:
-        click.echo(_as_json(report) if as_json else _as_text(report, destination))
+        click.echo(_as_json(report) if choices.as_json else _as_text(report, destination))
+
+
+class _Choices(NamedTuple):
+    """The options of the command line, by the names that click gives them."""
+
+    format_name: str
+    level: int | None
+    chunk_size: int
+    min_chunk_size: int
+    jobs: int | None
+    prefetch: tuple[str, ...]
+    profile: Path | None
+    record: str | None
+    record_seconds: float
+    record_network: bool
+    record_out: Path | None
+    external_toc: bool
+    keep_diff_id: bool
+    reuse: bool
+    platform_name: str | None
+    all_platforms: bool
+    plain_http: bool
+    as_json: bool
+
+
+def _refuse_contradictions(choices: _Choices, source: Reference, destination: Reference) -> None:
+    """Raise UsageError for options that exclude each other."""
+    records = choices.record is not None
+    if destination.scheme == "dir":
+        raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
+    if records and choices.profile is not None:
+        raise click.UsageError("--record and --profile exclude each other: --record makes a profile")
+    if choices.keep_diff_id and not choices.external_toc:
+        raise click.UsageError("--keep-diff-id needs --external-toc: a table of contents inside changes the diff ID")
+    if choices.keep_diff_id and (choices.prefetch or choices.profile is not None or records):
+        raise click.UsageError(
+            "--keep-diff-id excludes --prefetch, --profile and --record, which change the order of files"
+        )
+    if choices.all_platforms and (choices.platform_name or records or source.scheme == "dir"):
+        raise click.UsageError("--all-platforms excludes --platform, --record and dir:")
+
+
+def _conversion_options(choices: _Choices, listed: tuple[ProfileEntry, ...]) -> ConversionOptions:
+    from lazylayer.api.building import BuildOptions
+    from lazylayer_tool_images.conversion import ConversionOptions
+
+    build = BuildOptions(
+        chunk_size=choices.chunk_size,
+        level=choices.level,
+        min_chunk_size=choices.min_chunk_size,
+        jobs=choices.jobs or 0,
+        external_toc=choices.external_toc,
+        keep_diff_id=choices.keep_diff_id,
+    )
+    return ConversionOptions(
+        format=choices.format_name,
+        build=build,
+        reuse=choices.reuse,
+        profile=listed,
+        prefetch_globs=tuple(os.fsencode(glob) for glob in choices.prefetch),
+    )
 
 
 def _convert(
@@ -179,13 +185,9 @@ def _convert(
 
 
 def _record(
-    program: Program,
-    source: Reference,
-    platform: Platform | None,
-    run: Callable[[Program, Reference], list[ProfileEntry]],
-    progress: ProgressBar,
+    program: Program, source: Reference, platform: Platform | None, choices: _Choices, progress: ProgressBar
 ) -> tuple[ProfileEntry, ...]:
-    """Return what the workload that `run` runs reads of SRC.
+    """Return what the workload of `choices` reads of SRC, and keep the record if it is wanted.
 
     SRC is converted quickly for it, since only a lazy image can tell.
     """
@@ -194,13 +196,19 @@ def _record(
     from lazylayer.api.building import BuildOptions
     from lazylayer.api.oci import Reference
     from lazylayer_tool_images.conversion import ConversionOptions
+    from lazylayer_tool_images.profiles import write_profile
+    from lazylayer_tool_images.recording import record_workload
 
     with tempfile.TemporaryDirectory(prefix="lazylayer-record-", dir="/var/tmp") as scratch:
         lazy = Reference(scheme="oci", repository=f"{scratch}/image", tag="record")
         quickly = ConversionOptions(build=BuildOptions(level=1), reuse=True)
         _convert(program, source, lazy, quickly, platform, progress)
         progress.begin("recording", None)
-        return tuple(run(program, lazy))
+        command, seconds = choices.record or "", choices.record_seconds
+        listed = tuple(record_workload(program, lazy, command, seconds, network=choices.record_network))
+    if choices.record_out is not None:
+        write_profile(choices.record_out, listed)
+    return listed
 
 
 def _as_text(report: ConversionReport, destination: Reference) -> str:
