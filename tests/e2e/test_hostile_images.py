@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ def node(as_root: None, server_directory: Path, docker_registry: DockerRegistry)
     settings = {"plugin.snapshotter_containerd.check_diff_ids": "true", "background.silence": "0"}
     with ContainerdNode(directory, docker_registry, settings=settings) as node:
         yield node
-    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")
