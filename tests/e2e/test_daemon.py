@@ -75,7 +75,7 @@ def test_only_a_socket_is_taken_away(directory: Path) -> None:
     command_line = CommandLine(directory)
     refused = command_line.run("serve", "--address", directory / "file", check=False)
     assert refused.returncode == 1
-    assert b"is no socket" in refused.stderr
+    assert b"is not a socket" in refused.stderr
     assert (directory / "file").read_text() == "mine"
 
 

@@ -171,7 +171,7 @@ LIES: dict[str, tuple[Callable[[Entries], object], str]] = {
     "a link that is another file": (
         lambda entries: entry(entries, "bin/dash").update(linkName="bin/ls"), "/bin/ls: links 1 → 2"
     ),
-    "a directory that nobody described": (
+    "a directory without an entry": (
         lambda entries: entries.append({"name": "etc/", "type": "dir", "mode": 0o1777}), "/etc: only the table"
     ),
     "content under a name that was replaced": (

@@ -68,7 +68,7 @@ class Failure(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of the cases of one kind."""
+    """The outcome of the cases of one kind."""
 
     campaign: str
     kind: str
