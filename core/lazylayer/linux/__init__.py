@@ -1,7 +1,6 @@
-"""Read what the kernel says about mounts.
+"""Read what the kernel says about mounts; begin in `mounttable`.
 
 This room may import `lazylayer.errors` and `lazylayer.api`.
-Begin reading in `mounttable`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     DIRECTORY/v1/usage                     the counters (usage.py)
                 /00 … ff/PURPOSE-KEY       one file for each value (valuefile.py)
-                /new/PID-NUMBER            files that are being written (lazylayer.linux.newfiles)
+                /new/PID-NUMBER            files that are being written (lazylayer_newfiles)
 
 A value is written to a file of its own, which gets its name when it is whole. Any number of processes
 may do all this at the same time. What goes wrong with files is a miss, or a value not kept; it is
@@ -28,10 +28,10 @@ from zlib import crc32
 from loguru import logger
 
 from lazylayer.api.cache import Cache, CachedValue, CachePurpose, CacheStatistics, ValueInMemory
-from lazylayer.linux.newfiles import NewFiles
 from lazylayer_cache_dir.eviction import Evictor, room_taken
 from lazylayer_cache_dir.usage import SHARDS, Usage
 from lazylayer_cache_dir.valuefile import HEADER_SIZE, DamagedFileError, FileValue, hold, pack_header, read_value, touch
+from lazylayer_newfiles import NewFiles
 
 __all__ = ["DirectoryCache", "default_limit"]
 

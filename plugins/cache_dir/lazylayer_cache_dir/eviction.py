@@ -20,8 +20,8 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lazylayer.linux.newfiles import NewFiles, remove_unless_used
 from lazylayer_cache_dir.usage import SHARDS, Held, Usage
+from lazylayer_newfiles import NewFiles, remove_unless_used
 
 __all__ = ["Evictor", "room_taken"]
 

@@ -24,8 +24,8 @@ import msgspec
 from loguru import logger
 
 from lazylayer import __version__
-from lazylayer.linux.newfiles import NewFiles
 from lazylayer_frontend_erofs.image import Image
+from lazylayer_newfiles import NewFiles
 
 __all__ = ["LocalImages"]
 

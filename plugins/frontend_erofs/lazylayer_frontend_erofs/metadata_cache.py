@@ -17,9 +17,9 @@ from pathlib import Path
 from loguru import logger
 
 from lazylayer import __version__
-from lazylayer.linux.newfiles import NewFiles
 from lazylayer_frontend_erofs.format import BLOCK
 from lazylayer_frontend_erofs.writer import WRITER_VERSION, Metadata
+from lazylayer_newfiles import NewFiles
 
 __all__ = ["MetadataCache"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.linux.newfiles import NewFiles
+from lazylayer_newfiles import NewFiles
 
 WRITER = """
 import os, sys, time
-from lazylayer.linux.newfiles import NewFiles
+from lazylayer_newfiles import NewFiles
 with NewFiles(sys.argv[1], ".new-").create() as (fd, path):
     os.write(fd, b"half")
     print(path, flush=True)
