@@ -45,6 +45,16 @@ def sources(told: dict[tuple[str, ...], float]) -> set[str]:
     return {labels[-1] for labels in told if labels[0] == "lazylayer_layer_source_info"}
 
 
+def settled(address: str, node: ContainerdNode) -> tuple[dict[tuple[str, ...], float], dict[str, dict[str, object]]]:
+    """Return the metrics and the states of one moment: nothing was fetched between the two."""
+    said = states(node)
+    while True:
+        told = scrape(address)
+        before, said = said, states(node)
+        if before == said:
+            return told, said
+
+
 def test_metrics_say_which_mirror_served(
     as_root: None,
     server_directory: Path,
@@ -73,8 +83,7 @@ def test_metrics_say_which_mirror_served(
             assert {source.partition("/")[0] for source in sources(scrape(address))} == {mirror.host}
             mirror.kill()
             node.run(reference, READ)
-            told = scrape(address)
-            said = states(node)
+            told, said = settled(address, node)
             by = {source.partition("/")[0] for source in sources(told)}
             assert docker_registry.host in by, "the registry itself, after the mirror went down"
             assert told["lazylayer_layers",] == len(layers) == len(said)
