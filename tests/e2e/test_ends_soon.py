@@ -1,4 +1,4 @@
-"""SIGTERM ends lazylayer within five seconds, whatever a registry does at that moment."""
+"""SIGTERM and Ctrl-C end lazylayer soon, and whole, whatever a registry does at that moment."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def mount(command_line: CommandLine, registry: ScriptedRegistry, frontend: str =
         return subprocess.Popen(command, stderr=log)
 
 
-def assert_ends(process: subprocess.Popen[bytes], directory: Path) -> None:
+def assert_ends(process: subprocess.Popen[bytes], directory: Path, number: int = signal.SIGTERM) -> None:
     started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     try:
         process.wait(60)
     finally:
@@ -94,6 +94,69 @@ def test_while_an_image_is_resolved(
     wait_until(lambda: any(path[2:-2] in each.path for each in registry.requests), "the registry is asked", 30)
     time.sleep(0.5)
     assert_ends(process, command_line.directory)
+
+
+def run_until_asked(
+    command_line: CommandLine, registry: ScriptedRegistry, *arguments: str | Path
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, and return once it has asked the registry."""
+    with (command_line.directory / "log").open("wb") as log:
+        process = subprocess.Popen(command_line.command(*arguments), stderr=log, stdout=log, start_new_session=True)
+    wait_until(lambda: bool(registry.requests), "the registry is asked", 30)
+    time.sleep(0.3)
+    return process
+
+
+def session(number: int) -> set[int]:
+    """Return the processes in the session of this number, and those that a detached child of it made."""
+    found = set()
+    for directory in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            fields = (directory / "stat").read_text().rpartition(") ")[2].split()
+            if fields[0] not in "ZX" and number in (int(fields[1]), int(fields[3])):
+                found.add(int(directory.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [("ls", "*/manifests/*"), ("cat", "*/blobs/*"), ("verify", "*/blobs/*"), ("convert", "*/blobs/*")],
+)
+def test_ctrl_c_ends_a_command(command_line: CommandLine, registry: ScriptedRegistry, command: str, path: str) -> None:
+    registry.script(SILENCE, path=path, times=None)
+    reference = registry.reference(NAME)
+    more = {"cat": ["file-17"], "convert": [f"oci:{command_line.directory}/converted"]}
+    process = run_until_asked(command_line, registry, command, "--plain-http", reference, *more.get(command, []))
+    assert_ends(process, command_line.directory, signal.SIGINT)
+    assert process.returncode == 130
+    assert (command_line.directory / "log").read_text().strip() == ""
+
+
+def test_ctrl_c_ends_a_conversion_at_work(command_line: CommandLine, registry: ScriptedRegistry) -> None:
+    registry.script(Fault(drip=(20_000, 0.2)), path="*/blobs/*", times=None)
+    destination = f"oci:{command_line.directory}/converted"
+    process = run_until_asked(command_line, registry, "convert", "--plain-http", registry.reference(NAME), destination)
+    assert_ends(process, command_line.directory, signal.SIGINT)
+    assert process.returncode == 130
+    assert list((command_line.directory / "converted").rglob("sha256:*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_mount_that_is_interrupted(
+    command_line: CommandLine, registry: ScriptedRegistry, number: int
+) -> None:
+    """The process that would serve the mount ends too; it neither prints later nor mounts."""
+    registry.script(SILENCE, path="*/blobs/*", times=None)
+    mountpoint = command_line.directory / "mount"
+    mountpoint.mkdir()
+    process = run_until_asked(command_line, registry, "mount", "--plain-http", registry.reference(NAME), mountpoint)
+    children = session(process.pid) - {process.pid}
+    assert children
+    assert_ends(process, command_line.directory, number)
+    wait_until(lambda: not any(Path(f"/proc/{child}/exe").exists() for child in children), "its child has ended", 10)
+    assert not os.path.ismount(mountpoint)
+    assert (command_line.directory / "log").read_text().strip() == ""
+    assert command_line.run("status").stdout == b"nothing is mounted\n"
 
 
 @pytest.mark.fuse

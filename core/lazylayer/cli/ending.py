@@ -24,6 +24,8 @@ class Ending:
     not wake the main thread from a lock. So signals arrive through a socket, in a thread of their own. From
     then on, the process has `seconds` to end in order; then it exits without waiting for its threads.
 
+    `seconds` may be changed until a signal arrives.
+
     :param interrupt: called in that thread as soon as a signal arrives.
     """
 
@@ -31,20 +33,20 @@ class Ending:
         self.received = 0
         """The signal that arrived, or 0."""
         self._interrupt = interrupt
-        self._seconds = seconds
+        self.seconds = seconds
         self._begun = threading.Event()
 
     def __enter__(self) -> Self:
         reading, self._writing = socket.socketpair()
         self._writing.setblocking(False)
-        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._earlier = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         threading.Thread(target=self._watch, args=(reading,), name="lazylayer-ending", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._earlier)
         self._writing.close()
 
     def begin(self) -> None:
@@ -63,7 +65,7 @@ class Ending:
                 if not data:
                     return
                 self.received = data[0]
-        deadline = threading.Timer(self._seconds, self._give_up)
+        deadline = threading.Timer(self.seconds, self._give_up)
         deadline.daemon = True
         deadline.start()
         self._begun.set()
@@ -73,7 +75,7 @@ class Ending:
         waiting = sorted({each.name for each in threading.enumerate()} - {threading.current_thread().name})
         logger.warning(
             "exiting {seconds:g} s after the signal, although these threads still run: {waiting}",
-            seconds=self._seconds,
+            seconds=self.seconds,
             waiting=", ".join(waiting),
         )
         os._exit(1)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lazylayer.cli.interruption import Interruption
+
 if TYPE_CHECKING:
     from lazylayer.api.settings import LogSettings, Settings
     from lazylayer.cli.plugincommands import PluginCommands
@@ -37,6 +39,7 @@ class Invocation:
         self.config: Path | None = None
         self.overrides: list[str] = []
         self.debug = False
+        self.interruption = Interruption()
         self._commands: PluginCommands | None = None
         self._packages: set[str] = set()
 

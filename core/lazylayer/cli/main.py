@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 
 from lazylayer import __version__
 from lazylayer.cli.commands import LazyGroup
+from lazylayer.cli.interruption import EXIT_INTERRUPTED
 from lazylayer.cli.invocation import Invocation
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 
@@ -21,7 +23,6 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78
 """EX_CONFIG of sysexits.h; systemd knows it too."""
-EXIT_INTERRUPTED = 130
 
 
 def _remember_config(context: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -75,7 +76,10 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; `arguments` are those of the process by default."""
-    status = _run(arguments, Invocation())
+    invocation = Invocation()
+    if threading.current_thread() is threading.main_thread():
+        invocation.interruption.start()
+    status = _run(arguments, invocation)
     try:
         sys.stdout.flush()
     except OSError:

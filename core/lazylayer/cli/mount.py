@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import click
 
 from lazylayer.cli.invocation import Invocation, warn_of_silence
 from lazylayer.cli.references import IMAGE, plain_http_override
+from lazylayer.errors import LazylayerError
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 _READY_FD = "_LAZYLAYER_READY_FD"
 """The descriptor on which the detached process reports that its mount is ready."""
+
+_INTERRUPTED_WITHIN = 0.7
+"""Seconds in which a process that has not mounted yet ends on a signal: someone waits at a terminal."""
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -110,11 +116,11 @@ def _start_detached() -> int:
             if ready.read(1):
                 process.returncode = 0  # it goes on without us
                 return 0
+            return process.wait()
         except KeyboardInterrupt:
             process.terminate()
-            process.wait()
+            process.wait()  # it ends in time, or we do; then it sees that we have gone
             raise
-    return process.wait()
 
 
 def _serve(
@@ -128,7 +134,7 @@ def _serve(
 
     from lazylayer.api.rundirectory import process_directory
     from lazylayer.cli.controlserver import ControlServer
-    from lazylayer.cli.ending import Ending
+    from lazylayer.cli.ending import END_WITHIN, Ending
     from lazylayer.cli.malloc import use_few_arenas
     from lazylayer.cli.program import load_program
     from lazylayer.mounts.filesystem import Filesystem
@@ -136,15 +142,19 @@ def _serve(
     use_few_arenas()
     with load_program(context, overrides) as program, ExitStack() as stack:
         mounted = threading.Event()
-        ending = stack.enter_context(Ending(lambda: None if mounted.is_set() else program.hooks.interrupt()))
+        ending = Ending(lambda: None if mounted.is_set() else program.hooks.interrupt(), _INTERRUPTED_WITHIN)
+        stack.enter_context(ending)
+        if ready_fd is not None:
+            _end_with_parent(ready_fd, mounted)
         invocation, log = context.ensure_object(Invocation), program.settings.log
         if ready_fd is not None and log.level == "INFO":
             invocation.set_up_log(msgspec.structs.replace(log, level="WARNING"))  # success needs no words
         filesystem = Filesystem(program)
         own = process_directory(Path(program.settings.run))
         try:
-            mount_image(filesystem)
+            _mount_unless_interrupted(mount_image, filesystem, ending)
             mounted.set()
+            ending.seconds = END_WITHIN
             control = ControlServer(own, filesystem)
             try:
                 threading.Thread(target=_wait_gone, args=(filesystem, mountpoint, ending), daemon=True).start()
@@ -156,6 +166,31 @@ def _serve(
                 control.close()
         finally:
             filesystem.close()
+
+
+def _mount_unless_interrupted(
+    mount_image: Callable[[Filesystem], None], filesystem: Filesystem, ending: Ending
+) -> None:
+    """Mount. If a signal ends that, exit quietly: the terminal belongs to the next command."""
+    try:
+        mount_image(filesystem)
+    except LazylayerError:
+        if ending.received:
+            sys.exit(128 + ending.received)
+        raise
+
+
+def _end_with_parent(ready_fd: int, mounted: threading.Event) -> None:
+    """End this process if the one that waits for its mount ends first."""
+    waiting = select.poll()
+    waiting.register(ready_fd, 0)  # an error is all that it can report: nothing reads what is written there
+
+    def watch() -> None:
+        waiting.poll()
+        if not mounted.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lazylayer-parent", daemon=True).start()
 
 
 def _wait_gone(filesystem: Filesystem, mountpoint: str, ending: Ending) -> None:

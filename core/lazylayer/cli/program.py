@@ -44,7 +44,10 @@ def load_program(
     if config is not None:
         invocation.config = config
     configuration = invocation.configuration(overrides)
-    with Program(configuration, invocation.plugins(configuration.settings)) as program:
+    with (
+        Program(configuration, invocation.plugins(configuration.settings)) as program,
+        invocation.interruption.calling(program.hooks.interrupt),
+    ):
         yield program
 
 

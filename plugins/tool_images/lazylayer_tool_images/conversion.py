@@ -20,7 +20,7 @@ import msgspec
 
 from lazylayer.api.building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage, images_of
-from lazylayer.errors import FormatError
+from lazylayer.errors import BuildError, FormatError
 from lazylayer.layers import companion_reference
 from lazylayer_tool_images.companionimages import write_companions
 from lazylayer_tool_images.imagewriting import image_config, write_image
@@ -92,7 +92,8 @@ class Conversion:
         self._destination = destination
         self._options = options
         self._advance = advance
-        self._converter = LayerConverter(hooks, options.format, advance)
+        self._abandoned = False
+        self._converter = LayerConverter(hooks, options.format, self._count)
 
     def convert_image(self, image: ResolvedImage) -> ConversionReport:
         """Convert a resolved image. Raises ResolveError, LayerError or BuildError."""
@@ -149,6 +150,12 @@ class Conversion:
         with closing(self._hooks.open_store(self._destination)) as store:
             yield store
 
+    def _count(self, size: int) -> None:
+        """Count bytes that were read. Raises BuildError in threads whose result is not wanted any more."""
+        if self._abandoned:
+            raise BuildError("the conversion was abandoned")
+        self._advance(size)
+
     # --- layers ------------------------------------------------------------------------------------
 
     def _convert_layers(self, image: ResolvedImage, store: ImageStore) -> tuple[bytes, list[_Done]]:
@@ -197,6 +204,9 @@ class Conversion:
                         yield waiting.popleft()
                 while waiting:
                     yield waiting.popleft()
+            except BaseException:
+                self._abandoned = True
+                raise
             finally:
                 if choice is not None:
                     choice.abandon()
