@@ -5,6 +5,8 @@
 .PHONY: help demo test lint bench torture clean constraints debian-packages-demo debian-packages-test debian-packages-bench venv
 
 PYTEST_FLAGS ?= -q
+# conftest.py says which tests stay together.
+PYTEST_WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Container images like to set it, and then each of the thousand processes that the tests start compiles
 # everything anew.
@@ -22,7 +24,7 @@ demo: debian-packages-demo venv
 	@.venv/bin/python scripts/demo
 
 test: debian-packages-test lint
-	.venv/bin/python -m pytest $(PYTEST_FLAGS)
+	.venv/bin/python -m pytest $(PYTEST_WORKERS) $(PYTEST_FLAGS)
 
 lint: venv
 	@scripts/lint
