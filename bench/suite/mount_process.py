@@ -15,8 +15,8 @@ from pathlib import Path
 from lazylayer.api.mounting import MountOptions, VirtualDirectory
 from lazylayer.api.settings import PluginsSettings, Settings
 from lazylayer.api.tree import Entry
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.plugin.registry import Plugins
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 
 _FILES_PER_DIRECTORY = 50
 

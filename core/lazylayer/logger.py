@@ -1,4 +1,4 @@
-"""The logger of lazylayer: loguru's, and silent until a program sets up the log (`lazylayer.log`).
+"""The logger of lazylayer: loguru's, and silent until a program sets up the log (`lazylayer.cli.log`).
 
 Every module of the core takes `logger` from here and not from loguru, whose import takes as long as all else that
 `lazylayer --help` needs. So a program that only imports lazylayer hears nothing, and one that logs nothing does not

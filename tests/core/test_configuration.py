@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazylayer.api.settings import PluginsSettings, Settings, default_root, default_run
+from lazylayer.cli.choice import load_plugin_choice
 from lazylayer.configuration import files, loading
-from lazylayer.configuration.choice import load_plugin_choice
 from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
 from lazylayer.configuration.loading import Configuration, check_configuration, load_configuration
 from lazylayer.errors import ConfigurationError

@@ -11,7 +11,6 @@ import pytest
 from loguru import logger
 
 from lazylayer import SkipPlugin, hookimpl
-from lazylayer.api import hookspecs
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.events import StateEvent
 from lazylayer.api.mounting import VirtualDirectory, VirtualFile
@@ -25,7 +24,7 @@ from lazylayer.errors import (
     PluginError,
     ResolveError,
 )
-from lazylayer.plugin.calling import ANSWERS
+from lazylayer.plugin.calling import ANSWERS, make_manager
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.records import PluginRecord
 from synthetic.hooks import any_of, hooks_of, plugin
@@ -94,7 +93,7 @@ TO_ALL = {
 
 
 def test_every_hook_is_covered_here() -> None:
-    specs = {name.removeprefix("lazylayer_") for name in dir(hookspecs) if name.startswith("lazylayer_")}
+    specs = {name.removeprefix("lazylayer_") for name in dir(make_manager().hook) if name.startswith("lazylayer_")}
     assert specs == set(CALLS) | TO_ALL | FORMATS | BY_NAME
 
 
@@ -115,7 +114,7 @@ class TestFirstResult:
         assert CALLS[name].call(hooks) is answer
 
     def test_arguments(self, name: str) -> None:
-        arguments = ", ".join(inspect.signature(getattr(hookspecs, f"lazylayer_{name}")).parameters)
+        arguments = ", ".join(getattr(make_manager().hook, f"lazylayer_{name}").spec.argnames)
         seen: list[list[object]] = []
         namespace: dict[str, Any] = {"seen": seen, "answer": any_of(name)}
         exec(f"def implementation({arguments}): seen.append([{arguments}]); return answer", namespace)

@@ -10,7 +10,7 @@ from loguru import logger
 
 from lazylayer.api.settings import LogSettings
 from lazylayer.api.text import is_secret_name, one_line, scrub
-from lazylayer.log import enable_plugins, set_up
+from lazylayer.cli.log import enable_plugins, set_up
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lazylayer.api.tree import Entry, Tree
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError
 from lazylayer.layers.overlay import follow, merge_trees, names_in
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 
 FILE, LINK, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o755
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lazylayer.api.tree import Entry, Landmarks, Tree, clean_path
-from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.api.tree import Entry, Tree, clean_path
 from lazylayer.errors import FormatError
 from lazylayer.layers.overlay import merge_trees
+from lazylayer_tarlayers.treebuilder import Landmarks, TreeBuilder
 
 FILE, LINK, DIRECTORY = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777, stat.S_IFDIR | 0o700
 

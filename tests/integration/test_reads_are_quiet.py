@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import pytest
 from loguru import logger
 
-from lazylayer import hookimpl, log
+from lazylayer import hookimpl
 from lazylayer.api.events import StateEvent
 from lazylayer.api.mounting import Missing
 from lazylayer.api.oci import Platform, Reference, parse_reference
 from lazylayer.api.settings import LogSettings
+from lazylayer.cli import log
 from lazylayer.layers.merged import MergedLayers
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.plugin.hooks import Hooks

@@ -11,7 +11,12 @@ import pytest
 from lazylayer.api import hookspecs
 from meta.repository import ROOT
 
-HOOKS = {name: getattr(hookspecs, name) for name in vars(hookspecs) if name.startswith("lazylayer_")}
+HOOKS = {
+    name: function
+    for module in hookspecs.MODULES
+    for name, function in vars(module).items()
+    if name.startswith("lazylayer_")
+}
 GUIDE = ROOT / "docs" / "writing-a-plugin.md"
 
 

@@ -1,10 +1,8 @@
 """A layer's metadata tree.
 
 A tree is made of `Entry` objects, one per inode: names live in the directory that holds them, so a
-hard link is one entry under two names. `TreeBuilder` makes a tree from a layer's list of paths and
-applies the rules of the OCI image specification (whiteouts, opaque directories) and of tar (later
-entries replace earlier ones, missing parents are made). Once finished a tree never changes and may
-be read from any thread.
+hard link is one entry under two names. Formats make trees with `lazylayer_tarlayers.treebuilder`, which
+applies the rules of archives. Once finished a tree never changes and may be read from any thread.
 
 Paths and names are bytes, as in the kernel. A path from an archive is cleaned against the root, so
 it cannot name anything outside the tree.
@@ -14,18 +12,16 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
 __all__ = [
-    "OPAQUE_MARKER",
     "OPAQUE_XATTRS",
-    "WHITEOUT_PREFIX",
     "Entry",
-    "Landmarks",
     "Tree",
     "clean_path",
+    "new_directory",
+    "number_inodes",
 ]
 
 OPAQUE_XATTRS = (b"trusted.overlay.opaque", b"user.overlay.opaque")
@@ -33,11 +29,6 @@ OPAQUE_XATTRS = (b"trusted.overlay.opaque", b"user.overlay.opaque")
 
 overlayfs looks for the second where it is mounted with `userxattr`, as in a user namespace.
 """
-
-WHITEOUT_PREFIX = b".wh."
-"""In an archive, a file with this in front of its name hides that name of the lower layers."""
-OPAQUE_MARKER = b".wh..wh..opq"
-"""In an archive, a file of this name hides everything that the lower layers have in its directory."""
 
 _SUSPECT_STARTS = (b"", b".", b"/")
 _S_IFMT = 0o170000
@@ -94,15 +85,6 @@ class Entry(msgspec.Struct, gc=False):
         return self.mode & _S_IFMT == stat.S_IFLNK
 
 
-class Landmarks(NamedTuple):
-    """The names of files in a layer's root by which a format marks what to prefetch. They are not shown."""
-
-    prefetch: bytes
-    """The file behind everything that should be fetched before first use."""
-    no_prefetch: bytes
-    """The file of a layer of which nothing should be prefetched."""
-
-
 class Tree(msgspec.Struct, frozen=True):
     """A finished tree: its root directory, and how many inodes it has."""
 
@@ -152,6 +134,7 @@ def clean_path(path: bytes) -> bytes:
 
 
 def new_directory() -> Entry:
+    """Return an empty directory that no entry describes."""
     return Entry(mode=stat.S_IFDIR | 0o755, children={}, implicit=True)
 
 

@@ -12,8 +12,8 @@ from lazylayer.cli.interruption import Interruption
 
 if TYPE_CHECKING:
     from lazylayer.api.settings import LogSettings, Settings
+    from lazylayer.cli.choice import PluginChoice
     from lazylayer.cli.plugincommands import PluginCommands
-    from lazylayer.configuration.choice import PluginChoice
     from lazylayer.configuration.loading import Configuration
     from lazylayer.plugin.registry import Plugins
 
@@ -53,14 +53,14 @@ class Invocation:
         """Log as the settings say, or in detail with `--debug`. Takes time: loguru is imported for it."""
         import msgspec
 
-        from lazylayer.log import enable_plugins, set_up
+        from lazylayer.cli.log import enable_plugins, set_up
 
         set_up(msgspec.structs.replace(settings, level="DEBUG") if self.debug else settings)
         enable_plugins(self._packages)
 
     def plugins(self, settings: Settings) -> Plugins:
         """Set up the log, and import the plugins that the settings want, for one program."""
-        from lazylayer.log import enable_plugins
+        from lazylayer.cli.log import enable_plugins
         from lazylayer.plugin.registry import Plugins
 
         self.set_up_log(settings.log)
@@ -85,7 +85,7 @@ class Invocation:
         self._packages.add(package)
 
     def _choice(self) -> PluginChoice:
-        from lazylayer.configuration.choice import PluginChoice, load_plugin_choice
+        from lazylayer.cli.choice import PluginChoice, load_plugin_choice
         from lazylayer.errors import ConfigurationError
 
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lazylayer.cli.invocation import Invocation
+from lazylayer.errors import PluginRequiredError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ def list_plugins(context: click.Context, as_json: bool) -> None:
     records = _configured(context)[0].records
     commands = list(_find_commands(context))
     if as_json:
-        shown = [{**{field: getattr(each, field) for field in _FIELDS}, "tier": _tier(each)} for each in records]
+        shown = [_fields(each) for each in records]
         click.echo(msgspec.json.encode({"plugins": shown, "commands": commands}))
     else:
         click.echo(_as_text(records))
@@ -60,8 +61,12 @@ def check(context: click.Context, name: str, arguments: tuple[str, ...]) -> None
     from lazylayer.cli.kits import find_kits, run_kit
 
     loaded, configuration = _configured(context)
-    loaded.require(name, "`lazylayer plugins check`")
     record = loaded.record(name)
+    if record is not None and record.status == "error":
+        raise PluginRequiredError(
+            _reason(record), plugin=name, distribution=record.distribution, version=record.version
+        )
+    loaded.require(name, "`lazylayer plugins check`")
     assert record is not None
     click.echo(f"{name} ({record.distribution} {record.version}) loads, accepts its options, and implements")
     kits = {hook: find_kits(hook) for hook in record.hooks}
@@ -82,6 +87,11 @@ def _configured(context: click.Context) -> tuple[Plugins, Configuration]:
     found = invocation.plugins(configuration.settings)
     found.configure(configuration.settings, configuration.plugin_tables)
     return found, configuration
+
+
+def _fields(record: PluginRecord) -> dict[str, object]:
+    shown = {field: getattr(record, field) for field in _FIELDS}
+    return {**shown, "reason": _reason(record), "tier": _tier(record)}
 
 
 def _find_commands(context: click.Context) -> Iterator[dict[str, str]]:
@@ -119,8 +129,15 @@ def _as_text(records: Sequence[PluginRecord]) -> str:
         return "no plugin is installed"
     header = ("PLUGIN", "STATUS", "TIER", "DISTRIBUTION", "HOOKS")
     lines = _as_table([header, *(_cells(record) for record in records)]).splitlines()
-    reasons = ("", *(record.reason for record in records))
+    reasons = ("", *(_reason(record) for record in records))
     return "\n".join(f"{line}\n    {one_line(why)}" if why else line for line, why in zip(lines, reasons, strict=True))
+
+
+def _reason(record: PluginRecord) -> str:
+    """Return why a plugin cannot be used, and what to change if it was written for an earlier contract."""
+    from lazylayer.cli.migration import explain_failure
+
+    return "; ".join(filter(None, (record.reason, explain_failure(record))))
 
 
 def _as_table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -45,7 +45,8 @@ def make_manager() -> PluginManager:
     For programs and tests with plugins of their own: register them and pass the manager to `Hooks`.
     """
     manager = PluginManager("lazylayer")
-    manager.add_hookspecs(hookspecs)
+    for module in hookspecs.MODULES:
+        manager.add_hookspecs(module)
     return manager
 
 

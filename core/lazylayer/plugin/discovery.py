@@ -16,9 +16,8 @@ from stevedore.extension import ExtensionManager
 from lazylayer.errors import PluginError, SkipPlugin
 from lazylayer.logger import logger
 from lazylayer.plugin.calling import describe_error
-from lazylayer.plugin.migration import ContractError, check_signature, explain_error, explain_hook
 from lazylayer.plugin.options import declared_options
-from lazylayer.plugin.records import PluginRecord, PluginStatus
+from lazylayer.plugin.records import ContractError, PluginRecord, PluginStatus
 from lazylayer.plugin.selection import (
     EVERY_OTHER,
     GROUP,
@@ -127,20 +126,19 @@ def load_plugin(entry_point: EntryPoint, manager: pluggy.PluginManager) -> tuple
         hooks = hooks_of(plugin, manager)
     except SkipPlugin as skip:
         return _record(entry_point, "skipped", str(skip)), None
-    except (PluginError, ContractError) as error:
-        return _record(entry_point, "error", str(error)), None
-    except ImportError as error:
-        _log_traceback(entry_point, error)
-        advice = explain_error(error) or f"reinstall {distribution_of(entry_point) or entry_point.name}"
-        return _record(entry_point, "error", f"import failed: {describe_error(error)}; {advice}"), None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever an import does, the others go on
-        _log_traceback(entry_point, error)
-        return _record(entry_point, "error", f"loading failed: {describe_error(error)}"), None
+        logger.opt(exception=error).debug("plugin {name} cannot be loaded", name=entry_point.name)
+        return _record(entry_point, "error", _explain_failure(entry_point, error), error), None
     return msgspec.structs.replace(_record(entry_point), hooks=hooks), plugin
 
 
-def _log_traceback(entry_point: EntryPoint, error: BaseException) -> None:
-    logger.opt(exception=error).debug("plugin {name} cannot be loaded", name=entry_point.name)
+def _explain_failure(entry_point: EntryPoint, error: BaseException) -> str:
+    if isinstance(error, PluginError | ContractError):
+        return str(error)
+    if isinstance(error, ImportError):
+        distribution = distribution_of(entry_point) or entry_point.name
+        return f"import failed: {describe_error(error)}; reinstall {distribution}"
+    return f"loading failed: {describe_error(error)}"
 
 
 def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
@@ -156,10 +154,11 @@ def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
         if options is not None:
             hook = options.get("specname") or name
             if hasattr(manager.hook, hook):
-                _check_implementation(getattr(plugin, name), hook, manager, declared is not None)
+                _check_arguments(getattr(plugin, name), hook, manager, declared is not None)
                 implemented.append(hook)
             elif not options["optionalhook"]:
-                raise ContractError(explain_hook(hook))
+                unknown = f"it implements {hook}, a hook that this version of lazylayer does not have"
+                raise ContractError(f"{unknown}; use a version of the plugin that fits", hook)
         elif name.startswith("lazylayer_") and hasattr(manager.hook, name):
             unmarked.append(name)
     if unmarked:
@@ -169,13 +168,18 @@ def hooks_of(plugin: object, manager: pluggy.PluginManager) -> tuple[str, ...]:
     return tuple(sorted(implemented))
 
 
-def _check_implementation(function: Any, hook: str, manager: pluggy.PluginManager, options: bool) -> None:
-    signature = inspect.signature(function)
-    spec = getattr(manager.hook, hook).spec
-    check_signature(hook, tuple(signature.parameters), spec.argnames, signature.return_annotation, options)
+def _check_arguments(function: Any, hook: str, manager: pluggy.PluginManager, options: bool) -> None:
+    known = getattr(manager.hook, hook).spec.argnames
+    for argument in inspect.signature(function).parameters:
+        if argument not in known:
+            raise ContractError(f"{hook} does not take {argument}: the hook has ({', '.join(known)})", hook, argument)
+        if argument == "options" and not options:
+            raise ContractError(f"{hook} takes options, but the plugin declares none (Options)", hook, argument)
 
 
-def _record(entry_point: EntryPoint, status: PluginStatus = "ok", reason: str = "") -> PluginRecord:
+def _record(
+    entry_point: EntryPoint, status: PluginStatus = "ok", reason: str = "", failure: BaseException | None = None
+) -> PluginRecord:
     return PluginRecord(
         entry_point.name,
         distribution_of(entry_point),
@@ -183,4 +187,5 @@ def _record(entry_point: EntryPoint, status: PluginStatus = "ok", reason: str = 
         status,
         reason,
         target=entry_point.value,
+        failure=failure,
     )

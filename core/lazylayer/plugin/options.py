@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lazylayer.errors import ConfigurationError
-from lazylayer.plugin.migration import ContractError
+from lazylayer.plugin.records import ContractError
 
 __all__ = ["declared_options", "read_options"]
 

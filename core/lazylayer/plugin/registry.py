@@ -22,9 +22,8 @@ from lazylayer.errors import ConfigurationError, PluginRequiredError, SkipPlugin
 from lazylayer.plugin.calling import describe_error, make_manager
 from lazylayer.plugin.discovery import choose_entry_points, hooks_of, load_plugin
 from lazylayer.plugin.hooks import Hooks
-from lazylayer.plugin.migration import ContractError, explain_error
 from lazylayer.plugin.options import declared_options, read_options
-from lazylayer.plugin.records import PluginRecord
+from lazylayer.plugin.records import ContractError, PluginRecord
 from lazylayer.plugin.selection import explain_missing, find_entry_points
 
 if TYPE_CHECKING:
@@ -119,9 +118,9 @@ class Plugins:
             self.refusals.append(error)
             self._change(name, status="error", reason=str(error))
         except ContractError as error:
-            self._change(name, status="error", reason=str(error))
+            self._change(name, status="error", reason=str(error), failure=error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the other plugins are used
-            self._change(name, status="error", reason=explain_error(error) or describe_error(error))
+            self._change(name, status="error", reason=describe_error(error), failure=error)
 
     def _read_options(self, name: str, plugin: object) -> msgspec.Struct | None:
         options = declared_options(plugin)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator
 
 from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.tree import Entry, Tree, clean_path
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer_tarlayers.sparse import SparseContent
 from lazylayer_tarlayers.tarmember import MemberKind, Readable, TarMember
 from lazylayer_tarlayers.tarreader import TarReader
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 
 __all__ = ["ArchiveComparison", "entry_differences"]
 

@@ -6,7 +6,7 @@ Landmark Files".
 
 from __future__ import annotations
 
-from lazylayer.api.tree import Landmarks
+from lazylayer_tarlayers.treebuilder import Landmarks
 
 __all__ = ["LANDMARKS", "LANDMARK_CONTENT"]
 

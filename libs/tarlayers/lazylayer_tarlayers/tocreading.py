@@ -15,12 +15,12 @@ from typing import NoReturn
 
 from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.tree import Entry, Tree
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import FormatError, VerificationError
 from lazylayer_tarlayers.landmarks import LANDMARKS
 from lazylayer_tarlayers.modtimes import parse_modtime
 from lazylayer_tarlayers.toc import TocEntry
 from lazylayer_tarlayers.tocdecoding import MAX_ENTRIES, decode_entries
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 
 __all__ = ["read_toc"]
 

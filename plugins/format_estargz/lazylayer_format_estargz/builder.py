@@ -23,7 +23,7 @@ __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions) -> BuiltLayer:
-    """Build an eStargz layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
+    """Build an eStargz layer; see `lazylayer.api.hookspecs.layers.lazylayer_build_layer`."""
     if options.keep_diff_id and not options.external_toc:
         raise BuildError("an eStargz layer keeps its diff ID only if its table of contents is external")
     compress = gzip_compressor(options.level)

@@ -33,7 +33,7 @@ def open_contents(
 
     Needs one read of the blob, or two when the TOC is larger than expected; other images are asked only
     where the footer says that the TOC is there. See
-    `lazylayer.api.hookspecs.lazylayer_open_layer` for `verify` and the errors.
+    `lazylayer.api.hookspecs.layers.lazylayer_open_layer` for `verify` and the errors.
     """
     blob_size = blob.size
     if blob_size < ESTARGZ_FOOTER_SIZE:

@@ -21,7 +21,7 @@ __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions, *, new_footer: bool) -> BuiltLayer:
-    """Build a zstd:chunked layer; see `lazylayer.api.hookspecs.lazylayer_build_layer`."""
+    """Build a zstd:chunked layer; see `lazylayer.api.hookspecs.layers.lazylayer_build_layer`."""
     if options.external_toc or options.keep_diff_id:
         raise BuildError("zstd:chunked layers keep their table of contents inside; use --format estargz for it")
     compress = zstd_compressor(options.level)

@@ -20,7 +20,7 @@ def open_contents(blob: OpenedBlob, descriptor: Descriptor, verify: bool) -> Lay
     """Return the contents of a zstd:chunked layer, or None for another blob.
 
     Needs one read of the blob; two when no annotation says where the TOC is and it is larger than
-    expected. See `lazylayer.api.hookspecs.lazylayer_open_layer` for `verify` and the errors.
+    expected. See `lazylayer.api.hookspecs.layers.lazylayer_open_layer` for `verify` and the errors.
     """
     try:
         positions = _values(descriptor, TOC_POSITIONS)

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lazylayer.api.mounting import Missing, VirtualDirectory
-from lazylayer.api.tree import Entry
-from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.api.tree import Entry, Tree, new_directory, number_inodes
 from lazylayer.errors import LayerError, LazylayerError
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.machine import what_machine_lacks
@@ -50,10 +49,9 @@ class _TrialTree:
 
     def __init__(self) -> None:
         self.virtual: dict[bytes, VirtualDirectory] = {}
-        builder = TreeBuilder()
-        for name in (_GOOD, _BAD):
-            builder.add(name, Entry(stat.S_IFREG | 0o400, size=len(name)))
-        self.tree = builder.finish()
+        root = new_directory()
+        root.children = {name: Entry(stat.S_IFREG | 0o400, size=len(name)) for name in (_BAD, _GOOD)}
+        self.tree = Tree(root, number_inodes(root))
 
     def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Do nothing: the trial is never complete."""

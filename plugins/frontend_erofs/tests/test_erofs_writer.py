@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazylayer.api.tree import OPAQUE_XATTRS, Entry, Tree
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError, MountError
 from lazylayer.layers.overlay import merge_trees
 from lazylayer_frontend_erofs.format import BLOCK, crc32c, encode_device
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.writer import file_entries, write_metadata
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree, shown_xattrs
 

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lazylayer.api.tree import Entry
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import LayerError
 from lazylayer_frontend_erofs.format import BLOCK
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_frontend_erofs.server import ImageServer
 from lazylayer_frontend_erofs.writer import file_entries, write_metadata
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 from lazylayer_testing.frontend.trees import SampleTree
 
 WAIT = 60.0

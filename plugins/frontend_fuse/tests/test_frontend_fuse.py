@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from lazylayer.api.mounting import MountedTree, MountOptions, VirtualDirectory, VirtualFile, Works
-from lazylayer.api.tree import Entry, Landmarks
-from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.api.tree import Entry
 from lazylayer.errors import ConfigurationError, MountError
 from lazylayer.linux import mounttable
 from lazylayer_frontend_fuse import NAME, FrontendFuse, Options, connection, libfuse
 from lazylayer_frontend_fuse.operations import Operations
 from lazylayer_frontend_fuse.session import mount_tree
 from lazylayer_frontends import mountcalls
+from lazylayer_tarlayers.treebuilder import Landmarks, TreeBuilder
 from lazylayer_testing.configuring import configured
 from lazylayer_testing.frontend.facts import differences
 from lazylayer_testing.frontend.trees import SampleTree, access_tree, odd_tree

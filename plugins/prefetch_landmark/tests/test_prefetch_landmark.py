@@ -13,9 +13,9 @@ from lazylayer.api.labels import PREFETCH_SIZE
 from lazylayer.api.layers import PrefetchPlan
 from lazylayer.api.oci import Descriptor, sha256_digest
 from lazylayer.api.settings import PrefetchSettings, Settings
-from lazylayer.api.tree import Entry, Landmarks
-from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.api.tree import Entry
 from lazylayer_prefetch_landmark import PrefetchLandmark
+from lazylayer_tarlayers.treebuilder import Landmarks, TreeBuilder
 
 BLOB_SIZE = 10_000
 PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK = LANDMARKS = Landmarks(b".fetch-up-to-here", b".fetch-nothing")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from lazylayer.api.tree import OPAQUE_MARKER, WHITEOUT_PREFIX, Tree, clean_path
+from lazylayer.api.tree import Tree, clean_path
 from lazylayer.errors import BuildError
 from lazylayer_tarlayers.tarmember import Readable
 from lazylayer_tarlayers.tarreader import TarReader
+from lazylayer_tarlayers.treebuilder import OPAQUE_MARKER, WHITEOUT_PREFIX
 from lazylayer_tool_images.profiles import compile_globs
 
 __all__ = ["Name", "PrefetchChoice", "names_in_archive", "names_in_tree"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lazylayer.api.tree import Entry
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import BuildError
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 from lazylayer_tool_images.confinement import Confinement, specification
 from lazylayer_tool_images.container import workload_of
 from lazylayer_tool_images.identities import FIRST_ID, IDS, shift_owners, user_ids

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lazylayer.api.tree import Entry, Tree, clean_path
-from lazylayer.api.treebuilder import TreeBuilder
 from lazylayer.errors import BuildError
 from lazylayer.layers.overlay import merge_trees
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 from lazylayer_tool_images.prefetchchoice import Name, PrefetchChoice, names_in_archive, names_in_tree
 
 Names = dict[bytes, bool]

@@ -19,54 +19,9 @@ becomes a `PluginError` that names plugin, version and hook; a `LazylayerError` 
 
 from __future__ import annotations
 
-from lazylayer.api.hookspecs.images import (
-    lazylayer_get_credentials,
-    lazylayer_open_cache,
-    lazylayer_open_store,
-    lazylayer_resolve_blob,
-    lazylayer_resolve_image,
-)
-from lazylayer.api.hookspecs.layers import (
-    lazylayer_add_virtual_entries,
-    lazylayer_build_layer,
-    lazylayer_describe_format,
-    lazylayer_layer_opened,
-    lazylayer_open_layer,
-    lazylayer_plan_prefetch,
-    lazylayer_prefetch_image,
-)
-from lazylayer.api.hookspecs.mounts import (
-    lazylayer_mount_tree,
-    lazylayer_probe_frontend,
-    lazylayer_recognize_mount,
-)
-from lazylayer.api.hookspecs.programs import (
-    lazylayer_close,
-    lazylayer_configure,
-    lazylayer_daemon_started,
-    lazylayer_interrupt,
-    lazylayer_report_state,
-)
+from lazylayer.api.hookspecs import images, layers, mounts, programs
 
-__all__ = [
-    "lazylayer_add_virtual_entries",
-    "lazylayer_build_layer",
-    "lazylayer_close",
-    "lazylayer_configure",
-    "lazylayer_daemon_started",
-    "lazylayer_describe_format",
-    "lazylayer_get_credentials",
-    "lazylayer_interrupt",
-    "lazylayer_layer_opened",
-    "lazylayer_mount_tree",
-    "lazylayer_open_cache",
-    "lazylayer_open_layer",
-    "lazylayer_open_store",
-    "lazylayer_plan_prefetch",
-    "lazylayer_prefetch_image",
-    "lazylayer_probe_frontend",
-    "lazylayer_recognize_mount",
-    "lazylayer_report_state",
-    "lazylayer_resolve_blob",
-    "lazylayer_resolve_image",
-]
+__all__ = ["MODULES"]
+
+MODULES = (programs, images, layers, mounts)
+"""The modules that specify the hooks."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from lazylayer.api.mounting import VirtualDirectory
 from lazylayer.api.tree import OPAQUE_XATTRS, Entry, Tree
-from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer_tarlayers.treebuilder import TreeBuilder
 
 __all__ = ["CHUNK", "HUGE", "LARGE", "SampleTree", "access_tree", "odd_tree", "shown_xattrs"]
 

@@ -14,13 +14,13 @@ from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Digest, Reference, sha256_digest
 from lazylayer.api.sources import BlobSource
-from lazylayer.api.tree import Entry, Landmarks
-from lazylayer.api.treebuilder import TreeBuilder
+from lazylayer.api.tree import Entry
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.fetching import Blob, Opening, RangeStore
 from lazylayer.layers import Companions
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_tarlayers.treebuilder import Landmarks, TreeBuilder
 
 __all__ = ["DictCache", "MemorySource", "SyntheticLayer", "companions_of", "inflate", "make_blob"]
 

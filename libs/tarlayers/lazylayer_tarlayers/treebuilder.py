@@ -1,27 +1,36 @@
-"""Build the tree of a layer from the entries of its table of contents, in any order."""
+"""Build the tree of a layer from the entries of its table of contents, in any order.
+
+The rules of the OCI image specification apply (whiteouts, opaque directories), and those of tar: later entries
+replace earlier ones, and missing parents are made.
+"""
 
 from __future__ import annotations
 
 import stat
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from lazylayer.api.tree import (
-    OPAQUE_MARKER,
-    WHITEOUT_PREFIX,
-    Entry,
-    Landmarks,
-    Tree,
-    clean_path,
-    new_directory,
-    number_inodes,
-)
+from lazylayer.api.tree import Entry, Tree, clean_path, new_directory, number_inodes
 from lazylayer.errors import FormatError
 
-__all__ = ["TreeBuilder"]
+__all__ = ["OPAQUE_MARKER", "WHITEOUT_PREFIX", "Landmarks", "TreeBuilder"]
+
+WHITEOUT_PREFIX = b".wh."
+"""In an archive, a file with this in front of its name hides that name of the lower layers."""
+OPAQUE_MARKER = b".wh..wh..opq"
+"""In an archive, a file of this name hides everything that the lower layers have in its directory."""
 
 _MAX_NAME = 255
 _MAX_PATH = 16 * 1024
 _MAX_IMPLICIT_DIRECTORIES = 1_000_000
+
+
+class Landmarks(NamedTuple):
+    """The names of files in a layer's root by which a format marks what to prefetch. They are not shown."""
+
+    prefetch: bytes
+    """The file behind everything that should be fetched before first use."""
+    no_prefetch: bytes
+    """The file of a layer of which nothing should be prefetched."""
 
 
 class _PendingLink(Entry, gc=False):

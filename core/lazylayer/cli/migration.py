@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from lazylayer.api.settings import Settings
+from lazylayer.plugin.records import ContractError, PluginRecord
 
-__all__ = ["MOVED", "ContractError", "check_signature", "explain_error", "explain_hook"]
+__all__ = ["HOOKS", "MOVED", "explain_failure"]
 
 _OPTIONS = "declare a struct named Options beside it; the core fills and checks it"
 
@@ -26,6 +26,7 @@ ARGUMENTS: Mapping[tuple[str, str], str] = {
     ("lazylayer_probe_frontend", "frontend"): (
         "only the named frontend is asked; take (options) and return Works() or Missing(reason, remedy)"
     ),
+    ("lazylayer_mount_tree", "options"): "MountOptions are now called mount_options",
     ("lazylayer_build_layer", "options"): "BuildOptions are now called build_options",
 }
 """Arguments of earlier contracts, by hook, and what to do."""
@@ -79,47 +80,16 @@ MOVED: Mapping[str, str] = {
 """The modules of `lazylayer` that plugins imported, and where their names are now."""
 
 
-class ContractError(Exception):
-    """A plugin does not fit the contract. The message says what to change."""
-
-
-def explain_hook(hook: str) -> str:
-    """Return why a hook that does not exist does not, and what to do."""
-    if hook in HOOKS:
-        return f"{hook} is a hook of an earlier lazylayer; {HOOKS[hook]}"
-    return (
-        f"it implements {hook}, a hook that this version of lazylayer does not have; "
-        "upgrade lazylayer, or use a version of the plugin that fits"
-    )
-
-
-def check_signature(hook: str, arguments: tuple[str, ...], known: tuple[str, ...], returns: Any, options: bool) -> None:
-    """Raise ContractError if an implementation does not fit its hook.
-
-    :param arguments: those of the implementation, without `self`.
-    :param known: those of the hook.
-    :param returns: the annotation of the answer, if there is one.
-    :param options: True if the plugin declares `Options`.
-    """
-    for argument in arguments:
-        if argument not in known:
-            advice = ARGUMENTS.get((hook, argument), f"the hook has ({', '.join(known)})")
-            raise ContractError(f"{hook} does not take {argument}: {advice}")
-    if hook == "lazylayer_mount_tree" and "options" in arguments and not options:
-        raise ContractError(
-            f"{hook}: options are now the plugin's own, and it declares none; MountOptions are called mount_options"
-        )
-    if hook == "lazylayer_probe_frontend" and (returns is str or str(returns).startswith("str")):
-        raise ContractError(f"{hook} returns Works() or Missing(reason, remedy), not a text")
-
-
-def explain_error(error: BaseException) -> str:
-    """Return what to change if an earlier contract explains an error; empty if it does not."""
-    if isinstance(error, ImportError) and error.name:
-        package, _, module = error.name.partition(".")
+def explain_failure(record: PluginRecord) -> str:
+    """Return what to change in a plugin if an earlier contract explains why it failed; empty if it does not."""
+    failure = record.failure
+    if isinstance(failure, ContractError):
+        return HOOKS.get(failure.hook, "") or ARGUMENTS.get((failure.hook, failure.argument), "")
+    if isinstance(failure, ImportError) and failure.name:
+        package, _, module = failure.name.partition(".")
         target = MOVED.get(module.partition(".")[0], "") if package == "lazylayer" else ""
         return f"lazylayer.{module} is now {target}" if target else ""
-    if isinstance(error, AttributeError) and isinstance(error.obj, Settings):
-        advice = SETTINGS.get(error.name or "", "")
-        return f"settings.{error.name} is gone: {advice}" if advice else ""
+    if isinstance(failure, AttributeError) and isinstance(failure.obj, Settings):
+        advice = SETTINGS.get(failure.name or "", "")
+        return f"settings.{failure.name} is gone: {advice}" if advice else ""
     return ""
