@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -95,6 +96,63 @@ def test_reads_under_way_of_a_dead_mount_fail_when_it_is_unmounted(
         assert (mounted / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
 
 
+def kill_its_process(command_line: CommandLine) -> None:
+    (directory,) = (command_line.run_directory / "processes").iterdir()
+    os.kill(int(directory.name), signal.SIGKILL)
+    wait_until(lambda: not process_is_there(int(directory.name)), "the process is gone")
+
+
+def test_dead_mounts_are_shown_and_replaced(
+    command_line: CommandLine, frontend: str, image: str, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path / "mount here"
+    mountpoint.mkdir()
+    command_line.run("mount", image, mountpoint)
+    kill_its_process(command_line)
+    for _ in range(2):
+        assert command_line.run("status").stdout.decode().splitlines() == [
+            f"{mountpoint}  {image}  ({frontend})",
+            f"  dead: its process has ended; `lazylayer umount '{mountpoint}'` removes it, "
+            "`lazylayer mount` there replaces it",
+        ]
+    shown = json.loads(command_line.run("status", "--json").stdout)
+    assert shown == {
+        "mounts": [],
+        "dead": [{"mountpoint": str(mountpoint), "reference": image, "frontend": frontend}],
+    }
+    command_line.run("mount", image, mountpoint)
+    assert (mountpoint / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
+    assert [each["mountpoint"] for each in command_line.status()] == [str(mountpoint)]
+    kill_its_process(command_line)
+    command_line.run("umount", mountpoint)
+    assert command_line.run("status").stdout == b"nothing is mounted\n"
+    assert list((command_line.run_directory / "processes").iterdir()) == []
+
+
+@pytest.mark.parametrize("frontend", ["frontend_fuse"], indirect=True)
+def test_a_mount_that_fails_leaves_no_directory(command_line: CommandLine, tmp_path: Path) -> None:
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    assert command_line.run("mount", f"oci:{tmp_path}/none:v", mountpoint, check=False).returncode == 1
+    assert list((command_line.run_directory / "processes").iterdir()) == []
+
+
+@pytest.mark.parametrize("frontend", ["frontend_fuse"], indirect=True)
+def test_files_are_covered_only_if_that_is_wanted(command_line: CommandLine, image: str, tmp_path: Path) -> None:
+    mountpoint = tmp_path / "mount"
+    mountpoint.mkdir()
+    (mountpoint / "precious").touch()
+    done = command_line.run("mount", image, mountpoint, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        f"lazylayer: error: {mountpoint} is not empty: a mount would hide its files; "
+        "choose an empty directory, or cover it with --nonempty\n"
+    )
+    command_line.run("mount", "--nonempty", image, mountpoint)
+    assert [each.name for each in mountpoint.iterdir()] == ["file"]
+    command_line.run("umount", mountpoint)
+
+
 def test_what_is_not_ours_stays(command_line: CommandLine, tmp_path: Path) -> None:
     mountpoint = tmp_path / "mount"
     mountpoint.mkdir()
@@ -146,7 +204,6 @@ def test_mounting_over_dead_mounts_stacks_nothing(
         (process,) = (command_line.run_directory / "processes").iterdir()
         os.kill(int(process.name), signal.SIGKILL)
         wait_until(lambda pid=int(process.name): not process_is_there(pid), "the process is gone")  # type: ignore[misc]
-        command_line.status()  # which forgets the process
     command_line.run("mount", image, mountpoint)
     assert (mountpoint / "file").read_bytes() == (tmp_path / "tree" / "file").read_bytes()
     command_line.run("umount", mountpoint)

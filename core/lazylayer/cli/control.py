@@ -15,7 +15,6 @@ The side that answers is in `lazylayer.cli.controlserver`.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +33,7 @@ __all__ = [
     "Request",
     "ShortPath",
     "find_mount",
+    "left_directories",
     "processes",
     "receive",
     "request_unmount",
@@ -76,23 +76,28 @@ class Reply(msgspec.Struct, frozen=True):
 def processes(run: Path, on_silent: OnSilent | None = None) -> Iterator[ProcessState]:
     """Yield the state of each process that answers below the run directory `run`, by pid.
 
-    Removes what processes left behind that are gone.
-
     :param on_silent: told of each process that is alive and does not answer; by default it is logged.
     """
-    directory = run / "processes"
-    for each in sorted(directory.iterdir(), key=_pid) if directory.is_dir() else ():
+    for each in _directories(run):
         try:
             reply = _ask(each / "control.sock", Request("status"), TIMEOUT)
         except (ConnectionRefusedError, FileNotFoundError):
-            if not _is_alive(_pid(each)):
-                shutil.rmtree(each, ignore_errors=True)
             continue
         except (OSError, msgspec.DecodeError) as error:
             (on_silent or _log_silent)(each.name, error)
             continue
         if reply.process is not None:
             yield reply.process
+
+
+def left_directories(run: Path) -> list[Path]:
+    """Return the directories below `run` of processes that are gone and removed nothing, their mounts perhaps."""
+    return [each for each in _directories(run) if not _is_alive(_pid(each))]
+
+
+def _directories(run: Path) -> list[Path]:
+    directory = run / "processes"
+    return sorted(directory.iterdir(), key=_pid) if directory.is_dir() else []
 
 
 def _log_silent(pid: str, error: Exception) -> None:

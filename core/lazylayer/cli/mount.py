@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import click
 
 from lazylayer.cli.invocation import Invocation, warn_of_silence
 from lazylayer.cli.references import IMAGE, plain_http_override
-from lazylayer.errors import LazylayerError
+from lazylayer.errors import LazylayerError, MountError
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -38,6 +39,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--frontend", metavar="NAME", help="Frontend plugin, by default the best that works here.")
 @click.option("--layer", type=click.IntRange(min=0), metavar="N", help="Only layer N, 0 the lowest.")
 @click.option("--suid", is_flag=True, help="Honour set-user-ID bits and device files of the image.")
+@click.option("--nonempty", is_flag=True, help="Cover a directory that has files in it.")
 @click.option("--foreground", is_flag=True, help="Serve the mount in this process until it is unmounted.")
 @click.argument("reference", type=IMAGE, metavar="REF")
 @click.argument("directory", type=_DIRECTORY, metavar="DIR")
@@ -50,6 +52,7 @@ def mount(
     frontend: str | None,
     layer: int | None,
     suid: bool,
+    nonempty: bool,
     foreground: bool,
 ) -> None:
     """Mount the image REF at DIR.
@@ -58,7 +61,7 @@ def mount(
     image's layers merged, as a container sees them. With it, DIR shows one layer as overlayfs wants a
     lower directory, whiteouts included.
     """
-    _require_directory(directory)
+    _require_directory(directory, nonempty)
     ready_fd = os.environ.pop(_READY_FD, None)
     if not foreground and ready_fd is None:
         sys.exit(_start_detached())
@@ -80,6 +83,7 @@ def mount(
 def umount(context: click.Context, directory: Path, force: bool) -> None:
     """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
     from lazylayer.cli.control import find_mount, request_unmount
+    from lazylayer.cli.deadmounts import forget_the_dead
     from lazylayer.cli.program import load_program
     from lazylayer.mounts.frontends import remove_left_mount
 
@@ -91,15 +95,27 @@ def umount(context: click.Context, directory: Path, force: bool) -> None:
         return
     with load_program(context) as program:
         remove_left_mount(program.hooks, mountpoint, force=force)
+        forget_the_dead(run, program)
 
 
-def _require_directory(directory: Path) -> None:
+def _require_directory(directory: Path, nonempty: bool) -> None:
+    """Refuse a directory that does not exist, or whose files a mount would hide. Never looks into a mount."""
+    from lazylayer.linux.mounttable import is_mounted
+
+    if is_mounted(str(directory)):
+        return  # a dead mount is replaced, a living one refused, and others are covered
     try:
-        directory.stat()
+        with os.scandir(directory) as entries:
+            covered = next(entries, None)
     except FileNotFoundError:
         raise click.BadParameter(f"Directory '{directory}' does not exist.", param_hint="'DIR'") from None
     except OSError:
-        pass  # a dead mount, which mounting removes
+        return  # mounting says what is wrong
+    if covered is not None and not nonempty:
+        raise MountError(
+            f"{directory} is not empty: a mount would hide its files; "
+            "choose an empty directory, or cover it with --nonempty"
+        )
 
 
 def _start_detached() -> int:
@@ -134,6 +150,7 @@ def _serve(
 
     from lazylayer.api.rundirectory import process_directory
     from lazylayer.cli.controlserver import ControlServer
+    from lazylayer.cli.deadmounts import forget_the_dead
     from lazylayer.cli.ending import END_WITHIN, Ending
     from lazylayer.cli.malloc import use_few_arenas
     from lazylayer.cli.program import load_program
@@ -158,6 +175,7 @@ def _serve(
             control = ControlServer(own, filesystem)
             try:
                 threading.Thread(target=_wait_gone, args=(filesystem, mountpoint, ending), daemon=True).start()
+                forget_the_dead(Path(program.settings.run), program)  # perhaps the new mount has replaced the last
                 if ready_fd is not None:
                     _detach(own, ready_fd)
                     invocation.set_up_log(log)
@@ -166,6 +184,7 @@ def _serve(
                 control.close()
         finally:
             filesystem.close()
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def _mount_unless_interrupted(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.invocation import Invocation, warn_of_silence
+from lazylayer.cli.invocation import Invocation, warn, warn_of_silence
+from lazylayer.errors import LazylayerError
 
 if TYPE_CHECKING:
     from lazylayer.api.events import LayerState, MountState
     from lazylayer.cli.control import ProcessState
+    from lazylayer.cli.deadmounts import DeadMount
+    from lazylayer.program import Program
 
 
 @click.command()
@@ -24,24 +29,54 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
     from lazylayer.cli.control import processes
 
     run = Path(context.ensure_object(Invocation).configuration().settings.run)
-    while True:
-        found = list(processes(run, warn_of_silence))
-        if as_json:
-            click.echo(_as_json(found))
-        else:
-            if watch:
-                click.clear()
-            click.echo(_as_text(found))
-        if not watch:
-            return
-        time.sleep(1)
+    with ExitStack() as stack:
+        find_dead = _Dead(context, stack, run).find
+        while True:
+            found = list(processes(run, warn_of_silence))
+            dead = find_dead()
+            if as_json:
+                click.echo(_as_json(found, dead))
+            else:
+                if watch:
+                    click.clear()
+                click.echo(_as_text(found, dead))
+            if not watch:
+                return
+            time.sleep(1)
 
 
-def _as_json(found: list[ProcessState]) -> bytes:
+class _Dead:
+    """Finds mounts of processes that have died. Loads plugins only if a process has died."""
+
+    def __init__(self, context: click.Context, stack: ExitStack, run: Path) -> None:
+        self._context = context
+        self._stack = stack
+        self._run = run
+        self._program: Program | None = None
+
+    def find(self) -> list[DeadMount]:
+        """Return the mounts that no process serves."""
+        from lazylayer.cli.control import left_directories
+
+        if not left_directories(self._run):
+            return []
+        from lazylayer.cli.deadmounts import forget_the_dead
+        from lazylayer.cli.program import load_program
+
+        if self._program is None:
+            try:
+                self._program = self._stack.enter_context(load_program(self._context))
+            except LazylayerError as error:
+                warn(f"a process has died; whether it left mounts is unknown: {error}")
+                return []
+        return forget_the_dead(self._run, self._program)
+
+
+def _as_json(found: list[ProcessState], dead: list[DeadMount]) -> bytes:
     import msgspec
 
     mounts = [{**_mount_fields(mount), "pid": process.pid} for process in found for mount in process.mounts]
-    return msgspec.json.encode({"mounts": mounts})
+    return msgspec.json.encode({"mounts": mounts, "dead": dead})
 
 
 def _mount_fields(mount: MountState) -> dict[str, object]:
@@ -71,11 +106,16 @@ def _mount_fields(mount: MountState) -> dict[str, object]:
     }
 
 
-def _as_text(found: list[ProcessState]) -> str:
-    mounts = [mount for process in found for mount in process.mounts]
-    if not mounts:
-        return "nothing is mounted"
-    return "\n".join(_mount_lines(mount) for mount in mounts)
+def _as_text(found: list[ProcessState], dead: list[DeadMount]) -> str:
+    lines = [_mount_lines(mount) for process in found for mount in process.mounts]
+    lines += [_dead_lines(mount) for mount in dead]
+    return "\n".join(lines or ["nothing is mounted"])
+
+
+def _dead_lines(mount: DeadMount) -> str:
+    directory = shlex.quote(mount.mountpoint)
+    advice = f"`lazylayer umount {directory}` removes it, `lazylayer mount` there replaces it"
+    return f"{mount.mountpoint}  {mount.reference}  ({mount.frontend})\n  dead: its process has ended; {advice}"
 
 
 def _mount_lines(mount: MountState) -> str:
