@@ -22,8 +22,9 @@ from typing import Literal
 
 import msgspec
 
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.events import MountState
-from lazylayer.errors import MountError
+from lazylayer.errors import FormatError, MountError
 
 __all__ = [
     "MAX_REQUEST",
@@ -83,7 +84,7 @@ def processes(run: Path, on_silent: OnSilent | None = None) -> Iterator[ProcessS
             reply = _ask(each / "control.sock", Request("status"), TIMEOUT)
         except (ConnectionRefusedError, FileNotFoundError):
             continue
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, FormatError) as error:
             (on_silent or _log_silent)(each.name, error)
             continue
         if reply.process is not None:
@@ -117,7 +118,7 @@ def request_unmount(run: Path, pid: int, mountpoint: str, *, force: bool) -> Non
     path = run / "processes" / str(pid) / "control.sock"
     try:
         reply = _ask(path, Request("unmount", mountpoint, force), UNMOUNT_TIMEOUT)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, FormatError) as error:
         raise MountError(f"{mountpoint}: process {pid} does not answer: {error}") from error
     if reply.error:
         raise MountError(reply.error)
@@ -129,7 +130,7 @@ def _ask(path: Path, request: Request, timeout: float) -> Reply:
         with ShortPath(path) as short:
             peer.connect(short)
         peer.sendall(msgspec.json.encode(request) + b"\n")
-        return msgspec.json.decode(receive(peer, MAX_REPLY), type=Reply)
+        return decode_json(receive(peer, MAX_REPLY), Reply)
 
 
 def receive(peer: socket.socket, limit: int) -> bytes:

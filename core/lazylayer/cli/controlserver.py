@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.text import one_line
 from lazylayer.cli.control import MAX_REQUEST, TIMEOUT, ProcessState, Reply, Request, ShortPath, receive
 from lazylayer.errors import LazylayerError
@@ -101,8 +102,8 @@ class ControlServer:
         with peer:
             peer.settimeout(TIMEOUT)
             try:
-                reply = self._carry_out(msgspec.json.decode(receive(peer, MAX_REQUEST), type=Request))
-            except (LazylayerError, msgspec.DecodeError, OSError) as error:
+                reply = self._carry_out(decode_json(receive(peer, MAX_REQUEST), Request))
+            except (LazylayerError, OSError) as error:
                 reply = Reply(error=one_line(str(error)))
             try:
                 peer.sendall(msgspec.json.encode(reply) + b"\n")

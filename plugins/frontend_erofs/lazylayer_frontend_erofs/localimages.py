@@ -24,6 +24,8 @@ import msgspec
 from loguru import logger
 
 from lazylayer import __version__
+from lazylayer.api.decoding import decode_json
+from lazylayer.errors import FormatError
 from lazylayer_frontend_erofs.image import Image
 from lazylayer_newfiles import NewFiles
 
@@ -76,7 +78,7 @@ class LocalImages:
         try:
             record = self._record(path)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, FormatError):
             return None
         status = os.fstat(descriptor)
         if record.image == image.name and record.is_of(status) and status.st_size == image.size:
@@ -132,7 +134,7 @@ class LocalImages:
                 return True
         except FileNotFoundError:
             return False
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, FormatError) as error:
             logger.warning("{path}: {error}", path=str(path), error=error)
         else:
             logger.warning("{path} is damaged; it is written again", path=str(path))
@@ -159,7 +161,7 @@ class LocalImages:
             Path(temporary).replace(_record_path(path))
 
     def _record(self, path: Path) -> _Record:
-        return msgspec.json.decode(_record_path(path).read_bytes(), type=_Record)
+        return decode_json(_record_path(path).read_bytes(), _Record)
 
     def _path(self, identity: str) -> Path:
         # What another version of the program made of a tree may not be what this one would.

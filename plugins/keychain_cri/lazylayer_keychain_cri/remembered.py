@@ -19,7 +19,9 @@ from pathlib import Path
 import msgspec
 
 from lazylayer.api.credentials import Credentials
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import Reference
+from lazylayer.errors import FormatError
 from lazylayer_logins.dockerconfig import canonical_host, host_of_key
 
 __all__ = ["Remembered", "RememberedCredentials", "StoreError", "reference_key"]
@@ -147,6 +149,6 @@ class RememberedCredentials:
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
         try:
-            return msgspec.json.decode(data, type=Remembered)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            return decode_json(data, Remembered)
+        except FormatError:
             raise StoreError(f"{path} does not hold the credentials of a pull") from None

@@ -14,6 +14,8 @@ import shutil
 import msgspec
 
 from lazylayer.api.credentials import Credentials
+from lazylayer.api.decoding import decode_json
+from lazylayer.errors import FormatError
 from lazylayer_logins.helperprograms import HelperError, run_helper
 
 __all__ = ["CredentialHelper"]
@@ -60,8 +62,8 @@ class CredentialHelper:
 
     def _decode(self, output: bytes) -> Credentials | None:
         try:
-            answer = msgspec.json.decode(output, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            answer = decode_json(output, _Answer)
+        except FormatError:
             raise HelperError(f"{self._program} printed an invalid answer ({len(output)} bytes)") from None
         if not answer.secret:
             return None

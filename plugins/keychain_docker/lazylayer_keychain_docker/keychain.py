@@ -15,6 +15,7 @@ import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import DEFAULT_REGISTRY, Reference
 from lazylayer.errors import FormatError, PluginError
 from lazylayer_keychain_docker.helper import CredentialHelper
@@ -67,12 +68,12 @@ class DockerKeychain:
         if path is None or data is None:
             return None
         try:
-            helpers = msgspec.json.decode(data, type=_Helpers)
+            helpers = decode_json(data, _Helpers)
             auths = DockerAuths.decode(data)
             from_helper = self._ask_helper(helpers, canonical_host(host), path)
             return from_helper or auths.find(host, reference.repository, str(path))
-        except (msgspec.DecodeError, UnicodeDecodeError, FormatError) as error:
-            blame = str(error) if isinstance(error, FormatError) and str(path) in str(error) else f"{path}: {error}"
+        except FormatError as error:
+            blame = str(error) if str(path) in str(error) else f"{path}: {error}"
             raise _failure(f"{blame}; log in again with `docker login {host}`, or repair or remove the file") from None
 
     def _ask_helper(self, helpers: _Helpers, host: str, path: Path) -> Credentials | None:

@@ -191,7 +191,16 @@ class TestTroubles:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "{", "[]", '{"auths": []}', '{"auths": {"x": 1}, "credsStore": 5}', '{"credHelpers": {"x": 1}}', "\xff"],
+        [
+            "",
+            "{",
+            "[]",
+            '{"auths": []}',
+            '{"auths": {"x": 1}, "credsStore": 5}',
+            '{"credHelpers": {"x": 1}}',
+            "\xff",
+            '{"HttpHeaders":' + "[" * 100_000,
+        ],
     )
     def test_broken_file_is_an_error(self, home: DockerHome, text: str) -> None:
         home.config.write_text(text, encoding="latin-1")
@@ -295,6 +304,7 @@ class TestHelpers:
             ("echo no agent >&2; exit 1", "exit code 1: no agent"),
             ("exit 1", "it printed nothing"),
             ("echo hello", "printed an invalid answer"),
+            ("printf '{\"x\":'; printf '[%.0s' $(seq 20000)", "printed an invalid answer"),
             ("kill -9 $$", "exit code -9"),
         ],
     )

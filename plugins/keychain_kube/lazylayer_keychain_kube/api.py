@@ -17,6 +17,8 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 import msgspec
 
+from lazylayer.api.decoding import decode_json
+from lazylayer.errors import FormatError
 from lazylayer_keychain_kube.access import Access
 from lazylayer_keychain_kube.errors import ApiError, GoneError
 
@@ -216,8 +218,8 @@ class Connection:
         code = stream.response.status_code
         body = stream.read(_MAX_ERROR)
         try:
-            said = msgspec.json.decode(body, type=_Status).message
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            said = decode_json(body, _Status).message
+        except FormatError:
             said = ""
         if code == httpx.codes.UNAUTHORIZED:
             self._access.refused()
@@ -291,8 +293,8 @@ def _status_error(where: str, code: int, said: str) -> ApiError:
 
 def _decode(data: bytes, shape: type[_Shape]) -> _Shape:
     try:
-        return msgspec.json.decode(data, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(data, shape)
+    except FormatError as error:
         raise ApiError(f"invalid answer of the API: {error}") from None
 
 

@@ -19,6 +19,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from lazylayer.api.decoding import decode_json
+from lazylayer.errors import FormatError
 from lazylayer_keychain_kube.errors import AccessError
 from lazylayer_logins.helperprograms import HelperError, run_helper
 
@@ -130,8 +132,8 @@ class ExecPlugin:
     def _decode(self, output: bytes) -> ExecCredential:
         command = self.options.command
         try:
-            answer = msgspec.json.decode(output, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            answer = decode_json(output, _Answer)
+        except FormatError:
             raise AccessError(f"exec plugin {command} printed no ExecCredential ({len(output)} bytes)") from None
         status = answer.status
         if answer.kind != "ExecCredential" or answer.api_version != self.options.api_version:

@@ -238,6 +238,7 @@ class TestExec:
         [
             ("echo denied >&2; exit 2", {}, r"plugin\.sh failed with exit code 2: denied"),
             ("echo hello", {}, "printed no ExecCredential"),
+            ("printf '{\"x\":'; printf '[%.0s' $(seq 20000)", {}, "printed no ExecCredential"),
             ('echo \'{"apiVersion":"v9","kind":"ExecCredential"}\'', {}, "answered with ExecCredential of v9"),
             (
                 f'echo \'{{"apiVersion":"{VERSION}","kind":"ExecCredential","status":{{}}}}\'',

@@ -272,7 +272,7 @@ class TestWatching:
         node.wait_for_watches()
         answer, strange = (
             node.api.answer,
-            iter([b"{", b"[]", b'{"type": "STRANGE"}', b'{"type": "ADDED", "object": 5}']),
+            iter([b'{"x":' + b"[" * 100_000, b"{", b"[]", b'{"type": "STRANGE"}', b'{"type": "ADDED", "object": 5}']),
         )
 
         def answer_strangely(request: Any, handler: Any) -> None:

@@ -14,11 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from lazylayer.api.building import BuildOptions, CompanionLayer, ImageStore
+from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage, images_of
 from lazylayer.errors import BuildError, FormatError
 from lazylayer.layers import companion_reference
@@ -277,7 +278,7 @@ def _with_diff_ids(image: ResolvedImage, diff_ids: list[Digest]) -> bytes:
     """Return the config of an image for new layers; with the same diff IDs it is the same bytes."""
     if diff_ids == image.config.rootfs.diff_ids:
         return image.config_bytes
-    config = msgspec.json.decode(image.config_bytes)
+    config = decode_json(image.config_bytes, dict[str, Any])
     config["rootfs"] = {**config.get("rootfs", {}), "diff_ids": diff_ids}
     return msgspec.json.encode(config)
 
