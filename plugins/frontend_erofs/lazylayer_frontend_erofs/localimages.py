@@ -9,7 +9,8 @@ counts from the next mount on. What was damaged is removed, and written again.
 From a mount on, what is read comes from the file system that the file is on, like the files of any
 container that was unpacked.
 
-Any number of processes may share the directory; it is for its owner only. No lock is held.
+Any number of processes may share the directory; it is for its owner only. No lock is held. Files that are mounted
+count towards the limit and are not evicted; what other mount namespaces show is not known here.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from loguru import logger
@@ -27,6 +29,7 @@ from lazylayer import __version__
 from lazylayer.api.decoding import decode_json
 from lazylayer.errors import FormatError
 from lazylayer_frontend_erofs.image import Image
+from lazylayer_frontend_erofs.notes import short_uuid, shown_images
 from lazylayer_newfiles import NewFiles
 
 __all__ = ["LocalImages"]
@@ -52,6 +55,15 @@ class _Record(msgspec.Struct, frozen=True):
         """Return True if nothing has touched the file since it was found to match, in this boot."""
         known = self.boot, self.inode, self.modified, self.changed
         return known == (_boot(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class _File(NamedTuple):
+    """An image file: its size in bytes, when it was mounted last, and whether it is mounted now."""
+
+    path: Path
+    size: int
+    used: int
+    mounted: bool
 
 
 class LocalImages:
@@ -98,7 +110,7 @@ class LocalImages:
         if self._is_good(path, image):
             return True
         try:
-            if not self._has_room(image.size):
+            if not self._evict(path, image.size) or not self._has_room(image.size):
                 return False
             with self._new.create() as (descriptor, temporary):
                 digest = self._write(image, descriptor)
@@ -108,7 +120,7 @@ class LocalImages:
                 Path(temporary).replace(path)
                 # Renaming changes the time of change.
                 self._note(path, image, digest, path.stat() if path.stat().st_ino == status.st_ino else status)
-            self._evict(path)
+            self._evict(path)  # other processes may have written meanwhile
         except OSError as error:
             logger.warning("a layer is not kept as a local image: {error}", error=error)
             return False
@@ -180,19 +192,31 @@ class LocalImages:
         spare = status.f_blocks // _SPARE_FRACTION
         return (status.f_bavail - spare) * status.f_frsize >= size
 
-    def _evict(self, newest: Path) -> None:
-        """Evict the files mounted longest ago until the rest is within the limit. Mounts of them go on."""
-        known = []
+    def _evict(self, newest: Path, size: int = 0) -> bool:
+        """Evict the files mounted longest ago until `size` bytes fit within the limit; return False if they do not.
+
+        A file that is mounted stays: removing it would free nothing before the unmount.
+        """
+        known = sorted(self._files(), key=lambda each: each.used)
+        total = size + sum(each.size for each in known)
+        fixed = size + sum(each.size for each in known if each.mounted)
+        for each in known if fixed <= self._limit else ():
+            if total > self._limit and not each.mounted and each.path != newest:
+                self._remove(each.path)
+                total -= each.size
+        return total <= self._limit
+
+    def _files(self) -> Iterator[_File]:
+        """Yield the files; one without a record, which a killed process left, was never used."""
+        mounted = shown_images()
         for path in self.directory.glob("*.erofs"):
             with contextlib.suppress(FileNotFoundError):
-                known.append((_record_path(path).stat().st_mtime_ns, path.stat().st_size, path))
-        total = sum(size for _, size, _ in known)
-        for _, size, path in sorted(known):
-            if total <= self._limit:
-                return
-            if path != newest:
-                self._remove(path)
-                total -= size
+                size = path.stat().st_size
+                try:
+                    used, image = _record_path(path).stat().st_mtime_ns, self._record(path).image
+                except (FileNotFoundError, FormatError):
+                    used, image = 0, ""
+                yield _File(path, size, used, bool(image) and short_uuid(image) in mounted)
 
     def _remove(self, path: Path) -> None:
         with contextlib.suppress(OSError):

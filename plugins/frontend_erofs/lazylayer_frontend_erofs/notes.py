@@ -18,8 +18,9 @@ from pathlib import Path
 import msgspec
 
 from lazylayer.api.mounting import KernelMount
+from lazylayer.linux import mounttable
 
-__all__ = ["Note", "Notes", "note_name"]
+__all__ = ["Note", "Notes", "note_name", "short_uuid", "shown_images"]
 
 _KIND = "erofs"
 _LARGEST = 64 * 1024
@@ -50,14 +51,27 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
         return noted == (mount.device, mount.kind, os.fsdecode(mount.source)) and self._has_uuid(mount)
 
     def _has_uuid(self, mount: KernelMount) -> bool:
-        # statfs(2) of EROFS answers from memory, also when its server is dead or stopped, and has the
-        # UUID's two halves folded into one number.
-        try:
-            shown = os.statvfs(mount.mountpoint).f_fsid
-        except OSError:
-            return False
-        uuid = bytes.fromhex(self.image)
-        return shown == int.from_bytes(uuid[:8], "little") ^ int.from_bytes(uuid[8:], "little")
+        return _shown(mount) == short_uuid(self.image)
+
+
+def short_uuid(image: str) -> int:
+    """Return the UUID of a file system as statfs(2) shows it: its two halves folded into one number."""
+    uuid = bytes.fromhex(image)
+    return int.from_bytes(uuid[:8], "little") ^ int.from_bytes(uuid[8:], "little")
+
+
+def shown_images() -> set[int]:
+    """Return the short UUIDs of all EROFS mounts in this mount namespace."""
+    mounts = [mount for mount in mounttable.mounts_below("") if mount.kind == _KIND]
+    return {shown for mount in mounts if (shown := _shown(mount)) is not None}
+
+
+def _shown(mount: KernelMount) -> int | None:
+    # statfs(2) of EROFS answers from memory, also when its server is dead or stopped.
+    try:
+        return os.statvfs(mount.mountpoint).f_fsid
+    except OSError:
+        return None
 
 
 class Notes:

@@ -259,6 +259,35 @@ def test_what_was_mounted_longest_ago_leaves_first(tmp_path: Path) -> None:
             os.close(descriptor)
 
 
+def test_what_is_mounted_counts_and_is_not_evicted(place: Place) -> None:
+    """The file of a mounted image takes its room until the unmount, removed or not."""
+    small = image_of(access_tree(b"x"))
+    place.make_image()
+    mounted = place.mount(unreadable())
+    images = LocalImages(place.directory / "root", place.image().stat().st_size + small.size - 1, lambda: False)
+    assert not images.make("another", small), "there is no room beside what is mounted"
+    assert place.image().exists()
+    mounted.unmount()
+    assert images.make("another", small)
+    assert place.image().stat().st_size == small.size
+
+
+def test_room_is_made_before_an_image_is_written(tmp_path: Path) -> None:
+    image = image_of(access_tree(b"x"))
+    seen: list[int] = []
+
+    def is_ending() -> bool:
+        seen.append(sum(path.stat().st_size for path in tmp_path.rglob("*.erofs")))
+        return False
+
+    images = LocalImages(tmp_path, image.size, is_ending)
+    assert images.make("a", image)
+    (tmp_path / "frontend_erofs/images/left.erofs").write_bytes(b"without a record, of a killed process")
+    assert images.make("b", image)
+    assert seen
+    assert max(seen) <= image.size
+
+
 def test_what_a_killed_process_was_writing_is_removed_at_the_start(tmp_path: Path) -> None:
     image = image_of(access_tree(b"x"))
     assert LocalImages(tmp_path, 1 << 40, lambda: False).make("a", image)
