@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -93,10 +94,16 @@ class Directories:
         return [Mount("overlay", "overlay", "", options + self._options)]
 
 
-def measure(directory: str) -> tuple[int, int]:
-    """Return the bytes on disk, and inodes, of a directory tree, hard links counted once; it may change meanwhile."""
+def measure(directory: str, seconds: float = float("inf")) -> tuple[int, int]:
+    """Return the bytes on disk, and inodes, of a directory tree, hard links counted once; it may change meanwhile.
+
+    Raises TimeoutError if that takes longer than `seconds`.
+    """
     size, inodes = 0, set()
+    deadline = time.monotonic() + seconds
     for each in _walk(directory):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{directory} was not measured within {seconds:g} s")
         if (each.st_dev, each.st_ino) not in inodes:
             inodes.add((each.st_dev, each.st_ino))
             size += each.st_blocks * _BLOCK

@@ -7,6 +7,8 @@ One snapshot's layer is mounted by one thread at a time; different layers at the
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -28,6 +30,8 @@ REMOTE_LABEL = "containerd.io/snapshot/remote"
 """The label of a committed snapshot whose layer is mounted; its value has no meaning."""
 
 _CHECKS_AT_ONCE = 32
+_DESCRIPTORS_FOR_MOUNTS = 0.8
+"""The part of this process's descriptors that new mounts may use; the rest is for readers, and calls of containerd."""
 
 
 class LayerFilesystem(Protocol):
@@ -50,6 +54,13 @@ class LayerFilesystem(Protocol):
 
     def close(self, *, leave: bool = False) -> None:
         """Unmount everything; with `leave`, all mounts that cannot outlive the process."""
+
+
+def _spare_descriptors() -> None:
+    """Raise MountError if a new mount would take the descriptors that answers and reads need."""
+    used, limit = len(os.listdir("/proc/self/fd")), resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # noqa: PTH208
+    if used > _DESCRIPTORS_FOR_MOUNTS * limit:
+        raise MountError(f"{used} of {limit} descriptors are in use; raise LimitNOFILE of the daemon")
 
 
 def is_remote(snapshot: Snapshot) -> bool:
@@ -77,6 +88,7 @@ class RemoteLayers:
     def mount(self, number: int, labels: Mapping[str, str]) -> None:
         """Mount the layer of a new snapshot. Raises LazylayerError and OSError; nothing is mounted then."""
         with self._alone(number):
+            _spare_descriptors()
             self._filesystem.mount(self._directories.upper(number), labels)
             self._mounted.add(number)
 

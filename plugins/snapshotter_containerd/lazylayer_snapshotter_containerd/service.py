@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -14,8 +13,9 @@ from loguru import logger
 from lazylayer.api.text import one_line
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, Timestamp
+from lazylayer_snapshotter_containerd.deadlines import DEADLINE, Deadline, Janitor
 from lazylayer_snapshotter_containerd.problems import NoRoomError, SnapshotError
-from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
+from lazylayer_snapshotter_containerd.snapshotter import TARGET_LABEL, Snapshotter
 from lazylayer_snapshotter_containerd.store import Snapshot
 from lazylayer_wire import Message
 
@@ -27,25 +27,28 @@ _LISTED_AT_ONCE = 100
 _MAX_MESSAGE = 16 * 1024 * 1024
 
 
-def make_server(snapshotter: Snapshotter, threads: int) -> grpc.Server:
-    """Return a server for the snapshotter without an address; it answers `threads` calls at once."""
+def make_server(snapshotter: Snapshotter, threads: int, seconds: float = DEADLINE) -> grpc.Server:
+    """Return a server for the snapshotter without an address; it answers `threads` calls at once.
+
+    Each call is answered within `seconds`, but a Prepare that mounts a layer.
+    """
     server = grpc.server(
         ThreadPoolExecutor(threads, "lazylayer-snapshots"),
         options=[("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", _MAX_MESSAGE)],
     )
-    service = _Service(snapshotter)
+    service, deadline = _Service(snapshotter, seconds), Deadline(threads, seconds)
     handlers = {
-        "Prepare": _unary(api.PrepareSnapshotRequest, service.prepare),
-        "View": _unary(api.PrepareSnapshotRequest, service.view),
-        "Mounts": _unary(api.MountsRequest, service.mounts),
-        "Commit": _unary(api.CommitSnapshotRequest, service.commit),
-        "Remove": _unary(api.RemoveSnapshotRequest, service.remove),
-        "Stat": _unary(api.StatSnapshotRequest, service.stat),
-        "Update": _unary(api.UpdateSnapshotRequest, service.update),
-        "Usage": _unary(api.UsageRequest, service.usage),
+        "Prepare": _unary(api.PrepareSnapshotRequest, service.prepare, deadline, may_wait=_mounts_a_layer),
+        "View": _unary(api.PrepareSnapshotRequest, service.view, deadline),
+        "Mounts": _unary(api.MountsRequest, service.mounts, deadline),
+        "Commit": _unary(api.CommitSnapshotRequest, service.commit, deadline),
+        "Remove": _unary(api.RemoveSnapshotRequest, service.remove, deadline),
+        "Stat": _unary(api.StatSnapshotRequest, service.stat, deadline),
+        "Update": _unary(api.UpdateSnapshotRequest, service.update, deadline),
+        "Usage": _unary(api.UsageRequest, service.usage, deadline),
         "Cleanup": _unary(api.CleanupRequest, service.cleanup),
         "List": grpc.unary_stream_rpc_method_handler(
-            _list_answered(service.list), api.ListSnapshotsRequest.decode, _encode
+            _list_answered(service.list, deadline), api.ListSnapshotsRequest.decode, _encode
         ),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(api.SERVICE, handlers),))
@@ -55,9 +58,10 @@ def make_server(snapshotter: Snapshotter, threads: int) -> grpc.Server:
 class _Service:
     """One method for each of containerd's: it turns a request into a call, and the result into an answer."""
 
-    def __init__(self, snapshotter: Snapshotter) -> None:
+    def __init__(self, snapshotter: Snapshotter, seconds: float) -> None:
         self._snapshotter = snapshotter
-        self._cleaning = threading.Lock()
+        self._seconds = seconds
+        self._janitor = Janitor(snapshotter.cleanup)
 
     def prepare(self, request: api.PrepareSnapshotRequest) -> api.MountsResponse:
         asked = request.snapshotter, request.key, request.parent, request.labels
@@ -87,19 +91,22 @@ class _Service:
         updated = self._snapshotter.update(request.snapshotter, info.name, info.labels, paths)
         return api.StatSnapshotResponse(_info(updated))
 
-    def list(self, request: api.ListSnapshotsRequest) -> Iterator[api.ListSnapshotsResponse]:
+    def list(self, request: api.ListSnapshotsRequest) -> list[api.ListSnapshotsResponse]:
         infos = [_info(each) for each in self._snapshotter.find(request.snapshotter, request.filters)]
-        for start in range(0, len(infos), _LISTED_AT_ONCE):
-            yield api.ListSnapshotsResponse(infos[start : start + _LISTED_AT_ONCE])
+        starts = range(0, len(infos), _LISTED_AT_ONCE)
+        return [api.ListSnapshotsResponse(infos[start : start + _LISTED_AT_ONCE]) for start in starts]
 
     def usage(self, request: api.UsageRequest) -> api.UsageResponse:
         return api.UsageResponse(*self._snapshotter.usage(request.snapshotter, request.key))
 
     def cleanup(self, request: api.CleanupRequest) -> Empty:
         del request
-        with self._cleaning:
-            self._snapshotter.cleanup()
+        self._janitor.ask(self._seconds / 2)  # it goes on by itself
         return Empty()
+
+
+def _mounts_a_layer(request: api.PrepareSnapshotRequest) -> bool:
+    return TARGET_LABEL in request.labels
 
 
 def _info(snapshot: Snapshot) -> api.Info:
@@ -111,10 +118,15 @@ def _encode(message: Message) -> bytes:
     return message.encode()
 
 
-def _unary(request: type[Request], method: Callable[[Request], Message]) -> Any:
+def _unary(
+    request: type[Request],
+    method: Callable[[Request], Message],
+    deadline: Deadline | None = None,
+    may_wait: Callable[[Request], bool] = lambda _: False,
+) -> Any:
     def answer(asked: Request, context: Any) -> Message:
         try:
-            return method(asked)
+            return method(asked) if deadline is None or may_wait(asked) else deadline.call(method, asked)
         except Exception as error:  # noqa: BLE001 - every failure becomes a status
             return _abort(context, method, error)
 
@@ -122,11 +134,11 @@ def _unary(request: type[Request], method: Callable[[Request], Message]) -> Any:
 
 
 def _list_answered(
-    method: Callable[[api.ListSnapshotsRequest], Iterator[api.ListSnapshotsResponse]],
+    method: Callable[[api.ListSnapshotsRequest], list[api.ListSnapshotsResponse]], deadline: Deadline
 ) -> Callable[[api.ListSnapshotsRequest, Any], Iterator[Message]]:
     def answer(asked: api.ListSnapshotsRequest, context: Any) -> Iterator[Message]:
         try:
-            answers: Sequence[Message] = list(method(asked))
+            answers: Sequence[Message] = deadline.call(method, asked)
         except Exception as error:
             _abort(context, method, error)
             raise

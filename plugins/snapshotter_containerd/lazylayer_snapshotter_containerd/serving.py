@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import socket
 import stat
@@ -18,10 +19,12 @@ from lazylayer.errors import LazylayerError
 from lazylayer.mounts import Filesystem
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.checking import DiffIdChecker
+from lazylayer_snapshotter_containerd.deadlines import DEADLINE
 from lazylayer_snapshotter_containerd.options import Options
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
 from lazylayer_snapshotter_containerd.service import make_server
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
+from lazylayer_snapshotter_containerd.systemd import Watchdog, notify, watchdog_seconds
 
 __all__ = ["serve"]
 
@@ -40,6 +43,7 @@ def serve(program: Program, address: str = "") -> None:
     Raises LazylayerError if another daemon uses the root, or the socket cannot be bound.
     """
     use_few_arenas()
+    _raise_descriptor_limit()
     settings = program.settings
     options = program.options("snapshotter_containerd", Options)
     listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
@@ -55,7 +59,8 @@ def serve(program: Program, address: str = "") -> None:
         remote = reconcile(snapshotter)
         control = ControlServer(process_directory(Path(settings.run)), filesystem)
         stack.callback(control.close)
-        server = make_server(snapshotter, options.threads)
+        seconds = DEADLINE + (settings.prefetch.timeout if options.wait_for_prefetch else 0)
+        server = make_server(snapshotter, options.threads, seconds)
         _listen(server, listen)
         stack.callback(listen.unlink, missing_ok=True)
         server.start()
@@ -66,12 +71,20 @@ def serve(program: Program, address: str = "") -> None:
         filesystem.daemon_started()  # calls are answered meanwhile
         logger.info("serving snapshots on {listen}, from {root}", listen=str(listen), root=str(root))
         notify("READY=1")
+        if watched := watchdog_seconds():
+            stack.callback(Watchdog(listen, watched).close)
         number = ending.wait()
         notify("STOPPING=1")
         stopped = server.stop(_GRACE)
         restorer.close()
         filesystem.stop(leave=number != signal.SIGINT)
         stopped.wait(_GRACE)
+
+
+def _raise_descriptor_limit() -> None:
+    """Take all descriptors that the machine allows: a daemon without one answers no call."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _lock(root: Path) -> int:
@@ -107,15 +120,3 @@ def _listen(server: object, listen: Path) -> None:
 def _answers(listen: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(os.fspath(listen)) == 0
-
-
-def notify(state: str) -> None:
-    """Notify systemd of a state, if it started this process (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        try:
-            channel.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError as error:
-            logger.warning("systemd was not told {state}: {error}", state=state, error=error)

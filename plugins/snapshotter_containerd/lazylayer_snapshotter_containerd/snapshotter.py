@@ -48,6 +48,8 @@ LOG_KEY = "remote-snapshot-prepared"
 
 _OURS = frozenset((REMOTE_LABEL, FALLBACK_LABEL, CHECKED_LABEL))
 _REASON_LENGTH = 1024
+_UNMEASURED = -1
+"""The size, in the database, of a snapshot that is measured when its usage is asked for."""
 
 
 class Snapshotter:
@@ -55,6 +57,7 @@ class Snapshotter:
 
     :param formats: the names of labels that formats read: these are part of a mount.
     :param wait_for_prefetch: create containers only when the prefetch of their layers is over.
+    :param measured_within: seconds that a Commit measures files for; what takes longer is measured for Usage.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class Snapshotter:
         formats: FormatLabels,
         *,
         wait_for_prefetch: bool = False,
+        measured_within: float = 2.0,
     ) -> None:
         self.directories = Directories(root)
         self.layers = RemoteLayers(filesystem, self.directories, wait_for_prefetch=wait_for_prefetch)
         self.store = Store(root / "metadata.sqlite")
         self._formats = formats
+        self._measured_within = measured_within
 
     def close(self) -> None:
         """Close the database; mounts are the filesystem's. Idempotent."""
@@ -125,7 +130,12 @@ class Snapshotter:
             snapshot = transaction.get(key)
         if snapshot.pending:
             raise FailedPreconditionError(f"snapshot {key} is still being prepared")
-        size, inodes = measure(self.directories.upper(snapshot.id)) if snapshot.kind == Kind.ACTIVE else (0, 0)
+        size, inodes = 0, 0
+        if snapshot.kind == Kind.ACTIVE:
+            try:
+                size, inodes = measure(self.directories.upper(snapshot.id), self._measured_within)
+            except TimeoutError:
+                size, inodes = _UNMEASURED, 0
         with self.store.transaction(scope) as transaction:
             transaction.commit(snapshot.id, name, _without_ours(labels), size, inodes, parent)
 
@@ -173,8 +183,15 @@ class Snapshotter:
         snapshot = self.stat(scope, key)
         if snapshot.kind == Kind.ACTIVE:
             return measure(self.directories.upper(snapshot.id))
-        size = self.layers.disk_usage(snapshot) if is_remote(snapshot) else None
-        return (snapshot.size, snapshot.inodes) if size is None else (size, 0)
+        if is_remote(snapshot):
+            size = self.layers.disk_usage(snapshot)
+            return (snapshot.size, snapshot.inodes) if size is None else (size, 0)
+        if snapshot.size == _UNMEASURED:
+            usage = measure(self.directories.upper(snapshot.id))
+            with self.store.transaction(scope) as transaction:
+                transaction.set_usage(snapshot.id, *usage)
+            return usage
+        return snapshot.size, snapshot.inodes
 
     # --- letting go --------------------------------------------------------------------------------
 

@@ -240,6 +240,10 @@ class Transaction:
         self._connection.execute("UPDATE snapshots SET labels = ?, updated = ?, pending = 0 WHERE id = ?", values)
         return self.at(number)
 
+    def set_usage(self, number: int, size: int, inodes: int) -> None:
+        """Record what a committed snapshot takes on disk."""
+        self._connection.execute("UPDATE snapshots SET size = ?, inodes = ? WHERE id = ?", (size, inodes, number))
+
     def remove(self, number: int) -> Snapshot:
         """Remove a snapshot. Raises NotFoundError, and FailedPreconditionError if it has children."""
         snapshot = self.at(number)

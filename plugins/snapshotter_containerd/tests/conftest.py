@@ -214,9 +214,9 @@ class Service:
         self.filesystem = BindFilesystem(directory / "layer")
         self.start()
 
-    def start(self, *, wait_for_prefetch: bool = False) -> None:
-        self.snapshotter = Snapshotter(self.root, self.filesystem, FORMATS, wait_for_prefetch=wait_for_prefetch)
-        self.server = make_server(self.snapshotter, 16)
+    def start(self, *, seconds: float = 30.0, **options: Any) -> None:
+        self.snapshotter = Snapshotter(self.root, self.filesystem, FORMATS, **options)
+        self.server = make_server(self.snapshotter, 16, seconds)
         self.address = address = str(self.directory / "s")
         self.server.add_insecure_port(f"unix:{address}")
         self.server.start()
