@@ -48,6 +48,29 @@ def test_a_cached_range_needs_no_source_at_all() -> None:
     assert opening.seen.total == 10
 
 
+def test_closing_does_not_wait_for_an_opening_that_hangs() -> None:
+    began, go_on = threading.Event(), threading.Event()
+    source = MemorySource(DATA)
+
+    def open_slowly() -> BlobSource:
+        began.set()
+        assert go_on.wait(30)
+        return source
+
+    blob = Blob(open_slowly, sha256_digest(DATA), len(DATA))
+    opening = threading.Thread(target=blob.source)
+    opening.start()
+    assert began.wait(30)
+    closing = threading.Thread(target=blob.close)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert not source.closed
+    go_on.set()
+    opening.join(30)
+    assert source.closed
+
+
 def test_readers_of_the_same_range_share_one_request() -> None:
     source = MemorySource(DATA)
     source.gate.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -36,6 +37,33 @@ def test_a_read_that_drips_ends() -> None:
     with pytest.raises(UnavailableError, match=r"took longer than 0\.5 s \(fetch\.read_timeout\)"):
         opened.read(b"f")
     assert 0.5 <= time.monotonic() - started < 5
+
+
+def test_the_deadline_is_that_of_a_whole_read() -> None:
+    files = {b"f": random.Random(1).randbytes(20_000)}
+    opened = Opened(SyntheticLayer(files, chunk_size=1000), read_timeout=0.5)
+    opened.source.on_piece = lambda _: time.sleep(0.1)  # each chunk by itself is quick
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"took longer than 0\.5 s \(fetch\.read_timeout\)"):
+        opened.read(b"f")
+    assert time.monotonic() - started < 2
+    opened.source.on_piece = lambda _: None
+    assert opened.read(b"f") == files[b"f"]
+
+
+def test_a_request_that_drips_for_ever_is_given_up() -> None:
+    """Later reads ask anew, instead of waiting for the same one."""
+    opened = Opened(SyntheticLayer({b"f": random.Random(1).randbytes(50_000)}, chunk_size=50_000), read_timeout=0.4)
+    opened.source.on_piece = lambda _: time.sleep(0.05)
+    with pytest.raises(UnavailableError):
+        opened.read(b"f")
+    opened.source.on_piece = lambda _: None
+    deadline = time.monotonic() + 10
+    while opened.source.asked and time.monotonic() < deadline:
+        with contextlib.suppress(UnavailableError):
+            assert opened.read(b"f") == opened.made.files[b"f"]
+            break
+    assert len(opened.source.asked) == 2
 
 
 def test_bytes_of_the_request_are_progress() -> None:

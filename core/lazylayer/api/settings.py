@@ -6,6 +6,7 @@ bytes and times in seconds. No setting is looked up on a read: a mount takes wha
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,6 +53,15 @@ class CacheSettings(_Table, frozen=True):
     """The cache plugin for verified, uncompressed chunks; `auto` takes the one with the highest preference."""
     ranges: str = "auto"
     """The cache plugin for compressed bytes, mostly tables of contents; `auto` as above."""
+    scope: Literal["shared", "registry", "repository"] = "shared"
+    """The images that find what an image cached: all, or those of its registry, or of its repository."""
+
+    def scope_of(self, host: str, repository: str) -> str:
+        """Return the beginning of all keys under which an image's bytes are cached; empty where all images share."""
+        if self.scope == "shared":
+            return ""
+        place = host if self.scope == "registry" else f"{host}/{repository}"
+        return f"{hashlib.sha256(place.encode()).hexdigest()[:20]}:"
 
 
 class FetchSettings(_Table, frozen=True):

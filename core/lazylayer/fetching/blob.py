@@ -22,11 +22,12 @@ class Blob:
 
     The source is opened when bytes are first needed that no cache holds, so a layer whose table of contents is
     cached opens while its registry is away. `open_source` is called once at a time, until it succeeds; it
-    raises what resolvers raise.
+    raises what resolvers raise. Keys in caches begin with `scope`.
     """
 
-    def __init__(self, open_source: Callable[[], BlobSource], digest: Digest, size: int) -> None:
+    def __init__(self, open_source: Callable[[], BlobSource], digest: Digest, size: int, scope: str = "") -> None:
         self.digest = digest
+        self.scope = scope
         self.size = size
         """Bytes in the blob; 0 while that is unknown."""
         self.last_contact = float("-inf")
@@ -39,6 +40,7 @@ class Blob:
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._source: BlobSource | None = None
+        self._closed = False
 
     def source(self) -> BlobSource:
         """Return the source, opened now if it was not. Raises what `open_source` raises."""
@@ -46,6 +48,8 @@ class Blob:
             if self._source is None:
                 self._source = self._open_source()
                 self.last_contact = time.monotonic()
+                if self._closed:
+                    self._source.close()
             return self._source
 
     def stream(self, ranges: Sequence[ByteRange]) -> Generator[tuple[int, bytes], None, None]:
@@ -91,7 +95,7 @@ class Blob:
         return self._source.describe() if self._source is not None else ""
 
     def close(self) -> None:
-        """Close the source."""
-        with self._opening:
-            if self._source is not None:
-                self._source.close()
+        """Close the source, as soon as it is open if it is being opened. Does not wait for that."""
+        self._closed = True
+        if self._source is not None:
+            self._source.close()

@@ -39,30 +39,29 @@ class Fetcher:
         self, blob: Blob, contents: LayerContents, store: ChunkStore, scheduler: Scheduler, settings: FetchSettings
     ) -> None:
         self.blob = blob
-        self.inventory = Inventory(blob.digest, contents.chunks, store)
+        self.inventory = Inventory(blob, contents.chunks, store)
         self.windows = Windows(contents, settings, self.inventory.has)
         self._flights = Flights()
-        self._table = contents.chunks
-        self._inflate = contents.inflate
-        self._budget = store.budget
-        self._scheduler = scheduler
-        self._settings = settings
+        self._table, self._inflate = contents.chunks, contents.inflate
+        self._budget, self._scheduler = store.budget, scheduler
+        self._settings, self.read_timeout = settings, settings.read_timeout
         self._slots = threading.BoundedSemaphore(settings.threads)
         self._read_here = self.inventory.read
         self._triggers = self.windows.triggers
         self._cursor = 0
 
-    def read(self, chunk: int, offset: int, size: int, last: int | None = None) -> bytes:
+    def read(self, chunk: int, offset: int, size: int, deadline: float, last: int | None = None) -> bytes:
         """Return the verified bytes of a chunk from `offset`, at most `size`, fetched if need be.
 
         `last` is the last chunk of the file when the reader is in the middle of it: then what is fetched along
         for a sequential reader ends with the file. A reader at the start of a file may be going from file to
-        file, and gets what follows in the blob. Raises LayerError or ResolveError.
+        file, and gets what follows in the blob. The read ends by `deadline`, in seconds of `time.monotonic`.
+        Raises LayerError or ResolveError.
         """
         data = self._read_here(chunk, offset, size)
         if data is None:
             with self._scheduler.foreground():
-                return self._fetch_chunk(chunk, offset, size, last)
+                return self._fetch_chunk(chunk, offset, size, deadline, last)
         if self._triggers:
             self._maybe_read_ahead(self._table.member_of(chunk))
         return data
@@ -111,9 +110,8 @@ class Fetcher:
         with self._scheduler.foreground():
             self._carry_out(self._flights.claim([member for member in members if not self.inventory.has(member)]))
 
-    def _fetch_chunk(self, chunk: int, offset: int, size: int, last: int | None) -> bytes:
+    def _fetch_chunk(self, chunk: int, offset: int, size: int, deadline: float, last: int | None) -> bytes:
         member = self._table.member_of(chunk)
-        deadline = time.monotonic() + self._settings.read_timeout
         while True:
             flight = self._flights.of(member)
             if flight is None and self.inventory.holds(member):  # it landed meanwhile
@@ -208,7 +206,7 @@ class Fetcher:
         """
         members = [WantedMember.of(self._table, number) for number in claimed]
         progress = next(iter(claimed.values())).progress
-        started = first = progress.at = time.monotonic()
+        started = first = landed = progress.at = time.monotonic()
         received = 0
         waiting = iter(members)
         member: WantedMember | None = next(waiting)
@@ -219,6 +217,8 @@ class Fetcher:
                     first = time.monotonic()
                 received += len(piece)
                 progress.at = time.monotonic()
+                if progress.at > landed + self.read_timeout:
+                    raise self._too_slow(landed)  # its readers gave up; the next ones ask again
                 end = at + len(piece)
                 while member is not None and member.start < end:
                     buffer += memoryview(piece)[max(member.start - at, 0) : member.end - at]
@@ -233,7 +233,7 @@ class Fetcher:
                         del claimed[member.number], flight
                     self.inventory.announce()
                     buffer = bytearray()
-                    member = next(waiting, None)
+                    member, landed = next(waiting, None), progress.at
                 if turn is not None and member is not None and turn.should_yield():
                     return False
         self.windows.observe(first - started, received, time.monotonic() - first)

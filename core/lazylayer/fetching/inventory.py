@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from lazylayer.api.byteranges import ByteRange, ByteRanges
 from lazylayer.api.chunks import ChunkTable
-from lazylayer.api.oci import Digest
+from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.logger import logger
 
@@ -23,8 +23,8 @@ class Inventory:
     A member counts as here once it was fetched, or found in the cache; until it could not be read any more.
     """
 
-    def __init__(self, blob: Digest, table: ChunkTable, store: ChunkStore) -> None:
-        self._blob = blob
+    def __init__(self, blob: Blob, table: ChunkTable, store: ChunkStore) -> None:
+        self._blob, self._scope = blob.digest, blob.scope
         self._table = table
         self._store = store
         self._lock = threading.Lock()
@@ -142,4 +142,4 @@ class Inventory:
                 logger.warning("{digest} is complete; a callback failed: {error!r}", digest=self._blob, error=error)
 
     def _key(self, chunk: int, digest: bytes) -> str:
-        return f"sha256:{digest.hex()}" if digest else f"{self._blob}:chunk{chunk}"
+        return self._scope + (f"sha256:{digest.hex()}" if digest else f"{self._blob}:chunk{chunk}")

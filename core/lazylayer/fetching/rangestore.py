@@ -65,6 +65,7 @@ class Opening:
         self.seen = ByteRanges()
         """The bytes of the blob that were read. Look at it when the opening is over."""
         self._blob = blob
+        self._scope = blob.scope
         self._size_key = "" if blob.size else f"{blob.digest}:size"
         self._ranges = ranges or RangeStore(NoCache())
         self._lock = threading.RLock()
@@ -107,14 +108,14 @@ class Opening:
 
     def recall(self, key: str) -> bytes | None:
         """Return what the cache has under `key`, and remember that it came from there."""
-        data = self._ranges.get(key)
+        data = self._ranges.get(self._scope + key)
         if data is not None:
             self._cached.add(key)
         return data
 
     def keep(self, key: str, data: bytes) -> None:
         """Put fetched bytes into the cache."""
-        self._ranges.put(key, data)
+        self._ranges.put(self._scope + key, data)
         self._fetched.add(key)
 
     def distrust(self, error: Exception) -> bool:
@@ -127,7 +128,7 @@ class Opening:
             cached, self._cached = self._cached, set()
             fetched, self._fetched = self._fetched, set()
         for key in cached | fetched:
-            self._ranges.remove(key)
+            self._ranges.remove(self._scope + key)
         if self._size_key:
             self._blob.size = 0
         return bool(cached) or (bool(fetched) and self._blob.doubt(error))
@@ -148,7 +149,7 @@ class Opening:
             return False
         if size == known:
             return False
-        self._ranges.remove(self._size_key)
+        self._ranges.remove(self._scope + self._size_key)
         self._cached.discard(self._size_key)
         self._blob.size = size
         return True

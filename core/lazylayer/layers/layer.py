@@ -7,6 +7,7 @@ and in the background, the `Prefetcher` decides.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from lazylayer.api.byteranges import ByteRange
@@ -46,7 +47,7 @@ class Layer:
         self.contents = contents
         self.tree = contents.tree
         self.source = f"{reference.host or reference.scheme}/{self.digest[7:19]}"
-        self.identity = f"{contents.format} {contents.toc_digest}"
+        self.identity = f"{fetcher.blob.scope}{contents.format} {contents.toc_digest}"
         self.virtual: Mapping[bytes, VirtualDirectory] = {}
         self.closed = False
         self.blob = fetcher.blob
@@ -54,7 +55,7 @@ class Layer:
         self.windows = fetcher.windows
         self._table = contents.chunks
         self._fetcher = fetcher
-        self._read_chunk = fetcher.read
+        self._read_chunk, self._read_timeout = fetcher.read, fetcher.read_timeout
         self._report = report
         self._lock = threading.Lock()
         self._error = ""
@@ -89,10 +90,11 @@ class Layer:
         chunk = self._table.find(entry.first_chunk, entry.chunk_count, offset)
         last = entry.first_chunk + entry.chunk_count - 1
         parts = []
+        deadline = time.monotonic() + self._read_timeout
         while offset < end:
             start, length = self._table.place(chunk)
             wanted = min(end, start + length) - offset
-            part = self._read_chunk(chunk, offset - start, wanted, last if start else None)
+            part = self._read_chunk(chunk, offset - start, wanted, deadline, last if start else None)
             if len(part) != wanted or wanted <= 0:
                 raise LayerError(f"layer {self.digest}: {len(part)} bytes came where {wanted} should be")
             parts.append(part)
@@ -125,16 +127,8 @@ class Layer:
 
     def state(self) -> LayerState:
         """Return how much of the layer is here, and its last error."""
-        blob = self.blob
-        return LayerState(
-            self.digest,
-            blob.size,
-            self.inventory.seen_bytes,
-            self._error,
-            blob.requests,
-            blob.network_bytes,
-            blob.describe(),
-        )
+        blob, seen = self.blob, self.inventory.seen_bytes
+        return LayerState(self.digest, blob.size, seen, self._error, blob.requests, blob.network_bytes, blob.describe())
 
     def when_complete(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` once, when the layer is complete; see `MountableTree.when_complete`."""

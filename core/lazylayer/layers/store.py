@@ -167,7 +167,8 @@ class LayerStore:
         self._evict(slot)
 
     def _open_layer(self, reference: Reference, descriptor: Descriptor, verify: bool) -> Layer:
-        blob = Blob(lambda: self._hooks.resolve_blob(reference, descriptor), descriptor.digest, descriptor.size)
+        scope = self._settings.cache.scope_of(reference.host or reference.scheme, reference.repository)
+        blob = Blob(partial(self._hooks.resolve_blob, reference, descriptor), descriptor.digest, descriptor.size, scope)
         opening = Opening(blob, self._ranges)
         try:
             contents = self._open_contents(reference, opening, descriptor, verify)

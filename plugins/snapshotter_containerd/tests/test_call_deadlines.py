@@ -150,7 +150,7 @@ def test_systemd_is_told_as_long_as_calls_are_answered(hurried: Any, told: socke
 
 def test_a_probe_says_why_it_failed(hurried: Any, tmp_path: Path) -> None:
     assert probe(Path(hurried.address), 5) == ""
-    assert "UNAVAILABLE" in probe(tmp_path / "nobody", 5)
+    assert "UNAVAILABLE" in probe(tmp_path / "missing", 5)
     with hurried.snapshotter.store.transaction():
         assert "no answer within" in probe(Path(hurried.address), 5)
 

@@ -181,8 +181,9 @@ class SyntheticProgram:
         for each in others:
             manager.register(each, type(each).__name__)
         self.hooks = Hooks(manager)
+        settings = settings or Settings()
         self.settings = msgspec.structs.replace(
-            settings or Settings(),
-            cache=CacheSettings(chunks="memory", ranges="memory"),
+            settings,
+            cache=CacheSettings(chunks="memory", ranges="memory", scope=settings.cache.scope),
             mount=MountSettings(frontend="memory"),
         )
