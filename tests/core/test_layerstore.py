@@ -258,6 +258,35 @@ class TestEviction:
         store.store.close()
 
 
+def test_a_layer_evicted_while_it_is_prefetched_is_not_fetched_to_its_end() -> None:
+    store = Store(settings=Settings(resolve=ResolveSettings(keep=0)))
+    source = store.plugin.sources[store.descriptors[0].digest]
+    source.piece = 100
+    fetching, evicted, pieces = threading.Event(), threading.Event(), []
+
+    def on_piece(at: int) -> None:
+        pieces.append(at)
+        fetching.set()
+        assert evicted.wait(20)
+
+    store.plugin.plan = lambda _: PrefetchPlan((ByteRange(0, 2000),))
+    with store.lend() as lease:
+        source.on_piece = on_piece
+        store.store.prefetcher.layer(lease.layer, {})
+        alive = weakref.ref(lease.layer)
+        assert fetching.wait(20)
+    del lease
+    evicted.set()
+    pause = threading.Event()
+    while alive() is not None:
+        gc.collect()
+        pause.wait(0.005)
+    assert len(pieces) < 3, "the rest of the range was not fetched"
+    assert store.events("failed") == 0
+    assert store.events("completed") == 0
+    store.store.close()
+
+
 def test_an_evicted_layer_is_forgotten_by_the_background_that_waits_for_its_turn() -> None:
     store = Store(settings=Settings(resolve=ResolveSettings(keep=0), background=BackgroundSettings(silence=1000)))
     with store.lend() as lease:

@@ -67,6 +67,8 @@ class Blob:
                 if pending and at == pending[-1].end:
                     pending.pop()
                     at = pending[-1].start if pending else -1
+                if self._closed:
+                    raise UnavailableError(f"blob {self.digest}: closed while it was fetched")
                 if not pending or offset != at or at + len(piece) > pending[-1].end:
                     raise UnavailableError(f"blob {self.digest}: the source sent bytes that were not asked for")
                 at += len(piece)
@@ -75,9 +77,7 @@ class Blob:
                     self.last_contact = time.monotonic()
                 yield offset, piece
         finally:
-            close = getattr(pieces, "close", None)
-            if close is not None:
-                close()
+            getattr(pieces, "close", lambda: None)()
         if len(pending) > 1 or at != pending[-1].end:
             raise UnavailableError(f"blob {self.digest}: the source ended after byte {at} of {ranges[-1].end}")
 

@@ -139,7 +139,7 @@ class Layer:
         error = one_line(error)
         with self._lock:
             known, self._error = self._error, error
-        if known != error:
+        if known != error and not self.closed:
             logger.warning("layer {digest}: {error}", digest=self.digest, error=error)
             self.tell("failed", error)
 
