@@ -184,10 +184,12 @@ class KeeperProcess:
         try:
             for name, descriptor in self._held.items():
                 _exchange(connection, {"put": name, "grace": self._grace}, descriptor)
-            _exchange(connection, {"list": True}, None)
+            answer, _ = _exchange(connection, {"list": True}, None)
         except (OSError, ValueError):
             connection.close()
             return False
+        if groups := answer.get("groups"):
+            logger.warning("the keeper of mounts stays in {groups}, and ends with it", groups=groups)
         return True
 
     def _try_connect(self) -> socket.socket | None:

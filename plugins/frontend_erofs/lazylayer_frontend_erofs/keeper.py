@@ -14,7 +14,8 @@ message a JSON object in one packet:
     {"drop": NAME}: close it.
     {"list": true}: the names.
 
-The answer is {"ok": true} or false, with "names" for a list. When an owner's connection ends, by its
+The answer is {"ok": true} or false, with "names" for a list, and "groups", the control groups of the daemon that
+the keeper could not leave. When an owner's connection ends, by its
 death or otherwise, a new owner has `grace` seconds to come; then the descriptor is closed and readers
 get errors. A descriptor whose mount is gone is closed soon. Without descriptors and connections
 the keeper ends after a while.
@@ -37,7 +38,9 @@ _LOCK_NAME = "keeper.lock"
 _LARGEST_MESSAGE = 4096
 _LINGER = 2.0
 _LOOK = 30.0
-_CGROUP = "/sys/fs/cgroup/lazylayer-keeper"
+_GROUP = "lazylayer-keeper"
+_HIERARCHIES = frozenset({"name=systemd", "memory", "freezer", "pids"})
+"""Those of cgroup v1 whose groups are ended as a whole: by systemd, by a lack of memory, by a container's end."""
 
 
 class _Kept:
@@ -53,8 +56,9 @@ class _Kept:
 class Keeper:
     """The process's state: connections by descriptor, kept descriptors by name. One thread."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, groups: list[str]) -> None:
         self._listener = listener
+        self._groups = groups
         self._clients: dict[int, socket.socket] = {}
         self._kept: dict[str, _Kept] = {}
         self._poll = select.poll()
@@ -137,7 +141,7 @@ class Keeper:
             return {"ok": True}, [found.descriptor]
         if "drop" in message:
             return {"ok": self._drop(str(message["drop"]))}, []
-        return {"ok": True, "names": sorted(self._kept)}, []
+        return {"ok": True, "names": sorted(self._kept), "groups": self._groups}, []
 
     def _leave(self, client: socket.socket) -> None:
         """End a connection; its descriptors wait for another owner."""
@@ -157,15 +161,32 @@ class Keeper:
         return True
 
 
-def _stand_apart() -> None:
-    """Leave the daemon's control group, which may be killed as a whole, if the machine lets us."""
-    with contextlib.suppress(OSError):
-        os.makedirs(_CGROUP, exist_ok=True)  # noqa: PTH103 - pathlib is not imported, to stay small
-        _write(f"{_CGROUP}/cgroup.procs", str(os.getpid()))
+def _stand_apart() -> list[str]:
+    """Leave the daemon's control groups, which may be killed as a whole. Return those that the machine keeps us in."""
+    for line in _lines("/proc/self/mounts"):
+        _, place, kind, options = line.split(" ")[:4]
+        if kind == "cgroup2" or (kind == "cgroup" and not _HIERARCHIES.isdisjoint(options.split(","))):
+            with contextlib.suppress(OSError):
+                os.makedirs(f"{place}/{_GROUP}", exist_ok=True)  # noqa: PTH103 - pathlib is not imported, to stay small
+                _write(f"{place}/{_GROUP}/cgroup.procs", str(os.getpid()))
     with contextlib.suppress(OSError):
         _write("/proc/self/oom_score_adj", "-900")
     with contextlib.suppress(OSError):
         _write("/proc/self/comm", "lazylayer-keep")
+    groups = []
+    for line in _lines("/proc/self/cgroup"):
+        _, hierarchy, path = line.split(":", 2)
+        if (not hierarchy or hierarchy in _HIERARCHIES) and path not in ("/", f"/{_GROUP}"):
+            groups.append(f"{hierarchy}:{path}")
+    return groups
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        with open(file, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
+            return lines.read().splitlines()
+    except OSError:
+        return []
 
 
 def _write(path: str, text: str) -> None:
@@ -181,7 +202,7 @@ def main(directory: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    _stand_apart()
+    groups = _stand_apart()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(SOCKET_NAME)  # noqa: PTH108
     os.umask(0o177)
@@ -189,7 +210,7 @@ def main(directory: str) -> None:
         # Relative to the directory: an absolute path may be longer than an address can be.
         listener.bind(SOCKET_NAME)
         listener.listen(64)
-        Keeper(listener).run()
+        Keeper(listener, groups).run()
         os.unlink(SOCKET_NAME)  # noqa: PTH108
 
 
