@@ -9,8 +9,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from lazylayer.api.settings import CacheSettings
-from lazylayer.configuration.fusetimeout import within_fuse_timeout
+from lazylayer.api.settings import CacheSettings, Settings
 from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 from lazylayer.logger import logger
@@ -34,7 +33,7 @@ class Program:
 
     def __init__(self, configuration: Configuration, plugins: Plugins | None = None) -> None:
         self.configuration = configuration
-        self.settings = within_fuse_timeout(configuration.settings)
+        self.settings: Settings = configuration.settings
         self.plugins = Plugins.load(self.settings.plugins) if plugins is None else plugins
         self.plugins.configure(self.settings, configuration.plugin_tables)
         self.hooks: Hooks = self.plugins.hooks()

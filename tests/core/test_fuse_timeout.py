@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 
 from lazylayer.api.settings import FetchSettings, Settings
-from lazylayer.configuration.fusetimeout import within_fuse_timeout
-from lazylayer.configuration.loading import load_configuration
-from lazylayer.program import Program
+from lazylayer.cli import load_program
+from lazylayer.cli.fusetimeout import within_fuse_timeout
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_shorter_timeouts_stay(tmp_path: Path) -> None:
 
 def test_programs_heed_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "max_request_timeout").write_text("60\n")
-    configuration = load_configuration(overrides=[f'root="{tmp_path}/root"', f'run="{tmp_path}/run"'])
-    monkeypatch.setattr("lazylayer.configuration.fusetimeout._SYSCTLS", tmp_path)
-    with Program(configuration) as program:
+    monkeypatch.setattr("lazylayer.cli.fusetimeout._SYSCTLS", tmp_path)
+    context = click.Context(click.Command("anything"))
+    with load_program(context, [f'root="{tmp_path}/root"', f'run="{tmp_path}/run"']) as program:
         assert program.settings.fetch.read_timeout == 30
-    assert configuration.settings.fetch.read_timeout == 300, "what is shown is what was configured"
+        assert program.configuration.settings.fetch.read_timeout == 300, "what is shown is what was configured"

@@ -37,6 +37,7 @@ def load_program(
 
     Raises ConfigurationError and PluginRequiredError.
     """
+    from lazylayer.cli.fusetimeout import within_fuse_timeout
     from lazylayer.program import Program
 
     _forbid_core_files()
@@ -48,6 +49,7 @@ def load_program(
         Program(configuration, invocation.plugins(configuration.settings)) as program,
         invocation.interruption.calling(program.hooks.interrupt),
     ):
+        program.settings = within_fuse_timeout(program.settings)
         yield program
 
 
