@@ -7,6 +7,7 @@ must be rejected by an error of ours. Anything else is a failure: another except
 from __future__ import annotations
 
 import functools
+import gzip
 import importlib.util
 import io
 import json
@@ -19,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lazylayer.api.oci import decode_config, decode_manifest_or_index, parse_reference
+from lazylayer.api.oci import decode_config, decode_manifest_or_index, parse_reference, sha256_digest
 from lazylayer.configuration.loading import load_configuration
 from lazylayer.errors import LazylayerError
 from lazylayer_format_estargz.footer import find_footer
@@ -33,6 +34,8 @@ from lazylayer_prefetch_entrypoint.linking import read_loader_cache
 from lazylayer_resolver_registry.hostsfile import read_hosts
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarreader import TarReader
+from lazylayer_ztoc.encoding import encode_ztoc
+from lazylayer_ztoc.layerindexing import index_layer
 from torture.campaign import Campaign
 from torture.layers import BuiltSample, build, open_layer, problems_of, sample_archive, toc_value, with_toc
 from torture.mutation import mutate_bytes, mutate_json
@@ -58,6 +61,7 @@ class Fuzz(Campaign):
     kinds = (
         "toc-estargz", "toc-zstdchunked", "layer-estargz", "layer-zstdchunked", "footer", "tar", "compressed",
         "manifest", "config", "reference", "settings", "hosts", "logins", "source", "bytecode", "elf", "loader-cache",
+        "index",
     )  # fmt: skip
 
     def run(self, kind: str, seed: int) -> str:
@@ -131,6 +135,19 @@ class Fuzz(Campaign):
                 left -= len(piece)
         finally:
             plain.close()
+        return ""
+
+    def _index(self, choose: random.Random) -> str:
+        if choose.random() < 0.5:
+            data = gzip.compress(mutate_bytes(sample_archive(), choose), 1)
+        else:
+            data = mutate_bytes(gzip.compress(sample_archive(), 1), choose)
+        index = index_layer(io.BytesIO(data), choose.choice((1, 1000, 1 << 22)), "fuzz").ztoc
+        for number, digest in enumerate(index.span_digests):
+            start, end = index.span_range(number)
+            if digest != sha256_digest(data[start:end]):
+                return f"span {number} has another digest"
+        encode_ztoc(index)
         return ""
 
     # --- what registries, operators and users write --------------------------------------------------

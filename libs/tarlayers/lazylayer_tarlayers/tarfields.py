@@ -28,6 +28,9 @@ def number(field: bytes, what: str, at: int) -> int:
 
     Raises FormatError, which names the field, `what`, and the header, `at`.
     """
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in b" \0" and not (b"8" in digits or b"9" in digits):
+        return int(digits, 8)  # as nearly every field is
     if field[0] & 0x80:
         value = int.from_bytes(field, "big", signed=False)
         bits = 8 * len(field) - 1

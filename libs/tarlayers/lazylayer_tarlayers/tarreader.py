@@ -136,7 +136,12 @@ class TarReader:
     def skip(self) -> None:
         """Go to the end of the current member."""
         while self._left:
-            self._left -= len(self._exactly(min(self._left, _PIECE)))
+            # A view may be shorter than asked for, and copies nothing.
+            size = len(self._view(min(self._left, _PIECE)))
+            if not size:
+                raise self._cut_short()
+            self._at += size
+            self._left -= size
         if self._pad:
             # The last padding is missing from some archives.
             self._some(self._pad)
@@ -176,8 +181,11 @@ class TarReader:
     def _exactly(self, size: int) -> bytes:
         data = self._some(size)
         if len(data) != size:
-            raise FormatError(f"the tar archive ends at {self._at}, in the middle of a member")
+            raise self._cut_short()
         return data
+
+    def _cut_short(self) -> FormatError:
+        return FormatError(f"the tar archive ends at {self._at}, in the middle of a member")
 
     def _some(self, size: int) -> bytes:
         data = self._source.read(size)
