@@ -12,12 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import Reference, sha256_digest
 from lazylayer.api.opened import OpenedImage
 from lazylayer.api.settings import BackgroundSettings, PrefetchSettings, ResolveSettings, Settings
 from lazylayer.errors import FormatError, UnavailableError
 from lazylayer.mounts.filesystem import Filesystem
+from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_testing.synthetic import REFERENCE, MemoryPlugin, SyntheticLayer, SyntheticProgram
 
 QUIET = Settings(background=BackgroundSettings(enabled=False), resolve=ResolveSettings(check_interval=0))

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from lazylayer.api.settings import PluginsSettings, Settings, default_root, default_run
 from lazylayer.cli.choice import load_plugin_choice
+from lazylayer.cli.config import check_configuration
 from lazylayer.configuration import files, loading
 from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
-from lazylayer.configuration.loading import Configuration, check_configuration, load_configuration
+from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError
 from lazylayer.plugin.options import read_options
 

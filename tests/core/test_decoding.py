@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazylayer.api.decoding import decode_json
-from lazylayer.api.oci import decode_config, decode_manifest_or_index
 from lazylayer.errors import FormatError
+from lazylayer_manifests import decode_config, decode_manifest_or_index
 
 HOSTILE = [
     b"",

@@ -16,13 +16,11 @@ from lazylayer.api.oci import (
     MediaType,
     Platform,
     Reference,
-    choose_manifest,
-    decode_config,
-    decode_manifest_or_index,
     parse_digest,
     parse_reference,
 )
 from lazylayer.errors import FormatError, InvalidReferenceError, LazylayerError, NotFoundError
+from lazylayer_manifests import choose_manifest, decode_config, decode_manifest_or_index
 
 DIGEST = Digest("sha256:" + "a" * 64)
 

@@ -21,10 +21,10 @@ import pytest
 
 from e2e.command_line import CommandLine
 from lazylayer.api.building import BuildOptions
-from lazylayer.api.labels import layer_source_labels
 from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.api import snapshots
+from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 from lazylayer_testing.servers.process import wait_until
 from servers.lazylayer_daemon import LazylayerDaemon

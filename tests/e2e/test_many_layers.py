@@ -15,10 +15,10 @@ import pytest
 from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, pick_layers
 from images.go_image import GoImages
 from images.lazy_layer import tar_of
-from lazylayer.api.labels import layer_source_labels
 from lazylayer.api.oci import Digest, parse_reference
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.client import Containerd
+from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_snapshotter_containerd.pulling import PulledImage, pull_image
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import free_port

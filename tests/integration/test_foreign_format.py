@@ -12,7 +12,7 @@ import pytest
 import lazylayer_format_estargz
 import lazylayer_resolver_layout
 from lazylayer import hookimpl
-from lazylayer.api.labels import TOC_DIGEST, annotation_labels, layer_source_labels
+from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.mounting import MountableTree, MountedTree
 from lazylayer.api.oci import Platform, ResolvedImage, parse_reference
 from lazylayer.api.settings import BackgroundSettings, CacheSettings, MountSettings, Settings
@@ -20,6 +20,7 @@ from lazylayer.errors import VerificationError
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_snapshotter_containerd.labels import annotation_labels, label_annotations, layer_source_labels
 from lazylayer_testing.synthetic import DictCache, RecordedMount
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
 from lazylayer_tool_images.verification import LayerVerification, verify_image
@@ -134,7 +135,7 @@ def test_it_is_mounted_by_labels(
     assert all(name.startswith("containerd.io/snapshot/") for name in labels)
     assert not [name for name in labels if "other" in name]
     (tmp_path / "mnt").mkdir()
-    filesystem.mount(str(tmp_path / "mnt"), labels)
+    filesystem.mount(str(tmp_path / "mnt"), label_annotations(labels))
     shown = machine.mounts[str(tmp_path / "mnt")].tree
     entry = shown.tree.lookup(b"etc/os-release")
     assert entry is not None
@@ -147,8 +148,8 @@ def test_labels_that_promise_another_table_are_refused(
     labels = labels_of(hooks, image)
     (promise,) = [name for name in labels if name.endswith(TINY_TOC)]
     (tmp_path / "mnt").mkdir()
-    filesystem.mount(str(tmp_path / "mnt"), labels)
+    filesystem.mount(str(tmp_path / "mnt"), label_annotations(labels))
     filesystem.unmount(str(tmp_path / "mnt"))
     for wrong in ({**labels, promise: "sha256:" + "0" * 64}, {key: labels[key] for key in labels if key != promise}):
         with pytest.raises(VerificationError, match="table"):
-            filesystem.mount(str(tmp_path / "mnt"), wrong)
+            filesystem.mount(str(tmp_path / "mnt"), label_annotations(wrong))

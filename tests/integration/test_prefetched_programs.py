@@ -15,11 +15,11 @@ import pytest
 
 from images.python_image import PYTHON
 from lazylayer.api.building import BuildOptions
-from lazylayer.api.labels import layer_source_labels
 from lazylayer.api.oci import parse_reference
 from lazylayer.layers.image import Image
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 
 pytestmark = pytest.mark.fuse

@@ -75,6 +75,6 @@ def test_manifests_are_yaml_and_show_mounts_to_the_node() -> None:
 
 
 def test_the_configuration_is_good() -> None:
-    from lazylayer.configuration.loading import check_configuration
+    from lazylayer.cli.config import check_configuration
 
     assert list(check_configuration(DEPLOY / "lazylayer.toml", [])) == []

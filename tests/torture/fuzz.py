@@ -20,12 +20,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lazylayer.api.oci import decode_config, decode_manifest_or_index, parse_reference, sha256_digest
+from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.configuration.loading import load_configuration
 from lazylayer.errors import LazylayerError
 from lazylayer_format_estargz.footer import find_footer
 from lazylayer_format_zstdchunked.footer import find_footer as find_zstd_footer
 from lazylayer_logins.dockerconfig import DockerAuths
+from lazylayer_manifests import decode_config, decode_manifest_or_index
 from lazylayer_prefetch_entrypoint.budget import Budget, OverBudgetError
 from lazylayer_prefetch_entrypoint.bytecode import names_in_bytecode
 from lazylayer_prefetch_entrypoint.elf import read_constants, read_needs

@@ -7,7 +7,7 @@ to say which layer to mount, nor from where.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -26,12 +26,8 @@ __all__ = [
     "STARGZ_REFERENCE",
     "TOC_DIGEST",
     "LayerSource",
-    "annotation_labels",
-    "label_annotations",
     "label_number",
     "layer_source",
-    "layer_source_labels",
-    "mount_labels",
 ]
 
 CRI_REFERENCE = "containerd.io/snapshot/cri.image-ref"
@@ -45,22 +41,10 @@ PREFETCH_SIZE = "containerd.io/snapshot/remote/stargz.prefetch"
 SKIP_VERIFY = "containerd.io/snapshot/remote/stargz.skipverify"
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 
-_PASSED_ON = "containerd.io/snapshot/"
-"""containerd hands labels with this prefix to snapshotters, and no others."""
-_ANNOTATION = _PASSED_ON + "remote/lazylayer.annotation/"
-"""In front of the name of an annotation that has no such prefix."""
-_RESERVED = ("cri.", "remote", "uidmapping", "gidmapping")
-"""Labels behind that prefix which clients and snapshotters set: no annotation may become one."""
-_MAX_LABEL = 4096
-"""Bytes of name and value together: containerd's limit."""
-
 _LABEL_SETS = (
     ("CRI", CRI_REFERENCE, CRI_DIGEST, CRI_LAYERS),
     ("default", STARGZ_REFERENCE, STARGZ_DIGEST, STARGZ_LAYERS),
 )
-
-
-_MOUNTING = frozenset((*(label for each in _LABEL_SETS for label in each[1:]), LAYER_SIZE, PREFETCH_SIZE, SKIP_VERIFY))
 
 
 class LayerSource(msgspec.Struct, frozen=True):
@@ -131,53 +115,3 @@ def label_number(labels: Mapping[str, str], name: str) -> int | None:
     """Return the natural number that a label holds, or None if it is not set or does not parse."""
     text = labels.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-def layer_source_labels(reference: Reference, digest: Digest, layers: list[Digest]) -> dict[str, str]:
-    """Return the default set of labels for one layer; the inverse of `layer_source`.
-
-    `layers` are the image's layers from this one on; the list is cut so that label and value stay
-    within containerd's limit of 4096 bytes.
-    """
-    room = _MAX_LABEL - len(STARGZ_LAYERS)
-    kept: list[str] = []
-    for each in layers:
-        room -= len(each) + 1
-        if room < 0:
-            break
-        kept.append(each)
-    return {STARGZ_REFERENCE: str(reference), STARGZ_DIGEST: digest, STARGZ_LAYERS: ",".join(kept)}
-
-
-def annotation_labels(annotations: Mapping[str, str], wanted: Collection[str]) -> dict[str, str]:
-    """Return the labels that carry a layer's annotations of the `wanted` names to a snapshotter.
-
-    A name that containerd passes on stays as it is, another gets a prefix that `label_annotations`
-    removes. Left out are annotations that do not fit in a label, and those whose names mean something else as labels:
-    a source, its verification, mapped ids.
-    """
-    reserved = tuple(_PASSED_ON + each for each in _RESERVED)
-    labels = {
-        name if name.startswith(_PASSED_ON) else _ANNOTATION + name: value
-        for name, value in annotations.items()
-        if name in wanted and not name.startswith(reserved)
-    }
-    return {name: value for name, value in labels.items() if len(name.encode()) + len(value.encode()) <= _MAX_LABEL}
-
-
-def label_annotations(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the annotations that labels carry: the labels themselves, and the inverse of `annotation_labels`."""
-    carried = {name.removeprefix(_ANNOTATION): value for name, value in labels.items() if name.startswith(_ANNOTATION)}
-    return {**carried, **labels}
-
-
-def mount_labels(labels: Mapping[str, str], annotations: Collection[str]) -> dict[str, str]:
-    """Return the labels by which a layer is mounted, without those that are other programs'.
-
-    :param annotations: the names of annotations that formats read.
-    """
-    return {
-        name: value
-        for name, value in labels.items()
-        if name in _MOUNTING or name.removeprefix(_ANNOTATION) in annotations
-    }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -11,7 +12,10 @@ import click
 from lazylayer.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from lazylayer.errors import LazylayerError
+    from pathlib import Path
+
+    from lazylayer.errors import ConfigurationError, LazylayerError
+    from lazylayer.plugin.registry import Plugins
 
 
 @click.group()
@@ -35,7 +39,7 @@ def show(context: click.Context, origin: bool, as_json: bool, with_plugins: bool
     configuration = invocation.configuration()
     tables = configuration.plugin_tables
     if with_plugins:
-        tables = invocation.plugins(configuration.settings).option_tables(tables)
+        tables = _option_tables(invocation.plugins(configuration.settings), tables)
     values = [(path, _shown(path, value), where) for path, value, where in configuration.values(tables)]
     if as_json:
         fields = {dotted(path): {"value": value, "origin": where} if origin else value for path, value, where in values}
@@ -52,7 +56,6 @@ def check(context: click.Context) -> None:
     Also checks the options of plugins, and that plugins which are required or selected by name can be used.
     """
     from lazylayer.api.text import one_line
-    from lazylayer.configuration.loading import check_configuration
     from lazylayer.program import find_problems
 
     invocation = context.ensure_object(Invocation)
@@ -70,6 +73,43 @@ def check(context: click.Context) -> None:
         _show_and_exit(context, problems)
     files = ", ".join(map(str, configuration.files)) or "no file"
     click.echo(f"the configuration is good (read: {files})")
+
+
+def check_configuration(
+    config: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> list[ConfigurationError]:
+    """Return all mistakes in the core's own settings. Parameters as in `load_configuration`."""
+    from lazylayer.configuration.files import find_files
+    from lazylayer.configuration.loading import find_mistakes, load_configuration, read_settings
+    from lazylayer.errors import ConfigurationError
+
+    try:
+        problems = find_mistakes(read_settings(find_files(config), overrides, environment))
+        if not problems:
+            load_configuration(config, overrides, environment)
+    except ConfigurationError as error:
+        return [error]
+    return problems
+
+
+def _option_tables(plugins: Plugins, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plugins' tables, with the defaults of the loaded plugins. Invalid ones stay as they are."""
+    import msgspec
+
+    from lazylayer.errors import ConfigurationError
+    from lazylayer.plugin.options import declared_options, read_options
+
+    shown = {**tables, "plugin": dict(tables.get("plugin", {}))}
+    for record in plugins.records:
+        plugin = plugins.plugin(record.name)
+        declared, shared = declared_options(plugin), getattr(plugin, "options_table", "")
+        if plugin is not None and declared is not None:
+            with suppress(ConfigurationError):
+                options = msgspec.to_builtins(read_options(tables, record.name, declared, shared))
+                if shared:
+                    shown[shared] = options.pop(shared)
+                shown["plugin"][record.name] = options
+    return shown
 
 
 def _show_and_exit(context: click.Context, problems: Iterable[LazylayerError]) -> NoReturn:

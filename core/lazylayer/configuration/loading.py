@@ -30,12 +30,7 @@ from lazylayer.configuration.files import find_files, read_files
 from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
 
-__all__ = [
-    "ENVIRONMENT_PREFIX",
-    "Configuration",
-    "check_configuration",
-    "load_configuration",
-]
+__all__ = ["ENVIRONMENT_PREFIX", "Configuration", "find_mistakes", "load_configuration", "read_settings"]
 
 ENVIRONMENT_PREFIX = "LAZYLAYER_"
 DEFAULT_ORIGIN = "default"
@@ -97,12 +92,11 @@ def load_configuration(
     :param overrides: `KEY=VALUE`, as given with `--set`.
     :param environment: the environment variables, by default those of the process.
 
-    Raises ConfigurationError with the first mistake; `check_configuration` finds all.
+    Raises ConfigurationError with the first mistake.
     """
     files = find_files(config)
-    layers = _every_setting(files, overrides, os.environ if environment is None else environment)
-    settings = list(layers)
-    problems = _problems(settings)
+    settings = read_settings(files, overrides, environment)
+    problems = find_mistakes(settings)
     if problems:
         more = f" (and {len(problems) - 1} more: see `lazylayer config check`)" if len(problems) > 1 else ""
         raise ConfigurationError(f"{problems[0]}{more}", key=problems[0].key)
@@ -114,30 +108,15 @@ def load_configuration(
     return configuration
 
 
-def check_configuration(
-    config: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
-) -> list[ConfigurationError]:
-    """Return all mistakes in the core's own settings."""
-    try:
-        files = find_files(config)
-        settings = list(_every_setting(files, overrides, os.environ if environment is None else environment))
-        problems = _problems(settings)
-        if not problems:
-            load_configuration(config, overrides, environment)
-    except ConfigurationError as error:
-        return [error]
-    return problems
-
-
 # --- the layers -----------------------------------------------------------------------------------
 
 
-def _every_setting(
-    files: Iterable[Path], overrides: Sequence[str], environment: Mapping[str, str]
-) -> Iterator[Setting]:
-    yield from read_files(files)
-    yield from _from_environment(environment)
-    yield from _from_overrides(overrides)
+def read_settings(
+    files: Iterable[Path], overrides: Sequence[str], environment: Mapping[str, str] | None
+) -> list[Setting]:
+    """Return what every layer sets, the weakest first. Parameters and errors as in `load_configuration`."""
+    variables = os.environ if environment is None else environment
+    return [*read_files(files), *_from_environment(variables), *_from_overrides(overrides)]
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[Setting]:
@@ -166,7 +145,8 @@ def _read(path: KeyPath, text: str) -> Any:
 # --- checking -------------------------------------------------------------------------------------
 
 
-def _problems(settings: Iterable[Setting]) -> list[ConfigurationError]:
+def find_mistakes(settings: Iterable[Setting]) -> list[ConfigurationError]:
+    """Return the mistakes in single settings, overridden ones too."""
     problems = []
     for setting in settings:
         said = _problem(setting)

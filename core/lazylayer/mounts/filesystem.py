@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from lazylayer.api.events import EventKind, LayerState, MountState, StateEvent
-from lazylayer.api.labels import LAYER_SIZE, SKIP_VERIFY, LayerSource, label_annotations, label_number, layer_source
+from lazylayer.api.labels import LAYER_SIZE, SKIP_VERIFY, LayerSource, label_number, layer_source
 from lazylayer.api.mounting import MountableTree, MountedTree, MountOptions
 from lazylayer.api.oci import Descriptor, Reference
 from lazylayer.errors import (
@@ -84,6 +84,7 @@ class Filesystem:
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         """Mount the layer that `labels` name at `mountpoint`, an existing directory.
 
+        Labels count as the layer's annotations, too.
         The other layers of the image that the labels list are opened concurrently, in the background. With
         `check`, a layer whose source does not answer now is rejected, unless it answered a moment ago or the
         whole layer is here; and the image is prefetched.
@@ -294,12 +295,11 @@ class Filesystem:
                 self._forget(mountpoint, mount)
 
     def _lend(self, source: LayerSource, labels: Mapping[str, str]) -> Lease:
-        annotations = label_annotations(labels)
-        descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, annotations)
+        descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, dict(labels))
         lease = self.layers.lend(source.reference, descriptor, skip_verify=SKIP_VERIFY in labels)
         contents = lease.layer.contents
         label = self._hooks.formats().toc_digest_label(contents.format)
-        promised = annotations.get(label)
+        promised = labels.get(label)
         if lease.verified and promised != contents.toc_digest:
             lease.close()
             raise VerificationError(

@@ -12,7 +12,6 @@ thread. Afterwards, any thread may read everything here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -141,18 +140,9 @@ class Plugins:
         finally:
             self._scratch.unregister(name=name)
 
-    def option_tables(self, tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the plugins' tables, with the defaults of the loaded plugins. Invalid ones stay as they are."""
-        shown = {**tables, "plugin": dict(tables.get("plugin", {}))}
-        for name, plugin in self._loaded.items():
-            declared, options_table = declared_options(plugin), getattr(plugin, "options_table", "")
-            if declared is not None:
-                with suppress(ConfigurationError):
-                    options = msgspec.to_builtins(read_options(tables, name, declared, options_table))
-                    if options_table:
-                        shown[options_table] = options.pop(options_table)
-                    shown["plugin"][name] = options
-        return shown
+    def plugin(self, name: str) -> object | None:
+        """Return the plugin `name`, or None if it was not loaded."""
+        return self._loaded.get(name)
 
     def require(self, name: str, by: str) -> None:
         """Raise PluginRequiredError unless plugin `name` is usable.

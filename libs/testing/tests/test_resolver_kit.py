@@ -20,14 +20,12 @@ from lazylayer.api.oci import (
     Platform,
     Reference,
     ResolvedImage,
-    choose_manifest,
-    decode_config,
-    decode_manifest_or_index,
     sha256_digest,
 )
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import LazylayerError, NotFoundError, UnavailableError, VerificationError
 from lazylayer.plugin.registry import make_manager
+from lazylayer_manifests import choose_manifest, decode_config, decode_manifest_or_index
 from lazylayer_testing.resolver import ResolverConformance, ResolverShelf, _Asked
 from lazylayer_testing.resolver.images import LayoutImage, write_image
 

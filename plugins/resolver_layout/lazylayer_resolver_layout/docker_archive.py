@@ -20,11 +20,11 @@ from lazylayer.api.oci import (
     MediaType,
     Reference,
     ResolvedImage,
-    decode_config,
     parse_digest,
     sha256_digest,
 )
 from lazylayer.errors import FormatError, NotFoundError
+from lazylayer_manifests import decode_config
 from lazylayer_resolver_layout.files import LayoutFiles
 
 __all__ = ["find_docker_image", "layer_files"]

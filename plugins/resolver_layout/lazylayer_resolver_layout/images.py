@@ -12,13 +12,11 @@ from lazylayer.api.oci import (
     Platform,
     Reference,
     ResolvedImage,
-    choose_manifest,
-    decode_config,
-    decode_manifest_or_index,
     parse_digest,
     sha256_digest,
 )
 from lazylayer.errors import FormatError, NotFoundError, VerificationError
+from lazylayer_manifests import choose_manifest, decode_config, decode_manifest_or_index
 from lazylayer_resolver_layout.files import LayoutFiles, blob_name
 
 __all__ = ["REFERENCE_NAME", "find_image"]

@@ -28,10 +28,10 @@ from lazylayer.api.oci import (
     Manifest,
     MediaType,
     Reference,
-    decode_manifest_or_index,
     sha256_digest,
 )
 from lazylayer.errors import BuildError, FormatError
+from lazylayer_manifests import decode_manifest_or_index
 from lazylayer_resolver_layout.files import blob_name
 from lazylayer_resolver_layout.images import REFERENCE_NAME
 

@@ -17,12 +17,10 @@ from lazylayer.api.oci import (
     Platform,
     Reference,
     ResolvedImage,
-    choose_manifest,
-    decode_config,
-    decode_manifest_or_index,
     sha256_digest,
 )
 from lazylayer.errors import FormatError, VerificationError
+from lazylayer_manifests import choose_manifest, decode_config, decode_manifest_or_index
 from lazylayer_resolver_registry.repository import Repository
 from lazylayer_resolver_registry.route import Route
 

@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from lazylayer.api.labels import SKIP_VERIFY, label_annotations, layer_source
+from lazylayer.api.labels import SKIP_VERIFY, layer_source
 from lazylayer.api.oci import Digest
 from lazylayer.errors import MountError
+from lazylayer_snapshotter_containerd.labels import label_annotations
 
 __all__ = [
     "CHECKED_LABEL",

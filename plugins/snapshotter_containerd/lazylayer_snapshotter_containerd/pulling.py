@@ -9,7 +9,7 @@ from itertools import accumulate
 import msgspec
 
 from lazylayer.api.byteranges import ByteRange
-from lazylayer.api.labels import LAYER_SIZE, annotation_labels, layer_source_labels
+from lazylayer.api.labels import LAYER_SIZE
 from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.errors import FormatError, VerificationError
 from lazylayer.layers import resolve_image
@@ -18,6 +18,7 @@ from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescript
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.client import Containerd, ContainerdError
 from lazylayer_snapshotter_containerd.identity import LayerIdentity, chain_id
+from lazylayer_snapshotter_containerd.labels import annotation_labels, layer_source_labels
 from lazylayer_snapshotter_containerd.remote import REMOTE_LABEL
 from lazylayer_snapshotter_containerd.snapshotter import FALLBACK_LABEL, TARGET_LABEL
 

@@ -21,6 +21,7 @@ from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.directories import Directories
 from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, is_refused
+from lazylayer_snapshotter_containerd.labels import label_annotations
 from lazylayer_snapshotter_containerd.problems import UnavailableError
 from lazylayer_snapshotter_containerd.store import Snapshot
 
@@ -89,7 +90,7 @@ class RemoteLayers:
         """Mount the layer of a new snapshot. Raises LazylayerError and OSError; nothing is mounted then."""
         with self._alone(number):
             _spare_descriptors()
-            self._filesystem.mount(self._directories.upper(number), labels)
+            self._filesystem.mount(self._directories.upper(number), label_annotations(labels))
             self._mounted.add(number)
 
     def restore(self, snapshot: Snapshot, *, check: bool) -> None:
@@ -105,7 +106,7 @@ class RemoteLayers:
             mountpoint = self._directories.upper(snapshot.id)
             if not mounttable.is_mounted(mountpoint):
                 self._directories.ensure(snapshot.id)
-            self._filesystem.mount(mountpoint, snapshot.labels, check=check)
+            self._filesystem.mount(mountpoint, label_annotations(snapshot.labels), check=check)
             self._mounted.add(snapshot.id)
 
     def check(self, snapshots: Sequence[Snapshot]) -> None:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 from loguru import logger
 
-from lazylayer.api.labels import mount_labels
 from lazylayer.errors import LazylayerError
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.directories import Directories, measure
 from lazylayer_snapshotter_containerd.filters import parse_filters
 from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, FormatLabels, may_stand_in
+from lazylayer_snapshotter_containerd.labels import mount_labels
 from lazylayer_snapshotter_containerd.problems import (
     AlreadyExistsError,
     FailedPreconditionError,

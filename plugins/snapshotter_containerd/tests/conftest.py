@@ -17,12 +17,13 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 import pytest
 
-from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import Digest, parse_reference
 from lazylayer.errors import MountError, NotMountedError
 from lazylayer.errors import UnavailableError as LayerUnavailableError
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, FieldMask, Mount
+from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_snapshotter_containerd.service import make_server
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 from lazylayer_wire import Message

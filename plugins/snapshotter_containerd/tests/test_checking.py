@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lazylayer.api.byteranges import ByteRange
-from lazylayer.api.labels import layer_source_labels
 from lazylayer.api.oci import Descriptor, Digest, Reference, parse_reference
 from lazylayer.errors import UnavailableError
 from lazylayer_snapshotter_containerd.checking import DiffIdChecker
 from lazylayer_snapshotter_containerd.identity import chain_id
+from lazylayer_snapshotter_containerd.labels import layer_source_labels
 
 from .conftest import CHECKED, layer_labels
 

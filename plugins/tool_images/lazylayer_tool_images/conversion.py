@@ -20,9 +20,10 @@ import msgspec
 
 from lazylayer.api.building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer.api.decoding import decode_json
-from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage, images_of
+from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage
 from lazylayer.errors import BuildError, FormatError
 from lazylayer.layers import companion_reference
+from lazylayer_manifests import images_of
 from lazylayer_tool_images.companionimages import write_companions
 from lazylayer_tool_images.imagewriting import image_config, write_image
 from lazylayer_tool_images.layerconversion import Choose, ConvertedLayer, LayerConverter

@@ -25,7 +25,7 @@ def lazylayer_resolve_image(reference: Reference, platform: Platform, keychain: 
     Stops at the first result that is not None; None means that this kind of reference is not yours.
 
     :param reference: the image, as the user named it; its `scheme` is empty for a registry.
-    :param platform: which manifest of an index to choose (`lazylayer.api.oci.choose_manifest`).
+    :param platform: which manifest of an index to choose (`lazylayer_manifests.choose_manifest`).
     :param keychain: `keychain(host)` returns credentials for a host, or None.
     :returns: the image; manifest and config were checked against their digests.
 

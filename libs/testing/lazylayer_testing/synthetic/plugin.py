@@ -12,7 +12,7 @@ from lazylayer import hookimpl
 from lazylayer.api.cache import Cache
 from lazylayer.api.credentials import Keychain
 from lazylayer.api.events import StateEvent
-from lazylayer.api.labels import TOC_DIGEST, layer_source_labels
+from lazylayer.api.labels import STARGZ_DIGEST, STARGZ_LAYERS, STARGZ_REFERENCE, TOC_DIGEST
 from lazylayer.api.layers import LayerContents, PrefetchPlan
 from lazylayer.api.mounting import Missing, MountableTree, MountedTree, Works
 from lazylayer.api.oci import (
@@ -100,8 +100,12 @@ class MemoryPlugin:
     def labels(self, number: int) -> dict[str, str]:
         """Return the labels that containerd gives to the layer of this number."""
         digests = list(self.layers)
-        labels = layer_source_labels(REFERENCE, digests[number], digests[number:])
-        return {**labels, TOC_DIGEST: sha256_digest(b"toc")}
+        return {
+            STARGZ_REFERENCE: str(REFERENCE),
+            STARGZ_DIGEST: digests[number],
+            STARGZ_LAYERS: ",".join(digests[number:]),
+            TOC_DIGEST: sha256_digest(b"toc"),
+        }
 
     @hookimpl
     def lazylayer_resolve_image(

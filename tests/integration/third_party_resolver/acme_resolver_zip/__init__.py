@@ -13,6 +13,7 @@ from lazylayer.api import oci
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError, VerificationError
+from lazylayer_manifests import choose_manifest, decode_config, decode_manifest_or_index
 
 _NAME = "org.opencontainers.image.ref.name"
 
@@ -82,14 +83,14 @@ class ResolverZip:
             return None
         digest, name = reference.digest, reference.tag or reference.repository
         data = _read(self._file, _path(digest) if digest else "index.json", digest)
-        while isinstance(found := oci.decode_manifest_or_index(data, str(reference)), oci.Index):
+        while isinstance(found := decode_manifest_or_index(data, str(reference)), oci.Index):
             named = [each for each in found.manifests if digest or each.annotations.get(_NAME) == name]
             if not named:
                 raise NotFoundError(f"{reference}: no image {name} in {self._file}")
-            chosen = named[0] if len(named) == 1 else oci.choose_manifest(oci.Index(named), platform, str(reference))
+            chosen = named[0] if len(named) == 1 else choose_manifest(oci.Index(named), platform, str(reference))
             digest, data = chosen.digest, _read(self._file, _path(chosen.digest), chosen.digest)
         config = _read(self._file, _path(found.config.digest), found.config.digest)
-        kind, decoded = found.media_type or oci.MediaType.OCI_MANIFEST, oci.decode_config(config, str(reference))
+        kind, decoded = found.media_type or oci.MediaType.OCI_MANIFEST, decode_config(config, str(reference))
         return oci.ResolvedImage(reference, oci.parse_digest(digest), kind, found, decoded, data, config)
 
     @hookimpl
