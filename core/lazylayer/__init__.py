@@ -8,12 +8,16 @@ explained in `lazylayer.api.hookspecs`.
 from __future__ import annotations
 
 from pluggy import HookimplMarker as _HookimplMarker
+from pluggy import HookspecMarker as _HookspecMarker
 
 from lazylayer.errors import SkipPlugin
 
-__all__ = ["SkipPlugin", "__version__", "hookimpl"]
+__all__ = ["SkipPlugin", "__version__", "hookimpl", "hookspec"]
 
 __version__ = "0.1.0"
 
 hookimpl = _HookimplMarker("lazylayer")
 """Marks a function or method as the implementation of the hook of the same name."""
+
+hookspec = _HookspecMarker("lazylayer")
+"""Marks the specification of a hook."""

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from lazylayer.api.settings import CacheSettings, Settings
+from lazylayer.api.settings import Settings
 from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 from lazylayer.logger import logger
@@ -92,16 +92,13 @@ def find_problems(configuration: Configuration, plugins: Plugins) -> list[Lazyla
             plugins.require(name, by)
         except PluginRequiredError as error:
             problems.append(error)
-    return problems + _missing_caches(configuration.settings.cache, plugins.hooks())
-
-
-def _missing_caches(cache: CacheSettings, hooks: Hooks) -> list[LazylayerError]:
+    cache = configuration.settings.cache
     try:
         for wanted in (cache.chunks, cache.ranges):
-            hooks.choose_cache(wanted)
+            plugins.hooks().choose_cache(wanted)
     except ConfigurationError as error:
-        return [error]
-    return []
+        problems.append(error)
+    return problems
 
 
 def _needed_plugins(configuration: Configuration) -> Iterator[tuple[str, str]]:

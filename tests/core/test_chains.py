@@ -171,7 +171,7 @@ def test_a_layer_that_is_not_lazy_does_not_disturb_the_others(node: Node) -> Non
     node.settle()
     node.mount(2)
     assert node.prefetched() == 0, "files of an image cannot be found without all of its layers"
-    assert len(node.filesystem.mountpoints()) == 2
+    assert len(node.filesystem.mounts()) == 2
     node.filesystem.close()
 
 
@@ -212,7 +212,7 @@ def test_a_mount_does_not_wait_for_its_prefetch(node: Node) -> None:
     for number in range(3):
         node.filesystem.mount(node.mountpoint(), node.plugin.labels(number))
     until(node.prefetched)
-    assert len(node.filesystem.mountpoints()) == 3
+    assert len(node.filesystem.mounts()) == 3
     gate.set()
     node.settle()
     node.filesystem.close()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lazylayer.api.settings import PluginsSettings, Settings, default_root, default_run
 from lazylayer.cli.choice import load_plugin_choice
-from lazylayer.cli.config import check_configuration
+from lazylayer.cli.config import check_configuration, values_of
 from lazylayer.configuration import files, loading
 from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
 from lazylayer.configuration.loading import Configuration, load_configuration
@@ -367,7 +367,7 @@ class TestDirectories:
 
 def test_values_and_origins_cover_every_key() -> None:
     found = load(None, "plugin.x.y=1")
-    shown = {dotted(path): (value, origin) for path, value, origin in found.values(found.plugin_tables)}
+    shown = {dotted(path): (value, origin) for path, value, origin in values_of(found, found.plugin_tables)}
     assert shown["plugin.x.y"] == (1, "--set plugin.x.y")
     assert {key for key in shown if not key.startswith("plugin.")} == set(loading._known_keys()) - {
         "plugin",
@@ -392,4 +392,4 @@ def test_values_and_origins_cover_every_key() -> None:
 )
 def test_what_the_go_original_can_be_told(overrides: list[str], key: str, value: object) -> None:
     found = load(None, *overrides)
-    assert {dotted(path): each for path, each, _ in found.values(found.plugin_tables)}[key] == value
+    assert {dotted(path): each for path, each, _ in values_of(found, found.plugin_tables)}[key] == value

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lazylayer.api.rundirectory import process_directory
+from lazylayer.api.settings import process_directory
 from lazylayer.cli.control import Request, ShortPath, processes
 from lazylayer.cli.controlserver import ControlServer
 from lazylayer.mounts.filesystem import Filesystem

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from lazylayer.api.cache import NoCache
 from lazylayer.api.mounting import Missing, Works
 from lazylayer.api.settings import CacheSettings, MountSettings, Settings
 from lazylayer.cli.doctor import Finding, examine
 from lazylayer.errors import MountError
 from lazylayer.plugin.records import PluginRecord
 from lazylayer.plugin.registry import Plugins
+from lazylayer_testing.synthetic import DictCache
 from synthetic.hooks import plugin
 
 
@@ -28,7 +28,7 @@ def plugins_of(answers: dict[str, str | Exception], *records: PluginRecord) -> P
     plugins.configure(Settings())
     for name, answer in reversed(answers.items()):
         plugins.add(name, plugin(probe_frontend=functools.partial(probe, answer), mount_tree=lambda: None))
-    plugins.add("cache_memory", plugin(open_cache=NoCache))
+    plugins.add("cache_memory", plugin(open_cache=DictCache))
     return plugins
 
 

@@ -85,7 +85,9 @@ def until(condition: Callable[[], object]) -> None:
 @pytest.mark.seed(5)
 def test_a_mount_is_shown_and_registered(machine: Machine) -> None:
     machine.mount()
-    assert machine.filesystem.mountpoints() == {machine.mountpoints[0]: REFERENCE}
+    assert [(each.mountpoint, each.reference) for each in machine.filesystem.mounts()] == [
+        (machine.mountpoints[0], str(REFERENCE))
+    ]
     shown = machine.plugin.mounts[machine.mountpoints[0]].tree
     entry = shown.tree.lookup(b"f0")
     assert entry is not None
@@ -125,7 +127,7 @@ def test_a_layer_whose_source_does_not_answer_is_not_mounted(machine: Machine) -
     machine.fail_source(0, UnavailableError("connection refused"))
     with pytest.raises(UnavailableError, match="refused"):
         machine.mount(0)
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
 
 
 @pytest.mark.seed(9)
@@ -245,7 +247,7 @@ def test_mounts_checks_and_prefetches_pause_background_work(machine: Machine) ->
 def test_unmounting_unregisters_and_gives_the_layer_back(machine: Machine) -> None:
     machine.mount()
     machine.filesystem.unmount(machine.mountpoints[0])
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
     assert machine.plugin.mounts[machine.mountpoints[0]].gone.is_set()
     assert "unmounted" in machine.kinds()
     with pytest.raises(NotMountedError):
@@ -259,9 +261,9 @@ def test_a_mount_in_use_stays_unless_forced(machine: Machine) -> None:
     machine.plugin.mounts[machine.mountpoints[0]].busy = True
     with pytest.raises(MountError, match="in use"):
         machine.filesystem.unmount(machine.mountpoints[0])
-    assert machine.mountpoints[0] in machine.filesystem.mountpoints()
+    assert machine.mountpoints[0] in [each.mountpoint for each in machine.filesystem.mounts()]
     machine.filesystem.unmount(machine.mountpoints[0], force=True)
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
 
 
 def test_waiting_for_a_mount_ends_when_it_is_gone(machine: Machine) -> None:
@@ -290,7 +292,7 @@ def test_a_mount_that_fails_leaves_nothing(machine: Machine) -> None:
     machine.plugin.before_mount = fail
     with pytest.raises(MountError, match="no /dev/fuse"):
         machine.mount()
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
     machine.plugin.before_mount = lambda: None
     machine.mount()
 
@@ -298,7 +300,7 @@ def test_a_mount_that_fails_leaves_nothing(machine: Machine) -> None:
 def test_a_label_that_promises_another_table_of_contents_is_refused(machine: Machine) -> None:
     with pytest.raises(VerificationError, match="table of contents"):
         machine.mount(0, **{TOC_DIGEST: sha256_digest(b"another")})
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
 
 
 def test_verification_is_skipped_only_where_the_operator_allows_it(machine: Machine, tmp_path: Path) -> None:
@@ -328,7 +330,7 @@ def test_state_and_disk_usage_grow_with_what_is_read(machine: Machine) -> None:
     assert machine.filesystem.disk_usage(mountpoint) == 0
     tree = machine.plugin.mounts[mountpoint].tree
     tree.read(machine.layers[0].entries[b"f0"], 0, 3000)
-    (state,) = machine.filesystem.state(mountpoint)
+    ((state,),) = [mount.layers for mount in machine.filesystem.mounts() if mount.mountpoint == mountpoint]
     assert machine.filesystem.disk_usage(mountpoint) == 3000
     assert 0 < state.fetched <= state.size
     (mount,) = machine.filesystem.mounts()

@@ -10,6 +10,7 @@ from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Descriptor, Digest, Platform, Reference, parse_reference
 from lazylayer.errors import PluginError
 from lazylayer.plugin.hooks import Hooks
+from lazylayer_tool_images.building import open_store
 from synthetic.hooks import any_of, hooks_of, plugin
 
 REFERENCE = parse_reference("registry.test/image:1")
@@ -19,7 +20,7 @@ PLATFORM = Platform("linux", "amd64")
 CALLS: dict[str, Callable[[Hooks], object]] = {
     "resolve_image": lambda hooks: hooks.resolve_image(REFERENCE, PLATFORM),
     "resolve_blob": lambda hooks: hooks.resolve_blob(SHELF, DESCRIPTOR),
-    "open_store": lambda hooks: hooks.open_store(SHELF),
+    "open_store": lambda hooks: open_store(hooks, SHELF),
 }
 
 

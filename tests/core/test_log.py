@@ -9,8 +9,9 @@ import pytest
 from loguru import logger
 
 from lazylayer.api.settings import LogSettings
-from lazylayer.api.text import is_secret_name, one_line, scrub
+from lazylayer.api.text import one_line, scrub
 from lazylayer.cli.log import enable_plugins, set_up
+from lazylayer.cli.secretnames import is_secret_name
 
 
 @pytest.fixture(autouse=True)

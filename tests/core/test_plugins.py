@@ -23,11 +23,11 @@ Install = Callable[..., None]
 CACHE = """
 from lazylayer import hookimpl
 
-from lazylayer.api.cache import NoCache
+from lazylayer_testing.synthetic import DictCache
 
 @hookimpl
 def lazylayer_open_cache():
-    cache = NoCache()
+    cache = DictCache()
     cache.of = __name__
     return cache
 """

@@ -16,11 +16,12 @@ import pytest
 from plugins.keychain_cri.tests.image_service import image_request, pull_request
 
 from e2e.command_line import CommandLine
-from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import ImageLayer, ScriptedRegistry, TokenAuthentication
 from lazylayer_testing.servers.containerd import Containerd
 from lazylayer_testing.servers.process import ServerError, ServerProcess, wait_until
+from lazylayer_tool_images.building import build_layer
 
 pytestmark = [pytest.mark.fuse, pytest.mark.servers]
 
@@ -72,7 +73,7 @@ class Node:
         archive.seek(0)
         where = self.shell.directory / "build"
         with Program.load(overrides=[f"root={where}", f"run={where}"]) as program:
-            layer = program.hooks.build_layer("estargz", archive, built, BuildOptions(chunk_size=500_000))
+            layer = build_layer(program.hooks, "estargz", archive, built, BuildOptions(chunk_size=500_000))
         annotations = layer.descriptor.annotations
         self.registry.content.add_image(
             "team/app", "1", [ImageLayer(built.getvalue(), annotations=annotations, diff_id=layer.diff_id)]

@@ -20,13 +20,14 @@ import grpc
 import pytest
 
 from e2e.command_line import CommandLine
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_snapshotter_containerd.api import snapshots
 from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 from lazylayer_testing.servers.process import wait_until
+from lazylayer_tool_images.building import build_layer
 from servers.lazylayer_daemon import LazylayerDaemon
 
 SECONDS = 5.0
@@ -46,7 +47,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> ImageLayer:
             members.addfile(member, io.BytesIO(random.Random(number).randbytes(CHUNK)))
     archive.seek(0)
     with Program.load(overrides=[f"root={directory}/root", f"run={directory}/run"]) as builder:
-        made = builder.hooks.build_layer("estargz", archive, built, BuildOptions(chunk_size=CHUNK))
+        made = build_layer(builder.hooks, "estargz", archive, built, BuildOptions(chunk_size=CHUNK))
     return ImageLayer(built.getvalue(), made.descriptor.media_type, made.descriptor.annotations, made.diff_id)
 
 

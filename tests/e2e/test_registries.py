@@ -14,17 +14,18 @@ import pytest
 
 from e2e.command_line import CommandLine
 from images.lazy_layer import tar_of
-from lazylayer.api.building import ImageStore
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import AuthenticationError, BuildError, UnavailableError
 from lazylayer.program import Program
+from lazylayer_building import ImageStore
 from lazylayer_testing.registry import ScriptedRegistry
 from lazylayer_testing.resolver.images import LayoutImage, write_image
 from lazylayer_testing.servers.certificates import Authority
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import wait_until
+from lazylayer_tool_images.building import open_store
 from servers.nginx import NginxSigner, StorageFront
 from servers.token_server import TokenServer
 
@@ -96,7 +97,7 @@ def read(source: BlobSource, start: int, end: int) -> bytes:
 
 
 def push(program: Program, reference: Reference, image: LayoutImage) -> None:
-    store: ImageStore = program.hooks.open_store(reference)
+    store: ImageStore = open_store(program.hooks, reference)
     config = Descriptor(MediaType.OCI_CONFIG, sha256_digest(image.config), len(image.config))
     for descriptor, data in [*zip(image.descriptors, image.layers, strict=True), (config, image.config)]:
         store.put_blob(descriptor, io.BytesIO(data))
@@ -120,11 +121,11 @@ def test_an_image_is_pushed_and_read(docker_registry: DockerRegistry, node: Node
         ranges = [ByteRange(0, 10), ByteRange(1_000_000, 1_000_500), ByteRange(39_999_999, 40_000_000)]
         pieces = b"".join(piece for _, piece in source.fetch(ranges))
         assert pieces == b"".join(layer[start:end] for start, end in ranges)
-        elsewhere = program.hooks.open_store(parse_reference(f"{docker_registry.host}/tests/taken-over:1"))
+        elsewhere = open_store(program.hooks, parse_reference(f"{docker_registry.host}/tests/taken-over:1"))
         assert not elsewhere.has_blob(large.descriptors[0].digest, large.descriptors[0].size)
         assert elsewhere.take_blob(large.descriptors[0], parse_reference(reference))
         assert elsewhere.has_blob(large.descriptors[0].digest, large.descriptors[0].size)
-        store = program.hooks.open_store(parse_reference(reference))
+        store = open_store(program.hooks, parse_reference(reference))
         with pytest.raises(BuildError, match="expected 10 bytes, got"):
             store.put_blob(large.descriptors[1], io.BytesIO(b"not this.."))
 
@@ -317,7 +318,7 @@ def test_a_blob_is_taken_over_with_a_token_for_both_repositories(
         reference = parse_reference(f"{registry.host}/{REPOSITORY}:1")
         with node.program() as program:
             push(program, reference, image)
-            store = program.hooks.open_store(parse_reference(f"{registry.host}/tests/taken-over:1"))
+            store = open_store(program.hooks, parse_reference(f"{registry.host}/tests/taken-over:1"))
             tokens.exchanges.clear()
             for descriptor in image.descriptors:
                 assert store.take_blob(descriptor, reference)

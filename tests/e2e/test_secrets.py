@@ -22,8 +22,8 @@ from plugins.keychain_kube.tests.kube_api import KubeApi
 
 from e2e.command_line import CommandLine
 from images.lazy_layer import build_estargz
-from lazylayer.api.building import BuildOptions
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_keychain_cri.remembered import Remembered, RememberedCredentials
 from lazylayer_testing.registry import BasicAuthentication, ImageLayer, ScriptedRegistry, TokenAuthentication
 from lazylayer_testing.servers.process import ServerProcess

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from images.lazy_layer import build_estargz
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.mounting import Missing
 from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.errors import LayerError, LazylayerError, VerificationError
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_format_estargz.footer import find_footer, make_footer
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 

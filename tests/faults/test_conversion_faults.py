@@ -12,11 +12,11 @@ import pytest
 
 import lazylayer_format_estargz
 import lazylayer_resolver_layout
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import Platform, parse_reference
 from lazylayer.errors import BuildError, NotFoundError
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import BuildOptions
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions
 
 AMD = Platform("amd64", "linux")

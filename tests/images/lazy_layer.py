@@ -6,9 +6,10 @@ import io
 import tarfile
 from collections.abc import Mapping
 
-from lazylayer.api.building import BuildOptions
 from lazylayer.plugin.hooks import Hooks
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import ImageLayer
+from lazylayer_tool_images.building import build_layer
 
 __all__ = ["build_estargz", "tar_of"]
 
@@ -27,5 +28,5 @@ def tar_of(files: Mapping[str, bytes], mtime: float = 0) -> bytes:
 def build_estargz(hooks: Hooks, files: Mapping[str, bytes], options: BuildOptions) -> ImageLayer:
     """Return an eStargz layer of these files, with the annotations of its builder."""
     built = io.BytesIO()
-    made = hooks.build_layer("estargz", io.BytesIO(tar_of(files)), built, options)
+    made = build_layer(hooks, "estargz", io.BytesIO(tar_of(files)), built, options)
     return ImageLayer(built.getvalue(), made.descriptor.media_type, made.descriptor.annotations, made.diff_id)

@@ -20,13 +20,13 @@ import lazylayer_format_estargz
 import lazylayer_resolver_layout
 from images.lazy_layer import tar_of
 from lazylayer import hookimpl
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import FormatInfo
 from lazylayer.api.oci import MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, VerificationError
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_testing.synthetic import companions_of, make_blob
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
 from lazylayer_tool_images.profiles import ProfileEntry

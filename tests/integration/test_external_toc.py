@@ -21,7 +21,6 @@ import lazylayer_resolver_layout
 from images.lazy_layer import tar_of
 from images.oci_layout import write_layout
 from lazylayer import hookimpl
-from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
@@ -30,9 +29,11 @@ from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundEr
 from lazylayer.layers.store import LayerStore
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import BuildOptions, BuiltLayer, ImageStore
 from lazylayer_tarlayers.annotations import LAYER_DIGEST
 from lazylayer_testing.facts.layers import read_file
 from lazylayer_testing.synthetic import DictCache, companions_of, make_blob
+from lazylayer_tool_images.building import build_layer
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions, ConversionReport
 from lazylayer_tool_images.verification import verify_image
 
@@ -397,7 +398,7 @@ def test_every_byte_of_an_archive_is_kept(tmp_path: Path) -> None:
     whole = pax + bytes(data).rstrip(b"\0") + bytes(-len(bytes(data).rstrip(b"\0")) % 512 + 1024) + b"junk" * 999
     out = io.BytesIO()
     hooks = make_hooks()
-    built = hooks.build_layer("estargz", io.BytesIO(whole), out, BuildOptions(external_toc=True, keep_diff_id=True))
+    built = build_layer(hooks, "estargz", io.BytesIO(whole), out, BuildOptions(external_toc=True, keep_diff_id=True))
     assert gzip.decompress(out.getvalue()) == whole
     assert built.diff_id == sha256_digest(whole)
     (companion,) = built.companions

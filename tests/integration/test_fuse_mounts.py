@@ -140,9 +140,9 @@ def test_state_is_updated_at_each_read(machine: Machine) -> None:
 @pytest.mark.seed(17)
 def test_unmounting_unregisters(machine: Machine) -> None:
     machine.mount()
-    assert list(machine.filesystem.mountpoints()) == [machine.mountpoint]
+    assert [each.mountpoint for each in machine.filesystem.mounts()] == [machine.mountpoint]
     machine.filesystem.unmount(machine.mountpoint)
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
     assert machine.kinds()[-1] == "unmounted"
     with pytest.raises(NotMountedError):
         machine.filesystem.check(machine.mountpoint)
@@ -154,7 +154,7 @@ def test_unmounting_by_umount_unregisters(machine: Machine) -> None:
     machine.mount()
     subprocess.run(["umount", machine.mountpoint], check=True)
     assert machine.filesystem.wait(machine.mountpoint, 60)
-    assert machine.filesystem.mountpoints() == {}
+    assert machine.filesystem.mounts() == ()
     assert machine.kinds().count("unmounted") == 1
     with pytest.raises(NotMountedError):
         machine.filesystem.check(machine.mountpoint)
@@ -168,7 +168,7 @@ def test_a_mount_in_use_stays_registered(machine: Machine) -> None:
     with Path(machine.mountpoint, "small").open("rb"):
         with pytest.raises(MountError, match="in use"):
             machine.filesystem.unmount(machine.mountpoint)
-        assert list(machine.filesystem.mountpoints()) == [machine.mountpoint]
+        assert [each.mountpoint for each in machine.filesystem.mounts()] == [machine.mountpoint]
         assert Path(machine.mountpoint, "large").read_bytes() == FILES[b"large"]
 
 

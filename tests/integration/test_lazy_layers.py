@@ -20,17 +20,18 @@ import lazylayer_resolver_layout
 from images.gnu_tar import extract_for_overlay
 from images.go_image import GoImages
 from images.oci_layout import write_layout
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Platform, parse_reference
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import BuildOptions
 from lazylayer_testing.facts.layers import layer_facts
 from lazylayer_testing.facts.trees import TreeFacts, differences, snapshot_tree
 from lazylayer_testing.servers.containerd import Containerd
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.synthetic import companions_of, make_blob
+from lazylayer_tool_images.building import build_layer
 from lazylayer_tool_images.conversion import Conversion, ConversionOptions
 from lazylayer_tool_images.verification import verify_image
 
@@ -63,7 +64,7 @@ def build(hooks: Hooks, archive: Path, form: str = "estargz", **options: Any) ->
     """Builds a layer of an archive and opens it again."""
     destination = io.BytesIO()
     with archive.open("rb") as source:
-        built = hooks.build_layer(form, source, destination, BuildOptions(**options))
+        built = build_layer(hooks, form, source, destination, BuildOptions(**options))
     return destination.getvalue(), open_layer(hooks, destination.getvalue(), built.descriptor)
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import Descriptor, parse_reference, sha256_digest
 from lazylayer.errors import LazylayerError
 from lazylayer.layers.store import LayerStore
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
+from lazylayer_tool_images.building import build_layer
 
 NAME = "tests/lies"
 CONTENT = random.Random(1).randbytes(400_000)
@@ -32,7 +33,7 @@ def layer(tmp_path_factory: pytest.TempPathFactory) -> ImageLayer:
         members.addfile(member, io.BytesIO(CONTENT))
     archive.seek(0)
     with Program.load(overrides=[f"root={directory}/root", f"run={directory}/run"]) as builder:
-        made = builder.hooks.build_layer("estargz", archive, built, BuildOptions(chunk_size=50_000))
+        made = build_layer(builder.hooks, "estargz", archive, built, BuildOptions(chunk_size=50_000))
     return ImageLayer(built.getvalue(), made.descriptor.media_type, made.descriptor.annotations, made.diff_id)
 
 

@@ -15,7 +15,6 @@ import pytest
 import lazylayer_format_estargz
 import lazylayer_format_zstdchunked
 from lazylayer import hookimpl
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import (
     Descriptor,
@@ -30,7 +29,9 @@ from lazylayer.api.oci import (
 )
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_testing.synthetic import MemorySource
+from lazylayer_tool_images.building import build_layer
 from lazylayer_tool_images.verification import LayerVerification, verify_image
 
 Entries = list[dict[str, Any]]
@@ -86,7 +87,7 @@ def archive() -> bytes:
 
 def build(hooks: Hooks, data: bytes, form: str = "estargz", **options: Any) -> tuple[bytes, BuiltLayer]:
     out = io.BytesIO()
-    built = hooks.build_layer(form, io.BytesIO(data), out, BuildOptions(**options))
+    built = build_layer(hooks, form, io.BytesIO(data), out, BuildOptions(**options))
     return out.getvalue(), built
 
 

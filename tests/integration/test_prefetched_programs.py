@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from images.python_image import PYTHON
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import parse_reference
 from lazylayer.layers.image import Image
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_snapshotter_containerd.labels import layer_source_labels
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
+from lazylayer_tool_images.building import build_layer
 
 pytestmark = pytest.mark.fuse
 
@@ -38,7 +39,7 @@ def registry(
         for archive in python_layers:
             with archive.open("rb") as source:
                 built = io.BytesIO()
-                layer = builder.hooks.build_layer(request.param, source, built, BuildOptions())
+                layer = build_layer(builder.hooks, request.param, source, built, BuildOptions())
             descriptor = layer.descriptor
             layers.append(ImageLayer(built.getvalue(), descriptor.media_type, descriptor.annotations, layer.diff_id))
         config = {"config": {"Cmd": [Path(PYTHON).name, "-c", "pass"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]}}

@@ -11,9 +11,9 @@ import pytest
 
 from images.lazy_layer import build_estargz
 from integration.opened import opened_image
-from lazylayer.api.building import BuildOptions
 from lazylayer.layers.image import Image
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry, TokenAuthentication
 
 LAYERS = 8

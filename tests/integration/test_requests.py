@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from images.lazy_layer import build_estargz
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import parse_reference
 from lazylayer.layers.image import Image
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import Fault, Gate, RecordedRequest, ScriptedRegistry
 
 MIB = 1024 * 1024

@@ -11,11 +11,11 @@ import pytest
 
 from images.lazy_layer import build_estargz
 from integration.opened import opened_image
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import sha256_digest
 from lazylayer.errors import LazylayerError, VerificationError
 from lazylayer.layers.image import Image
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import ImageLayer, ScriptedRegistry
 
 NAME = "tests/mirrored"

@@ -9,11 +9,12 @@ import re
 import pytest
 
 from lazylayer.api import hookspecs
+from lazylayer_building import hookspecs as building
 from meta.repository import ROOT
 
 HOOKS = {
     name: function
-    for module in hookspecs.MODULES
+    for module in (*hookspecs.MODULES, building)
     for name, function in vars(module).items()
     if name.startswith("lazylayer_")
 }

@@ -33,6 +33,7 @@ def plugin(**implementations: Callable[..., Any]) -> object:
 
 def any_of(hook: str) -> object:
     """Return an answer of the right type, of which nothing else is known."""
+    make_manager()  # learns the hooks of other distributions
     kind = pkgutil.resolve_name(ANSWERS[f"lazylayer_{hook}"][0])
     if kind is bool:
         return True

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import IO
 
 from lazylayer import hookimpl
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import VerificationError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_tarlayers.landmarks import LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive

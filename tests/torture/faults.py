@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import lazylayer_format_estargz as estargz
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.oci import parse_reference
 from lazylayer.errors import LazylayerError
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
+from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 from torture.campaign import Campaign
 from torture.reader import Reader

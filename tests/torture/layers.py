@@ -15,13 +15,13 @@ import zstandard
 
 import lazylayer_format_estargz as estargz
 import lazylayer_format_zstdchunked as zstdchunked
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, sha256_digest
 from lazylayer.api.tree import Entry
 from lazylayer.errors import FormatError, LazylayerError, NotFoundError
 from lazylayer.fetching.unpacking import WantedMember, unpack
+from lazylayer_building import BuildOptions
 from lazylayer_format_estargz.footer import find_footer, make_footer
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, TocPlace, skippable_frame
 from lazylayer_format_zstdchunked.footer import find_footer as find_zstd_footer

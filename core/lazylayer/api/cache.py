@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Cache", "CachePurpose", "CacheStatistics", "CachedValue", "NoCache", "ValueInMemory"]
+__all__ = ["Cache", "CachePurpose", "CacheStatistics", "CachedValue", "ValueInMemory"]
 
 CachePurpose = Literal["chunks", "ranges"]
 
@@ -100,16 +100,3 @@ class Cache(ABC):
 
     def close(self) -> None:
         """Release what the cache holds. Values on disk stay for the next process."""
-
-
-class NoCache(Cache):
-    """A cache that keeps nothing."""
-
-    def get(self, key: str) -> bytes | None:
-        """Return None."""
-        del key
-        return None
-
-    def put(self, key: str, data: bytes) -> None:
-        """Do nothing."""
-        del key, data

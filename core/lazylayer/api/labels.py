@@ -7,7 +7,8 @@ to say which layer to mount, nor from where.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -46,6 +47,8 @@ _LABEL_SETS = (
     ("default", STARGZ_REFERENCE, STARGZ_DIGEST, STARGZ_LAYERS),
 )
 
+_Value = TypeVar("_Value")
+
 
 class LayerSource(msgspec.Struct, frozen=True):
     """The source of a layer by its labels: its image, its digest, and its neighbours.
@@ -78,36 +81,29 @@ def layer_source(labels: Mapping[str, str]) -> LayerSource:
         missing = next(label for label in wanted if label not in labels)
         raise MountError(f"the {name} labels are incomplete: {missing} is missing")
     _, reference, digest, layers = complete[0]
-    image, target = _reference(labels, reference), _digest(labels, digest)
-    try:
-        chain = [parse_digest(each.strip()) for each in labels[layers].split(",") if each.strip()]
-    except FormatError as error:
-        raise MountError(f"label {layers}: {error}") from error
+    image, target = _parse(labels, reference, parse_reference), _parse(labels, digest, parse_digest)
+    chain = _parse(
+        labels, layers, lambda text: [parse_digest(each.strip()) for each in text.split(",") if each.strip()]
+    )
     neighbours = tuple(dict.fromkeys(each for each in chain if each != target))
     return LayerSource(reference=image, digest=target, neighbours=neighbours)
 
 
 def _refuse_disagreement(labels: Mapping[str, str]) -> None:
     (_, *cri), (_, *default) = _LABEL_SETS
-    for one, other, parse in ((cri[0], default[0], _reference), (cri[1], default[1], _digest)):
-        if one in labels and other in labels and parse(labels, one) != parse(labels, other):
+    parsers: tuple[Callable[[str], object], ...] = (parse_reference, parse_digest)
+    for one, other, parse in zip(cri, default, parsers, strict=False):
+        if one in labels and other in labels and _parse(labels, one, parse) != _parse(labels, other, parse):
             raise MountError(
                 f"the labels disagree: {one} is {labels[one]}, {other} is {labels[other]}; "
                 "if the client set only one, the image has the other as an annotation: remove it there"
             )
 
 
-def _reference(labels: Mapping[str, str], name: str) -> Reference:
+def _parse(labels: Mapping[str, str], name: str, parse: Callable[[str], _Value]) -> _Value:
     try:
-        return parse_reference(labels[name])
-    except InvalidReferenceError as error:
-        raise MountError(f"label {name}: {error}") from error
-
-
-def _digest(labels: Mapping[str, str], name: str) -> Digest:
-    try:
-        return parse_digest(labels[name])
-    except FormatError as error:
+        return parse(labels[name])
+    except (FormatError, InvalidReferenceError) as error:
         raise MountError(f"label {name}: {error}") from error
 
 

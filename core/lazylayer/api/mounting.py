@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ __all__ = [
     "VirtualDirectory",
     "VirtualFile",
     "Works",
+    "merge_directories",
 ]
 
 
@@ -35,6 +36,16 @@ class VirtualDirectory(msgspec.Struct, frozen=True):
 
     mode: int
     files: Mapping[bytes, VirtualFile]
+
+
+def merge_directories(answers: Iterable[Mapping[bytes, VirtualDirectory]]) -> dict[bytes, VirtualDirectory]:
+    """Merge directories of one name into one with the files of all; of files of one name the first is taken."""
+    merged: dict[bytes, VirtualDirectory] = {}
+    for answer in answers:
+        for name, directory in answer.items():
+            earlier = merged.get(name, directory)
+            merged[name] = VirtualDirectory(earlier.mode, {**directory.files, **earlier.files})
+    return merged
 
 
 class MountableTree(Protocol):

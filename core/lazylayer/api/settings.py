@@ -23,6 +23,7 @@ __all__ = [
     "PrefetchSettings",
     "ResolveSettings",
     "Settings",
+    "process_directory",
 ]
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -182,3 +183,15 @@ class Settings(_Table, frozen=True):
     resolve: ResolveSettings = ResolveSettings()
     mount: MountSettings = MountSettings()
     log: LogSettings = LogSettings()
+
+
+def process_directory(run: Path) -> Path:
+    """Return the directory of this process below the run directory `run`; make it, root-only, if need be.
+
+    It is removed when the process ends; if that died, by `lazylayer status`, once nothing of it is mounted any more.
+    """
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = run / "processes" / str(os.getpid())
+    directory.parent.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["is_secret_name", "one_line", "scrub"]
+__all__ = ["one_line", "scrub"]
 
 _SECRETS = (
     # Authorization headers, in whatever quoting.
@@ -22,7 +22,6 @@ _SECRETS = (
         r"\1***",
     ),
 )
-_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token|authorization")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line separators, marks of writing direction, and surrogates."""
 
@@ -32,11 +31,6 @@ def scrub(text: str) -> str:
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
-
-
-def is_secret_name(name: str) -> bool:
-    """Return True if a value called `name` is a secret: a password, a token."""
-    return bool(_SECRET_NAME.search(name))
 
 
 def one_line(text: str) -> str:

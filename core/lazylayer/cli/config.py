@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +14,8 @@ from lazylayer.cli.invocation import Invocation
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lazylayer.configuration.layers import KeyPath
+    from lazylayer.configuration.loading import Configuration
     from lazylayer.errors import ConfigurationError, LazylayerError
     from lazylayer.plugin.registry import Plugins
 
@@ -40,7 +42,7 @@ def show(context: click.Context, origin: bool, as_json: bool, with_plugins: bool
     tables = configuration.plugin_tables
     if with_plugins:
         tables = _option_tables(invocation.plugins(configuration.settings), tables)
-    values = [(path, _shown(path, value), where) for path, value, where in configuration.values(tables)]
+    values = [(path, _shown(path, value), where) for path, value, where in values_of(configuration, tables)]
     if as_json:
         fields = {dotted(path): {"value": value, "origin": where} if origin else value for path, value, where in values}
         click.echo(json.dumps(fields, indent=2))
@@ -73,6 +75,16 @@ def check(context: click.Context) -> None:
         _show_and_exit(context, problems)
     files = ", ".join(map(str, configuration.files)) or "no file"
     click.echo(f"the configuration is good (read: {files})")
+
+
+def values_of(configuration: Configuration, tables: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
+    """Yield every key, in parts, with its value and origin: the core's, then those of the plugins' `tables`."""
+    import msgspec
+
+    from lazylayer.configuration.layers import leaves
+
+    for path, value in leaves({**msgspec.to_builtins(configuration.settings), **tables}):
+        yield path, value, configuration.origin_of(path)
 
 
 def check_configuration(
@@ -129,7 +141,8 @@ def _shown(path: tuple[str, ...], value: Any) -> Any:
 
 
 def _without_secrets(name: str, value: Any) -> Any:
-    from lazylayer.api.text import is_secret_name, scrub
+    from lazylayer.api.text import scrub
+    from lazylayer.cli.secretnames import is_secret_name
 
     if isinstance(value, dict):
         secret = name in _HEADERS

@@ -50,7 +50,7 @@ def forget_the_dead(run: Path, program: Program) -> list[DeadMount]:
 
 
 def _find(program: Program, known: Collection[bytes]) -> Iterator[DeadMount]:
-    for mount in mounttable.mounts_below(""):
+    for mount in mounttable.mount_table().below(""):
         if mount.mountpoint in known:
             continue
         try:

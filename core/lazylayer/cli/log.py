@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lazylayer.api.text import is_secret_name, one_line, scrub
+from lazylayer.api.text import one_line, scrub
+from lazylayer.cli.secretnames import is_secret_name
 from lazylayer.logger import logger
 
 if TYPE_CHECKING:

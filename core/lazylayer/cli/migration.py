@@ -43,7 +43,6 @@ MOVED: Mapping[str, str] = {
     **{
         name: f"lazylayer.api.{name}"
         for name in (
-            "building",
             "cache",
             "chunks",
             "events",
@@ -56,6 +55,7 @@ MOVED: Mapping[str, str] = {
         )
     },
     "allocator": "lazylayer.cli (use_few_arenas)",
+    "building": "lazylayer_building",
     "blob": "lazylayer.api.opened (OpenedBlob)",
     "companions": "lazylayer.api.opened (CompanionImages)",
     "contents": "lazylayer.api.layers",

@@ -148,7 +148,7 @@ def _serve(
 ) -> None:
     import msgspec
 
-    from lazylayer.api.rundirectory import process_directory
+    from lazylayer.api.settings import process_directory
     from lazylayer.cli.controlserver import ControlServer
     from lazylayer.cli.deadmounts import forget_the_dead
     from lazylayer.cli.ending import END_WITHIN, Ending

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import click
 
 from lazylayer.errors import PluginError
-from lazylayer.plugin.selection import Choice, distribution_of, find_entry_points, version_of, why_disabled
+from lazylayer.plugin.selection import distribution_of, find_entry_points, version_of, why_disabled
 
 if TYPE_CHECKING:
     import ast
     from importlib.machinery import ModuleSpec
+
+    from lazylayer.cli.choice import PluginChoice
 
 __all__ = ["GROUP", "PluginCommands"]
 
@@ -35,7 +37,7 @@ class PluginCommands:
     :param warn: told in one line of each command that is left out because its name is taken.
     """
 
-    def __init__(self, taken: Collection[str], choice: Choice, warn: Callable[[str], None]) -> None:
+    def __init__(self, taken: Collection[str], choice: PluginChoice, warn: Callable[[str], None]) -> None:
         self._entry_points: dict[str, EntryPoint] = {}
         disabled = _disabled_distributions(choice)
         for each in sorted(entry_points(group=GROUP), key=lambda each: (each.name, distribution_of(each))):
@@ -93,11 +95,11 @@ def _failure(entry_point: EntryPoint, said: str) -> PluginError:
     return PluginError(f"command {entry_point.name}: {said}", plugin=plugin, version=version)
 
 
-def _disabled_distributions(choice: Choice) -> set[str]:
+def _disabled_distributions(choice: PluginChoice) -> set[str]:
     if not choice.enabled and not choice.disabled:
         return set()
     plugins = find_entry_points()
-    allowed = {distribution_of(each) for each in plugins if not why_disabled(each, choice)}
+    allowed = {distribution_of(each) for each in plugins if not why_disabled(each, choice.enabled, choice.disabled)}
     return {distribution_of(each) for each in plugins} - allowed
 
 

@@ -27,7 +27,7 @@ import msgspec
 
 from lazylayer.api.settings import Settings
 from lazylayer.configuration.files import find_files, read_files
-from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
+from lazylayer.configuration.layers import KeyPath, Setting, dotted, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
 
 __all__ = ["ENVIRONMENT_PREFIX", "Configuration", "find_mistakes", "load_configuration", "read_settings"]
@@ -61,19 +61,15 @@ class Configuration:
 
         The origin of a table is that of its first value.
         """
-        return self._origin(parse_key(key))
+        return self.origin_of(parse_key(key))
 
-    def _origin(self, path: KeyPath) -> str:
+    def origin_of(self, path: KeyPath) -> str:
+        """Return the same for a key in parts."""
         for length in range(len(path), 0, -1):
             if path[:length] in self._origins:
                 return self._origins[path[:length]]
         below = (origin for each, origin in self._origins.items() if each[: len(path)] == path)
         return next(below, DEFAULT_ORIGIN)
-
-    def values(self, plugin_tables: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, str]]:
-        """Yield every key, in parts, with its value and origin: the core's, then those of `plugin_tables`."""
-        for path, value in leaves({**msgspec.to_builtins(self.settings), **plugin_tables}):
-            yield path, value, self._origin(path)
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
         """Return the error with the origin of its key, if that is known."""

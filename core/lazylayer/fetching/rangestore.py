@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lazylayer.api.byteranges import ByteRange, ByteRanges
-from lazylayer.api.cache import Cache, NoCache
+from lazylayer.api.cache import Cache
 from lazylayer.api.oci import Digest
 from lazylayer.errors import FormatError, LazylayerError
 from lazylayer.fetching.blob import Blob
@@ -57,17 +57,16 @@ class Opening:
     """One opening of a layer: the `OpenedBlob` of its format plugin, and what that read.
 
     Ranges come from the cache, or are fetched and kept there. The opening remembers which, so that it can
-    distrust all of them when they turn out to be wrong. Without `ranges`, nothing is kept. Safe to use from any
-    thread.
+    distrust all of them when they turn out to be wrong. Safe to use from any thread.
     """
 
-    def __init__(self, blob: Blob, ranges: RangeStore | None = None) -> None:
+    def __init__(self, blob: Blob, ranges: RangeStore) -> None:
         self.seen = ByteRanges()
         """The bytes of the blob that were read. Look at it when the opening is over."""
         self._blob = blob
         self._scope = blob.scope
         self._size_key = "" if blob.size else f"{blob.digest}:size"
-        self._ranges = ranges or RangeStore(NoCache())
+        self._ranges = ranges
         self._lock = threading.RLock()
         self._cached: set[str] = set()
         self._fetched: set[str] = set()

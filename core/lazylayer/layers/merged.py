@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import msgspec
-
-from lazylayer.api.mounting import VirtualDirectory
+from lazylayer.api.mounting import merge_directories
 from lazylayer.api.oci import Reference
 from lazylayer.api.tree import Entry, Tree
 from lazylayer.layers.layer import Layer
@@ -23,7 +21,7 @@ class MergedLayers:
         self.tree = tree
         self.source = str(reference).replace(",", "_").replace(" ", "_")
         self.identity = "; ".join(["merged", *(layer.identity for layer in layers)])
-        self.virtual = _union([layer.virtual for layer in layers])
+        self.virtual = merge_directories(layer.virtual for layer in reversed(layers))
 
     @property
     def complete(self) -> bool:
@@ -56,14 +54,3 @@ class MergedLayers:
     def read(self, entry: Entry, offset: int, size: int) -> bytes:
         """Return the verified bytes of a file; see `Layer.read`."""
         return self.layers[entry.layer].read(entry, offset, size)
-
-
-def _union(all_virtual: list[Mapping[bytes, VirtualDirectory]]) -> dict[bytes, VirtualDirectory]:
-    """Merge directories of the same name into one that holds the files of all."""
-    union: dict[bytes, VirtualDirectory] = {}
-    for virtual in all_virtual:
-        for name, directory in virtual.items():
-            known = union.get(name)
-            files = {**known.files, **directory.files} if known is not None else directory.files
-            union[name] = msgspec.structs.replace(directory, files=files)
-    return union

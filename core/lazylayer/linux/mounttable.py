@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from lazylayer.api.mounting import KernelMount
 
-__all__ = ["MountTable", "is_mounted", "mount_at", "mount_table", "mounts_below", "real_mountpoint"]
+__all__ = ["MountTable", "is_mounted", "mount_at", "mount_table", "real_mountpoint"]
 
 _MOUNTINFO = "/proc/self/mountinfo"
 _LONGEST_WAIT = 3600.0
@@ -89,11 +89,6 @@ def mount_at(target: str) -> KernelMount | None:
 def is_mounted(path: str) -> bool:
     """Return True if `path` is a mountpoint, without a look into what is mounted there."""
     return mount_at(real_mountpoint(path)) is not None
-
-
-def mounts_below(directory: str) -> list[KernelMount]:
-    """Return the topmost mount of every mountpoint inside `directory`, the last made first."""
-    return mount_table().below(directory)
 
 
 def real_mountpoint(path: str) -> str:

@@ -135,17 +135,16 @@ class Filesystem:
 
     # --- afterwards --------------------------------------------------------------------------------
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
+    def check(self, mountpoint: str, *, wait: bool = True) -> None:
         """Return if the mount at `mountpoint` can be used now.
 
         With `wait`, waits for a planned prefetch that is under way, up to `prefetch.timeout`; a late one is only
         logged. An earlier reader waits for its own bytes, and no more. Then the source of each incomplete
-        layer must answer; tokens and redirected addresses that it rejects are renewed. `labels` are ignored.
+        layer must answer; tokens and redirected addresses that it rejects are renewed.
 
         Raises NotMountedError for a mountpoint that is not ours, MountError for one that is still being
         mounted, UnavailableError or AuthenticationError for a source that fails.
         """
-        del labels
         self._forget_gone()
         mount = self._find(mountpoint)
         if mount.mounted is None:
@@ -174,10 +173,6 @@ class Filesystem:
         mounted = self._find(mountpoint).mounted
         return mounted is None or mounted.wait(timeout)
 
-    def state(self, mountpoint: str) -> tuple[LayerState, ...]:
-        """Return how much of each layer at `mountpoint` is here, lowest layer first."""
-        return self._find(mountpoint).states()
-
     def mounts(self) -> tuple[MountState, ...]:
         """Return the current mounts with their layers, in the order in which they were made."""
         return tuple(
@@ -192,10 +187,6 @@ class Filesystem:
     def is_complete(self, mountpoint: str) -> bool:
         """Return True if every chunk of the layers at `mountpoint` is on this machine. Raises NotMountedError."""
         return all(layer.complete for layer in self._find(mountpoint).layers)
-
-    def mountpoints(self) -> dict[str, Reference]:
-        """Return the current mountpoints, each with the image that it shows."""
-        return {path: mount.reference for path, mount, _ in self._current()}
 
     def frontend(self) -> str:
         """Return the frontend that mounts are made with, chosen at the first call."""
@@ -226,9 +217,8 @@ class Filesystem:
         With `leave`, mounts that can outlive this process stay, for the next process that mounts the same there:
         a daemon that is restarted or upgraded. Their readers wait for it, so they must not see requests fail.
         """
-        for mountpoint in self.mountpoints():
-            mounted = self._find(mountpoint).mounted
-            if leave and mounted is not None and mounted.leave():
+        for mountpoint, _, mounted in self._current():
+            if leave and mounted.leave():
                 continue
             try:
                 self.unmount(mountpoint, force=True)
@@ -298,7 +288,7 @@ class Filesystem:
         descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, dict(labels))
         lease = self.layers.lend(source.reference, descriptor, skip_verify=SKIP_VERIFY in labels)
         contents = lease.layer.contents
-        label = self._hooks.formats().toc_digest_label(contents.format)
+        label = self._hooks.formats().info(contents.format).toc_digest_label
         promised = labels.get(label)
         if lease.verified and promised != contents.toc_digest:
             lease.close()

@@ -6,7 +6,9 @@ separately, and `one` asks a single plugin by name. `ANSWERS` holds the type of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from typing import Any
 
@@ -20,7 +22,7 @@ from lazylayer.plugin.selection import explain_missing
 
 __all__ = ["ANSWERS", "Calls", "PluginManager", "make_manager"]
 
-ANSWERS: Mapping[str, tuple[str, ...]] = {
+ANSWERS: dict[str, tuple[str, ...]] = {
     "lazylayer_resolve_image": ("lazylayer.api.oci:ResolvedImage",),
     "lazylayer_resolve_blob": ("lazylayer.api.sources:BlobSource",),
     "lazylayer_get_credentials": ("lazylayer.api.credentials:Credentials",),
@@ -33,21 +35,34 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
     "lazylayer_mount_tree": ("lazylayer.api.mounting:MountedTree",),
     "lazylayer_recognize_mount": ("lazylayer.api.mounting:LeftMount",),
     "lazylayer_add_virtual_entries": ("collections.abc:Mapping",),
-    "lazylayer_build_layer": ("lazylayer.api.building:BuiltLayer",),
-    "lazylayer_open_store": ("lazylayer.api.building:ImageStore",),
 }
 """The types that a hook may return, as `module:name`. Hooks that return nothing are not listed."""
 
+HOOKSPECS_GROUP = "lazylayer.hookspecs"
+"""The group of entry points that names modules with further hooks, and their `ANSWERS`."""
+
 
 def make_manager() -> PluginManager:
-    """Return a plugin manager that knows the hooks of lazylayer and has no plugin yet.
+    """Return a plugin manager that knows the hooks of lazylayer and of `HOOKSPECS_GROUP`, and has no plugin yet.
 
     For programs and tests with plugins of their own: register them and pass the manager to `Hooks`.
     """
     manager = PluginManager("lazylayer")
-    for module in hookspecs.MODULES:
+    for module in (*hookspecs.MODULES, *_further_hookspecs()):
         manager.add_hookspecs(module)
     return manager
+
+
+@functools.cache
+def _further_hookspecs() -> list[Any]:
+    modules = []
+    for each in entry_points(group=HOOKSPECS_GROUP):
+        try:
+            modules.append(each.load())
+            ANSWERS.update(modules[-1].ANSWERS)
+        except Exception as error:  # noqa: BLE001 - plugins with these hooks are left out, the others are used
+            logger.warning("hooks of {module} are unknown: {error!r}", module=each.value, error=error)
+    return modules
 
 
 class Failure(Exception):  # noqa: N818 - it never leaves this room
@@ -176,9 +191,9 @@ class Calls:
         if any(each.plugin_name == plugin for each in self.implementations(hook)):
             return ""
         record = self._records.get(plugin)
-        if record is not None:
-            return record.reason or f"it does not have the hook {hook} ({self.asked(hook)})"
-        if self._manager.has_plugin(plugin):
+        if record is not None and record.reason:
+            return record.reason
+        if record is not None or self._manager.has_plugin(plugin):
             return f"it does not have the hook {hook} ({self.asked(hook)})"
         return f"{explain_missing(plugin, self._records)} ({self.asked(hook)})"
 

@@ -44,7 +44,7 @@ def choose_entry_points(
     refused: list[PluginRecord] = []
     left: list[EntryPoint] = []
     for each in found:
-        reason = why_disabled(each, wanted)
+        reason = why_disabled(each, wanted.enabled, wanted.disabled)
         if reason:
             refused.append(_record(each, "disabled", reason))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import FormatInfo
@@ -17,42 +17,36 @@ class Formats:
     """
 
     def __init__(self, described: Iterable[tuple[str, FormatInfo]]) -> None:
-        self._described = tuple(described)
+        listed = list(described)
+        self._infos = tuple(info for _, info in listed)
+        self._by_name: dict[str, tuple[str, FormatInfo]] = {}
+        for plugin, info in listed:
+            self._by_name = {**dict.fromkeys(info.names, (plugin, info)), **self._by_name}
+
+    def __iter__(self) -> Iterator[FormatInfo]:
+        return iter(self._infos)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all formats, in configured order."""
-        return tuple(dict.fromkeys(name for _, info in self._described for name in info.names))
+        return tuple(dict.fromkeys(name for info in self for name in info.names))
 
     @property
     def annotations(self) -> frozenset[str]:
         """The annotations that describe a layer's bytes in any format; they are void for other bytes."""
         return frozenset(
-            name
-            for _, info in self._described
-            for name in (*info.annotations, info.toc_digest_label, *info.other_promises)
+            name for info in self for name in (*info.annotations, info.toc_digest_label, *info.other_promises)
         )
 
     @property
     def toc_digest_labels(self) -> frozenset[str]:
         """The labels that hold the TOC digest of a layer, of all formats."""
-        return frozenset(info.toc_digest_label for _, info in self._described)
+        return frozenset(info.toc_digest_label for info in self)
 
     def plugin(self, name: str) -> str | None:
         """Return the plugin whose format has this name, or None."""
-        return next((plugin for plugin, info in self._described if name in info.names), None)
+        return self._by_name[name][0] if name in self._by_name else None
 
-    def toc_digest_label(self, name: str) -> str:
-        """Return the label that holds the TOC digest of layers in this format.
-
-        A format that no plugin describes has the label of eStargz.
-        """
-        return next((info.toc_digest_label for _, info in self._described if name in info.names), TOC_DIGEST)
-
-    def hidden_files(self, name: str) -> tuple[bytes, ...]:
-        """Return the files in the root of an archive that a format adds and does not show."""
-        return next((info.hidden_files for _, info in self._described if name in info.names), ())
-
-    def promised(self, annotations: Mapping[str, str]) -> bool:
-        """Return True if a layer with these annotations is in one of the formats, to be mounted lazily."""
-        return any(info.promises(annotations) for _, info in self._described)
+    def info(self, name: str) -> FormatInfo:
+        """Return what the format of this name is; if no plugin describes it, it has eStargz's label."""
+        return self._by_name[name][1] if name in self._by_name else FormatInfo((name,), (), TOC_DIGEST)

@@ -10,31 +10,21 @@ All methods may be called from any thread. No lock is held while a plugin runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from lazylayer.errors import BuildError, ConfigurationError, FormatError, MountError, PluginRequiredError, ResolveError
+from lazylayer.errors import ConfigurationError, FormatError, MountError, PluginRequiredError, ResolveError
 from lazylayer.plugin.calling import Calls
 
 if TYPE_CHECKING:
     import msgspec
 
-    from lazylayer.api.building import BuildOptions, BuiltLayer, ImageStore
+    from lazylayer.api import mounting
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
     from lazylayer.api.layers import LayerContents, Locality, PrefetchPlan
-    from lazylayer.api.mounting import (
-        KernelMount,
-        LeftMount,
-        Missing,
-        MountableTree,
-        MountedTree,
-        MountOptions,
-        VirtualDirectory,
-        Works,
-    )
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
     from lazylayer.api.sources import BlobSource
@@ -83,6 +73,13 @@ class Hooks:
             return self.of(name)
         raise ConfigurationError(f"no cache plugin is usable; {self._calls.unusable() or self._calls.asked(hook)}")
 
+    def first(self, hook: str, **arguments: object) -> Any:
+        """Return the first answer to a hook, or None: for hooks that other distributions specify.
+
+        Raises what a plugin raises if it is a LazylayerError, and PluginError for any other failure.
+        """
+        return self._calls.first(hook, **arguments)
+
     # --- start-up ----------------------------------------------------------------------------------
 
     def daemon_started(self, frontend: str) -> None:
@@ -98,24 +95,21 @@ class Hooks:
 
         Credentials are looked up as for the image `on_behalf_of`, if that is given.
         """
-        hook, keychain = "lazylayer_resolve_image", self._keychain(on_behalf_of or reference)
-        answer: ResolvedImage | None = self._calls.first(
-            hook, reference=reference, platform=platform, keychain=keychain
-        )
-        if answer is None:
-            raise ResolveError(self._no_plugin_takes(reference, hook))
-        return answer
+        image: ResolvedImage = self._resolve("image", reference, on_behalf_of, platform=platform)
+        return image
 
     def resolve_blob(
         self, reference: Reference, descriptor: Descriptor, *, on_behalf_of: Reference | None = None
     ) -> BlobSource:
         """Return the source of a blob's bytes; `on_behalf_of` and errors as in `resolve_image`."""
-        hook, keychain = "lazylayer_resolve_blob", self._keychain(on_behalf_of or reference)
-        answer: BlobSource | None = self._calls.first(
-            hook, reference=reference, descriptor=descriptor, keychain=keychain
-        )
+        source: BlobSource = self._resolve("blob", reference, on_behalf_of, descriptor=descriptor)
+        return source
+
+    def _resolve(self, what: str, reference: Reference, on_behalf_of: Reference | None, **wanted: object) -> Any:
+        hook, keychain = f"lazylayer_resolve_{what}", self.keychain(on_behalf_of or reference)
+        answer = self._calls.first(hook, reference=reference, keychain=keychain, **wanted)
         if answer is None:
-            raise ResolveError(self._no_plugin_takes(reference, hook))
+            raise ResolveError(self.why_unanswered(reference, hook))
         return answer
 
     def get_credentials(self, host: str, reference: Reference) -> Credentials | None:
@@ -123,10 +117,12 @@ class Hooks:
         answer: Credentials | None = self._calls.first("lazylayer_get_credentials", host=host, reference=reference)
         return answer
 
-    def _keychain(self, reference: Reference) -> Keychain:
+    def keychain(self, reference: Reference) -> Keychain:
+        """Return the function by which a plugin gets credentials for the image `reference`."""
         return lambda host: self.get_credentials(host, reference)
 
-    def _no_plugin_takes(self, reference: Reference, hook: str) -> str:
+    def why_unanswered(self, reference: Reference, hook: str) -> str:
+        """Return the message for a reference that no plugin with this hook takes."""
         kind = f"{reference.scheme}:…" if reference.scheme else "registry"
         unusable = self._calls.unusable()
         aside = f"; not usable: {unusable}" if unusable else ""
@@ -177,25 +173,23 @@ class Hooks:
 
     # --- showing trees -----------------------------------------------------------------------------
 
-    def recognize_mount(self, mount: KernelMount) -> LeftMount | None:
+    def recognize_mount(self, mount: mounting.KernelMount) -> mounting.LeftMount | None:
         """Return the mount as the frontend that made it knows it; None if no frontend did."""
-        answer: LeftMount | None = self._calls.first("lazylayer_recognize_mount", mount=mount)
+        answer: mounting.LeftMount | None = self._calls.first("lazylayer_recognize_mount", mount=mount)
         return answer
 
-    def add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, VirtualDirectory]:
+    def add_virtual_entries(self, layer: OpenedLayer) -> Mapping[bytes, mounting.VirtualDirectory]:
         """Return the hidden directories of a layer's root, from all plugins; of files of one name the first wins.
 
         A plugin that fails adds nothing and is logged.
         """
-        from lazylayer.api.mounting import VirtualDirectory
+        from lazylayer.api.mounting import merge_directories
 
         hook = "lazylayer_add_virtual_entries"
-        merged: dict[bytes, VirtualDirectory] = {}
+        merged: dict[bytes, mounting.VirtualDirectory] = {}
         for plugin, answer in self._calls.every(hook, layer=layer):
             try:
-                for name, directory in (answer or {}).items():
-                    earlier = merged.get(name, directory)
-                    merged[name] = VirtualDirectory(earlier.mode, {**directory.files, **earlier.files})
+                merged = merge_directories([merged, answer or {}])
             except Exception as error:  # noqa: BLE001 - a layer is mounted without its hidden files
                 self._calls.log_failure(plugin, hook, error)
         return merged
@@ -203,32 +197,6 @@ class Hooks:
     def report_state(self, event: StateEvent) -> None:
         """Tell every plugin what happened. Never raises; a plugin that fails is logged once."""
         self._tell("lazylayer_report_state", log_once=True, event=event)
-
-    # --- building images ---------------------------------------------------------------------------
-
-    def build_layer(
-        self, format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
-    ) -> BuiltLayer:
-        """Return the layer that the plugin of this format built. Raises BuildError if no plugin builds it."""
-        hook = "lazylayer_build_layer"
-        plugin = self.formats().plugin(format)
-        if plugin is None:
-            known = ", ".join(self.formats().names) or "none"
-            raise BuildError(f"unknown format {format!r}: no installed plugin describes it; formats here: {known}")
-        if self._calls.why_not(plugin, hook):
-            raise BuildError(f"format {format!r}: the plugin {plugin} reads it and does not build it")
-        built: BuiltLayer = self._calls.one(
-            plugin, hook, format=format, source=source, destination=destination, build_options=build_options
-        )
-        return built
-
-    def open_store(self, reference: Reference) -> ImageStore:
-        """Open the place to write an image to; raises BuildError if no plugin writes to such places."""
-        hook = "lazylayer_open_store"
-        answer: ImageStore | None = self._calls.first(hook, reference=reference, keychain=self._keychain(reference))
-        if answer is None:
-            raise BuildError(self._no_plugin_takes(reference, hook))
-        return answer
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -253,33 +221,43 @@ class NamedPlugin:
         self._calls = calls
         self._options = options
 
+    def why_not(self, hook: str) -> str:
+        """Return why the plugin cannot be asked, and what to do; empty if it can."""
+        return self._calls.why_not(self.name, hook)
+
+    def ask(self, hook: str, **arguments: object) -> Any:
+        """Return the plugin's answer to a hook that it has. Raises as `Hooks.first` does."""
+        return self._calls.one(self.name, hook, **arguments)
+
     def open_cache(self, purpose: CachePurpose) -> Cache:
         """Open the plugin's cache; raises PluginRequiredError if it cannot be asked."""
         hook = "lazylayer_open_cache"
-        reason = self._calls.why_not(self.name, hook)
+        reason = self.why_not(hook)
         if reason:
             raise PluginRequiredError(f"cache.{purpose} names it, but {reason}", plugin=self.name, hook=hook)
-        answer: Cache = self._calls.one(self.name, hook, purpose=purpose, options=self._options)
+        answer: Cache = self.ask(hook, purpose=purpose, options=self._options)
         return answer
 
-    def probe_frontend(self) -> Works | Missing:
+    def probe_frontend(self) -> mounting.Works | mounting.Missing:
         """Return whether the frontend works on this machine; Missing also if the plugin cannot be asked."""
         from lazylayer.api.mounting import Missing
 
         hook = "lazylayer_probe_frontend"
-        reason = self._calls.why_not(self.name, hook)
+        reason = self.why_not(hook)
         if reason:
             return Missing(reason)
-        answer: Works | Missing = self._calls.one(self.name, hook, options=self._options)
+        answer: mounting.Works | mounting.Missing = self.ask(hook, options=self._options)
         return answer
 
-    def mount_tree(self, tree: MountableTree, mountpoint: str, mount_options: MountOptions) -> MountedTree:
+    def mount_tree(
+        self, tree: mounting.MountableTree, mountpoint: str, mount_options: mounting.MountOptions
+    ) -> mounting.MountedTree:
         """Mount a tree with the frontend; raises MountError if it cannot be asked."""
         hook = "lazylayer_mount_tree"
-        reason = self._calls.why_not(self.name, hook)
+        reason = self.why_not(hook)
         if reason:
             raise MountError(f"{mountpoint}: cannot mount with {self.name}: {reason}")
-        answer: MountedTree = self._calls.one(
-            self.name, hook, tree=tree, mountpoint=mountpoint, mount_options=mount_options, options=self._options
+        answer: mounting.MountedTree = self.ask(
+            hook, tree=tree, mountpoint=mountpoint, mount_options=mount_options, options=self._options
         )
         return answer

@@ -9,12 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol
 
 __all__ = [
     "EVERY_OTHER",
     "GROUP",
-    "Choice",
     "distribution_of",
     "explain_missing",
     "find_entry_points",
@@ -30,31 +28,19 @@ EVERY_OTHER = "*"
 """In `plugins.enabled`: all plugins that it does not name."""
 
 
-class Choice(Protocol):
-    """The part of `[plugins]` that says which plugins are loaded."""
-
-    @property
-    def enabled(self) -> Sequence[str]:
-        """Only these, if it is not empty; `*` stands for all others."""
-
-    @property
-    def disabled(self) -> Sequence[str]:
-        """Not these, even when enabled."""
-
-
 def find_entry_points() -> list[EntryPoint]:
     """Return the entry points of all installed plugins, by name and distribution. Imports none of them."""
     return sorted(entry_points(group=GROUP), key=lambda each: (each.name, distribution_of(each)))
 
 
-def why_disabled(entry_point: EntryPoint, wanted: Choice) -> str:
-    """Return the reason why `[plugins]` disables a plugin; an empty string if it does not."""
-    if any(matches(wish, entry_point) for wish in wanted.disabled):
+def why_disabled(entry_point: EntryPoint, enabled: Sequence[str], disabled: Sequence[str]) -> str:
+    """Return the reason why these lists of `[plugins]` disable a plugin; an empty string if they do not."""
+    if any(matches(wish, entry_point) for wish in disabled):
         return "it is disabled: plugins.disabled names it"
-    if wanted.enabled and not any(matches(wish, entry_point) for wish in wanted.enabled):
+    if enabled and not any(matches(wish, entry_point) for wish in enabled):
         return "it is disabled: plugins.enabled does not name it"
     # `name@distribution` chooses among several of one name, also beside `*`.
-    pins = [wish for wish in wanted.enabled if wish.startswith(f"{entry_point.name}@")]
+    pins = [wish for wish in enabled if wish.startswith(f"{entry_point.name}@")]
     if pins and not any(matches(pin, entry_point) for pin in pins):
         return f"it is disabled: plugins.enabled chooses {pins[0]}"
     return ""

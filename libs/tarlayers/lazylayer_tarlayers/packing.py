@@ -16,10 +16,10 @@ import hashlib
 from collections.abc import Callable
 from typing import IO
 
-from lazylayer.api.building import BuildOptions
 from lazylayer.api.chunks import MAX_CHUNK_SIZE
 from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError
+from lazylayer_building import BuildOptions
 from lazylayer_tarlayers.landmarks import LANDMARK_CONTENT, LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.sparse import SparseContent

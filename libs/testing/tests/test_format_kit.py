@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from lazylayer import hookimpl
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import FormatError, LazylayerError, VerificationError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_tarlayers.landmarks import LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter
 from lazylayer_tarlayers.packing import END_OF_ARCHIVE, pack_archive

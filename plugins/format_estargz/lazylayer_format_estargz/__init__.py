@@ -8,10 +8,10 @@ from lazylayer import hookimpl
 from lazylayer.errors import BuildError
 
 if TYPE_CHECKING:
-    from lazylayer.api.building import BuildOptions, BuiltLayer
     from lazylayer.api.layers import FormatInfo, LayerContents
     from lazylayer.api.oci import Descriptor
     from lazylayer.api.opened import CompanionImages, OpenedBlob
+    from lazylayer_building import BuildOptions, BuiltLayer
 
 
 @hookimpl

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import IO
 
-from lazylayer.api.building import BuildOptions, BuiltLayer, CompanionLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError
+from lazylayer_building import BuildOptions, BuiltLayer, CompanionLayer
 from lazylayer_format_estargz.compression import gzip_compressor
 from lazylayer_format_estargz.footer import EXTERNAL_TOC_FOOTER, make_footer
 from lazylayer_format_estargz.reader import TOC_IMAGE_SUFFIX
@@ -23,7 +23,7 @@ __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions) -> BuiltLayer:
-    """Build an eStargz layer; see `lazylayer.api.hookspecs.layers.lazylayer_build_layer`."""
+    """Build an eStargz layer; see `lazylayer_building.hookspecs.lazylayer_build_layer`."""
     if options.keep_diff_id and not options.external_toc:
         raise BuildError("an eStargz layer keeps its diff ID only if its table of contents is external")
     compress = gzip_compressor(options.level)

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazylayer_format_estargz as plugin
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import sha256_digest
 from lazylayer.api.tree import clean_path
 from lazylayer.errors import BuildError, FormatError, LazylayerError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_format_estargz.compression import gzip_compressor
 from lazylayer_tarlayers.annotations import UNCOMPRESSED_SIZE
 from lazylayer_tarlayers.tarmember import MemberKind, TarMember, padding

@@ -7,10 +7,10 @@ from typing import IO, TYPE_CHECKING
 from lazylayer import hookimpl
 
 if TYPE_CHECKING:
-    from lazylayer.api.building import BuildOptions, BuiltLayer
     from lazylayer.api.layers import FormatInfo, LayerContents
     from lazylayer.api.oci import Descriptor
     from lazylayer.api.opened import OpenedBlob
+    from lazylayer_building import BuildOptions, BuiltLayer
 
 _NEW_FOOTER = {"zstdchunked": False, "zstdchunked-podman": True}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import IO
 
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_format_zstdchunked.annotations import ZSTD_TOC_CHECKSUM, ZSTD_TOC_POSITION
 from lazylayer_format_zstdchunked.footer import FRAME_HEADER, TocPlace, make_footer, skippable_frame
 from lazylayer_format_zstdchunked.frames import zstd_compressor
@@ -21,7 +21,7 @@ __all__ = ["build_layer"]
 
 
 def build_layer(source: IO[bytes], destination: IO[bytes], options: BuildOptions, *, new_footer: bool) -> BuiltLayer:
-    """Build a zstd:chunked layer; see `lazylayer.api.hookspecs.layers.lazylayer_build_layer`."""
+    """Build a zstd:chunked layer; see `lazylayer_building.hookspecs.lazylayer_build_layer`."""
     if options.external_toc or options.keep_diff_id:
         raise BuildError("zstd:chunked layers keep their table of contents inside; use --format estargz for it")
     compress = zstd_compressor(options.level)

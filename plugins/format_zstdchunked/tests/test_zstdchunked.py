@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazylayer_format_zstdchunked as plugin
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.labels import TOC_DIGEST
 from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LayerError, VerificationError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_format_zstdchunked.annotations import TOC_CHECKSUMS, TOC_POSITIONS
 from lazylayer_format_zstdchunked.footer import TocPlace, find_footer, make_footer, parse_position, skippable_frame
 from lazylayer_format_zstdchunked.frames import inflate_member, zstd_compressor

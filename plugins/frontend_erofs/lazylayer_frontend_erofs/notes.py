@@ -62,7 +62,7 @@ def short_uuid(image: str) -> int:
 
 def shown_images() -> set[int]:
     """Return the short UUIDs of all EROFS mounts in this mount namespace."""
-    mounts = [mount for mount in mounttable.mounts_below("") if mount.kind == _KIND]
+    mounts = [mount for mount in mounttable.mount_table().below("") if mount.kind == _KIND]
     return {shown for mount in mounts if (shown := _shown(mount)) is not None}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lazylayer import hookimpl
-from lazylayer.api.building import ImageStore
 from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import BuildError
+from lazylayer_building import ImageStore
 
 _SCHEMES = ("oci", "oci-archive", "docker-archive")
 

@@ -18,7 +18,6 @@ from typing import IO, Any
 
 import msgspec
 
-from lazylayer.api.building import ImageStore
 from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import (
     MAX_MANIFEST_SIZE,
@@ -31,6 +30,7 @@ from lazylayer.api.oci import (
     sha256_digest,
 )
 from lazylayer.errors import BuildError, FormatError
+from lazylayer_building import ImageStore
 from lazylayer_manifests import decode_manifest_or_index
 from lazylayer_resolver_layout.files import blob_name
 from lazylayer_resolver_layout.images import REFERENCE_NAME

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 import lazylayer_resolver_layout as plugin
-from lazylayer.api.building import ImageStore
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Descriptor, Manifest, MediaType, Platform, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.errors import LazylayerError, NotFoundError
+from lazylayer_building import ImageStore
 
 
 def resolve(reference: str) -> ResolvedImage:

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import lazylayer_resolver_layout as plugin
-from lazylayer.api.building import ImageStore
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, FormatError, LazylayerError, NotFoundError, UnavailableError, VerificationError
+from lazylayer_building import ImageStore
 
 AMD, ARM = Platform("amd64", "linux"), Platform("arm64", "linux", "v8")
 LAYER = os.urandom(3_000_000)

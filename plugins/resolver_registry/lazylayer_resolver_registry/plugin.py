@@ -6,12 +6,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from lazylayer import hookimpl
-from lazylayer.api.building import ImageStore
 from lazylayer.api.credentials import Keychain
 from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
 from lazylayer.api.settings import Settings
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import UnavailableError
+from lazylayer_building import ImageStore
 from lazylayer_resolver_registry.options import Options
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import IO
 
 import httpx
 
-from lazylayer.api.building import ImageStore
 from lazylayer.api.oci import Descriptor, Digest, Reference, sha256_digest
 from lazylayer.errors import BuildError, NotFoundError, ResolveError, UnavailableError
+from lazylayer_building import ImageStore
 from lazylayer_resolver_registry.repository import Repository
 from lazylayer_resolver_registry.steps import step
 from lazylayer_resolver_registry.transport import Retries, RetryableError, check_status

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from lazylayer.api.building import ImageStore
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Descriptor, MediaType, Reference, parse_reference, sha256_digest
 from lazylayer.errors import BuildError, LazylayerError, UnavailableError
+from lazylayer_building import ImageStore
 from lazylayer_testing.registry import Fault, ScriptedRegistry, TokenAuthentication
 
 from .client import REPOSITORY, Client

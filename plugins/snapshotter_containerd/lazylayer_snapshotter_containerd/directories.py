@@ -75,7 +75,7 @@ class Directories:
     def remove(self, name: str) -> None:
         """Remove a directory. Raises OSError, EBUSY if something is mounted in it: its files must stay."""
         directory = self.path / name
-        for mount in mounttable.mounts_below(str(directory)):
+        for mount in mounttable.mount_table().below(str(directory)):
             what = f"a file system of the type {mount.kind} is mounted there"
             raise OSError(errno.EBUSY, what, os.fsdecode(mount.mountpoint))
         shutil.rmtree(directory)

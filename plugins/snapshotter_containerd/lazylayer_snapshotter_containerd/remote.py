@@ -41,7 +41,7 @@ class LayerFilesystem(Protocol):
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         """Mount the layer that the labels name."""
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
+    def check(self, mountpoint: str, *, wait: bool = True) -> None:
         """Return if the mount can be used now."""
 
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:
@@ -170,7 +170,7 @@ class RemoteLayers:
                 return
             try:
                 mountpoint = self._directories.upper(snapshot.id)
-                self._filesystem.check(mountpoint, snapshot.labels, wait=self._wait_for_prefetch)
+                self._filesystem.check(mountpoint, wait=self._wait_for_prefetch)
             except NotMountedError:
                 self.restore(snapshot, check=True)
         except (LazylayerError, OSError) as error:

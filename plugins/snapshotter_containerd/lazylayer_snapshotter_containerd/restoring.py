@@ -33,7 +33,7 @@ def reconcile(snapshotter: Snapshotter) -> list[Snapshot]:
     snapshots = snapshotter.store.change_without_room(_without_pending)
     remote = [each for each in snapshots if is_remote(each)]
     layers = {snapshotter.directories.upper(each.id) for each in remote}
-    for mount in mounttable.mounts_below(str(snapshotter.directories.path)):
+    for mount in mounttable.mount_table().below(str(snapshotter.directories.path)):
         mountpoint = os.fsdecode(mount.mountpoint)
         if mountpoint not in layers:
             _remove_left(snapshotter, mountpoint)

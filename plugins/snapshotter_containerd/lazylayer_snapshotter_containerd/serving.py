@@ -13,7 +13,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from lazylayer.api.rundirectory import process_directory
+from lazylayer.api.settings import process_directory
 from lazylayer.cli import ControlServer, Ending, use_few_arenas
 from lazylayer.errors import LazylayerError
 from lazylayer.mounts import Filesystem

@@ -64,6 +64,7 @@ class BindFilesystem:
         self._directory = directory
         self._mounts: set[str] = set()
         self.broken: set[str] = set()
+        self._layers: dict[str, str] = {}
         """Digests of layers that can neither be mounted nor checked."""
         self.mounting = threading.Semaphore(0)
         """Released by each mount that began."""
@@ -80,7 +81,8 @@ class BindFilesystem:
         self._mounts.add(mountpoint)  # as if it were ready: no caller may rely on it
         self.mounting.release()
         assert self.go_on.wait(60)
-        if labels.get("layer") in self.broken:
+        self._layers[mountpoint] = labels.get("layer", "")
+        if self._layers[mountpoint] in self.broken:
             self._mounts.remove(mountpoint)
             raise LayerUnavailableError(f"layer {labels['layer']} is unavailable")
         subprocess.run(["umount", "--lazy", mountpoint], check=False, capture_output=True)  # what a dead process left
@@ -88,11 +90,11 @@ class BindFilesystem:
         (layer / SAMPLE).write_text(SAMPLE_CONTENT)
         subprocess.run(["mount", "--bind", "-o", "ro", layer, mountpoint], check=True)
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
+    def check(self, mountpoint: str, *, wait: bool = True) -> None:
         self.checked.append(mountpoint)
         self.waited |= wait
         self._find(mountpoint)
-        if (labels or {}).get("layer") in self.broken:
+        if self._layers[mountpoint] in self.broken:
             raise LayerUnavailableError(f"{mountpoint} is broken")
 
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:

@@ -181,7 +181,7 @@ class Filesystem:
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         raise NotImplementedError
 
-    def check(self, mountpoint: str, labels: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
+    def check(self, mountpoint: str, *, wait: bool = True) -> None:
         raise NotMountedError(mountpoint)
 
     def unmount(self, mountpoint: str, *, force: bool = False) -> None:

@@ -25,8 +25,7 @@ from lazylayer import hookimpl
 from lazylayer.api.events import LayerState, StateEvent
 from lazylayer.api.mounting import VirtualDirectory, VirtualFile
 from lazylayer.api.oci import Digest
-from lazylayer.api.rundirectory import process_directory
-from lazylayer.api.settings import Settings
+from lazylayer.api.settings import Settings, process_directory
 
 if TYPE_CHECKING:
     from lazylayer.api.opened import OpenedLayer

@@ -6,9 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
-from lazylayer.api.building import CompanionLayer, ImageStore
 from lazylayer.api.oci import Descriptor, Platform, Reference
 from lazylayer.layers import Companions, companion_reference
+from lazylayer_building import CompanionLayer, ImageStore
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tool_images.imagewriting import image_config, write_image
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from lazylayer.api.building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Reference, ResolvedImage
 from lazylayer.errors import BuildError, FormatError
 from lazylayer.layers import companion_reference
+from lazylayer_building import BuildOptions, CompanionLayer, ImageStore
 from lazylayer_manifests import images_of
+from lazylayer_tool_images.building import is_promised, open_store
 from lazylayer_tool_images.companionimages import write_companions
 from lazylayer_tool_images.imagewriting import image_config, write_image
 from lazylayer_tool_images.layerconversion import Choose, ConvertedLayer, LayerConverter
@@ -149,7 +150,7 @@ class Conversion:
         if self._options.build.external_toc:
             # Refuse a destination without a place for it before hours of work.
             companion_reference(self._destination, "")
-        with closing(self._hooks.open_store(self._destination)) as store:
+        with closing(open_store(self._hooks, self._destination)) as store:
             yield store
 
     def _count(self, size: int) -> None:
@@ -221,7 +222,7 @@ class Conversion:
         self, threads: ThreadPoolExecutor, image: ResolvedImage, number: int, choice: PrefetchChoice | None
     ) -> Future[ConvertedLayer] | None:
         layer, diff_id = image.manifest.layers[number], image.config.rootfs.diff_ids[number]
-        if self._options.reuse and self._hooks.formats().promised(layer.annotations):
+        if self._options.reuse and is_promised(self._hooks, layer.annotations):
             return None
         build, choose = self._build_options(number), self._chooser(choice, number)
         return threads.submit(self._converter.convert, image.reference, layer, diff_id, build, choose)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lazylayer.api.building import ImageStore
 from lazylayer.api.oci import Descriptor, Digest, Manifest, MediaType, Platform, Reference, sha256_digest
+from lazylayer_building import ImageStore
 
 __all__ = ["image_config", "write_image"]
 

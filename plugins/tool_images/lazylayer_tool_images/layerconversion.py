@@ -13,16 +13,18 @@ from typing import IO, TYPE_CHECKING, cast
 
 import msgspec
 
-from lazylayer.api.building import BuildOptions, BuiltLayer, CompanionLayer, ImageStore
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.tree import Tree
 from lazylayer.errors import BuildError, LayerError, PluginError
-from lazylayer.fetching import Blob, Opening
+from lazylayer.fetching import Blob
+from lazylayer_building import BuildOptions, BuiltLayer, CompanionLayer, ImageStore
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarmember import Readable
 from lazylayer_tarlayers.wholeblob import BlobStream
+from lazylayer_tool_images.building import build_layer
 from lazylayer_tool_images.companionimages import RecordedCompanions
 from lazylayer_tool_images.prefetchchoice import Name, names_in_archive, names_in_tree
+from lazylayer_tool_images.uncached import open_uncached
 
 if TYPE_CHECKING:
     from lazylayer.program import Hooks
@@ -106,7 +108,7 @@ class LayerConverter:
     def _build(self, archive: Readable, build: BuildOptions) -> ConvertedLayer:
         spool = tempfile.TemporaryFile()  # noqa: SIM115 - it is the result's
         try:
-            built = self._hooks.build_layer(self._format, cast("IO[bytes]", archive), spool, build)
+            built = build_layer(self._hooks, self._format, cast("IO[bytes]", archive), spool, build)
         except BaseException as error:
             spool.close()
             cause = error.__cause__ if isinstance(error, PluginError) else error
@@ -141,7 +143,7 @@ class LayerConverter:
     def _look_into(self, reference: Reference, layer: Descriptor) -> tuple[Tree, tuple[CompanionLayer, ...]]:
         """Return the tree of a layer, and the companion layers that its format reads when it opens it."""
         with closing(Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size)) as blob:
-            opening = Opening(blob)
+            opening = open_uncached(blob)
             companions = RecordedCompanions(self._hooks, reference, opening)
             contents = self._hooks.open_layer(opening, layer, True, companions)
         return contents.tree, companions.layers

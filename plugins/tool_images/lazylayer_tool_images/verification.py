@@ -21,12 +21,14 @@ from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, ResolvedImage
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import LazylayerError, UnavailableError
-from lazylayer.fetching import Blob, Opening, WantedMember, unpack
+from lazylayer.fetching import Blob, WantedMember, unpack
 from lazylayer.layers import Companions
 from lazylayer.program import Hooks
 from lazylayer_tarlayers.archivetree import ArchiveComparison
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.wholeblob import BlobStream
+from lazylayer_tool_images.building import is_promised
+from lazylayer_tool_images.uncached import open_uncached
 
 __all__ = ["LayerVerification", "verify_image"]
 
@@ -100,7 +102,7 @@ class _LayerCheck:
 
     def run(self, blob: _FileSource, diff_id: str) -> None:
         """Check the layer in a file; its problems are kept, or raised if they end the check."""
-        if self._hooks.formats().promised(self._layer.annotations):
+        if is_promised(self._hooks, self._layer.annotations):
             try:
                 self._contents = self._open(blob)
             except LazylayerError as error:
@@ -127,7 +129,7 @@ class _LayerCheck:
                 self.problems.append(str(error))
 
     def _open(self, blob: _FileSource) -> LayerContents:
-        opening = Opening(Blob(lambda: blob, self._layer.digest, self._layer.size))
+        opening = open_uncached(Blob(lambda: blob, self._layer.digest, self._layer.size))
         companions = Companions(self._hooks, self._reference, opening)
         return self._hooks.open_layer(opening, self._layer, True, companions)
 
@@ -135,7 +137,9 @@ class _LayerCheck:
         contents = self._contents
         if contents is None:
             return None
-        return ArchiveComparison(contents.tree, contents.chunks, self._hooks.formats().hidden_files(contents.format))
+        return ArchiveComparison(
+            contents.tree, contents.chunks, self._hooks.formats().info(contents.format).hidden_files
+        )
 
     def _check_chunks(self, contents: LayerContents, blob: _FileSource) -> None:
         table = contents.chunks

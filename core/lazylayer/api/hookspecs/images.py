@@ -1,4 +1,4 @@
-"""The hooks that find images and their bytes, and write them."""
+"""The hooks that find images and their bytes."""
 
 # mypy: disable-error-code="empty-body"
 
@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazylayer.api.hookspecs.marker import hookspec
+from lazylayer import hookspec
 
 if TYPE_CHECKING:
     import msgspec
 
-    from lazylayer.api.building import ImageStore
     from lazylayer.api.cache import Cache, CachePurpose
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
@@ -99,24 +98,4 @@ def lazylayer_open_cache(purpose: CachePurpose, options: msgspec.Struct | None) 
             return MyCache(purpose, options.max_bytes)
 
     Threading and errors: an error here ends the start-up. A cache never fails a read.
-    """
-
-
-@hookspec(firstresult=True)
-def lazylayer_open_store(reference: Reference, keychain: Keychain) -> ImageStore | None:
-    """Open the place that `reference` names for writing an image to it.
-
-    Stops at the first result that is not None; None means that this kind of reference is not yours.
-
-    :param reference: the image to be written.
-    :param keychain: `keychain(host)` returns credentials for a host, or None.
-    :returns: the store. The core closes it.
-
-    Example::
-
-        @hookimpl
-        def lazylayer_open_store(reference, keychain):
-            return Shelf(reference.repository) if reference.scheme == "shelf" else None
-
-    Threading and errors: raise BuildError or ResolveError.
     """

@@ -1,17 +1,16 @@
-"""The hooks that understand layers, fetch them ahead, and build them."""
+"""The hooks that understand layers and fetch them ahead."""
 
 # mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from lazylayer.api.hookspecs.marker import hookspec
+from lazylayer import hookspec
 
 if TYPE_CHECKING:
     from lazylayer.api import mounting
-    from lazylayer.api.building import BuildOptions, BuiltLayer
     from lazylayer.api.layers import FormatInfo, LayerContents, Locality, PrefetchPlan
     from lazylayer.api.oci import Descriptor
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
@@ -134,28 +133,4 @@ def lazylayer_add_virtual_entries(layer: OpenedLayer) -> Mapping[bytes, mounting
             return {b".lazy": VirtualDirectory(0o555, {b"README": VirtualFile(0o444, lambda: b"lazy\\n")})}
 
     Threading and errors: `content` is called from any thread, each time the file is opened; keep it cheap.
-    """
-
-
-@hookspec
-def lazylayer_build_layer(
-    format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
-) -> BuiltLayer:
-    """Build a layer of your format from a plain tar archive.
-
-    Only the plugin whose `lazylayer_describe_format` has the name `format` is called.
-
-    :param format: a name of your format, as in `convert --format`.
-    :param source: the plain tar archive, read once from start to end.
-    :param destination: where the layer goes, written once from start to end.
-    :param build_options: how to build it. The same archive and options give the same bytes.
-    :returns: the layer's descriptor, with the annotations that its readers need, and its diff ID.
-
-    Example::
-
-        @hookimpl
-        def lazylayer_build_layer(source, destination, build_options):
-            return write_layer(source, destination, build_options)
-
-    Threading and errors: raise BuildError, which names the entry that cannot be represented, or FormatError.
     """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazylayer.api.hookspecs.marker import hookspec
+from lazylayer import hookspec
 
 if TYPE_CHECKING:
     import msgspec

@@ -11,13 +11,13 @@ from typing import NamedTuple, TypeVar
 
 import pytest
 
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor
 from lazylayer.api.tree import Entry
 from lazylayer.errors import LazylayerError, PluginError
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_testing.synthetic import MemorySource, companions_of, make_blob
 
 __all__ = [
@@ -69,12 +69,19 @@ def hooks_of(plugin: object) -> Hooks:
 
 def layer_maker(plugin: object) -> MakeLayer:
     """Return what builds layers with a plugin, in the first of its names unless another is given."""
-    hooks = hooks_of(plugin)
+    checked = hooks_of(plugin).of(PLUGIN)
 
     def make(archive: bytes, name: str = "", **options: object) -> BuiltFormatLayer:
         out = io.BytesIO()
         build = BuildOptions(**options)  # type: ignore[arg-type]
-        built = hooks.build_layer(name or describe(plugin).names[0], io.BytesIO(archive), out, build)
+        names = describe(plugin).names
+        built: BuiltLayer = checked.ask(
+            "lazylayer_build_layer",
+            format=name or names[0],
+            source=io.BytesIO(archive),
+            destination=out,
+            build_options=build,
+        )
         return BuiltFormatLayer(out.getvalue(), built)
 
     return make

@@ -45,13 +45,13 @@ import msgspec
 import pluggy
 import pytest
 
-from lazylayer.api.building import ImageStore
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, ResolvedImage, sha256_digest
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import LayerError, LazylayerError, NotFoundError, ResolveError, VerificationError
 from lazylayer.plugin.registry import make_manager
+from lazylayer_building import ImageStore
 from lazylayer_testing.resolver.images import LayoutImage, write_image, write_index
 
 __all__ = ["ResolverConformance", "ResolverShelf"]

@@ -140,7 +140,7 @@ def _refuse_contradictions(choices: _Choices, source: Reference, destination: Re
 
 
 def _conversion_options(choices: _Choices, listed: tuple[ProfileEntry, ...]) -> ConversionOptions:
-    from lazylayer.api.building import BuildOptions
+    from lazylayer_building import BuildOptions
     from lazylayer_tool_images.conversion import ConversionOptions
 
     build = BuildOptions(
@@ -193,8 +193,8 @@ def _record(
     """
     import tempfile
 
-    from lazylayer.api.building import BuildOptions
     from lazylayer.api.oci import Reference
+    from lazylayer_building import BuildOptions
     from lazylayer_tool_images.conversion import ConversionOptions
     from lazylayer_tool_images.profiles import write_profile
     from lazylayer_tool_images.recording import record_workload

@@ -11,11 +11,11 @@ import re
 from typing import IO
 
 from lazylayer import hookimpl
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.layers import FormatInfo, LayerContents
 from lazylayer.api.oci import Descriptor, MediaType, sha256_digest
 from lazylayer.api.opened import OpenedBlob
 from lazylayer.errors import BuildError, FormatError, LayerError, VerificationError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_tarlayers.inflate import inflate_gzip_member
 from lazylayer_tarlayers.landmarks import LANDMARKS
 from lazylayer_tarlayers.members import Member, MemberWriter

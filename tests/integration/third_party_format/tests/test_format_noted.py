@@ -8,9 +8,9 @@ import acme_format_noted as plugin
 import msgspec
 import pytest
 
-from lazylayer.api.building import BuildOptions, BuiltLayer
 from lazylayer.api.oci import Descriptor
 from lazylayer.errors import FormatError
+from lazylayer_building import BuildOptions, BuiltLayer
 from lazylayer_testing.format import FormatConformance
 from lazylayer_testing.synthetic import make_blob
 

@@ -1,4 +1,4 @@
-"""The types of plugins that build layers or store images."""
+"""The types of plugins that build layers or store images; `hookspecs` has their hooks."""
 
 from __future__ import annotations
 

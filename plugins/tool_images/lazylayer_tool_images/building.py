@@ -1,0 +1,47 @@
+"""Ask plugins to build layers, to know them, and to open places for images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING
+
+from lazylayer.errors import BuildError
+
+if TYPE_CHECKING:
+    from lazylayer.api.oci import Reference
+    from lazylayer.program import Hooks
+    from lazylayer_building import BuildOptions, BuiltLayer, ImageStore
+
+__all__ = ["build_layer", "is_promised", "open_store"]
+
+
+def is_promised(hooks: Hooks, annotations: Mapping[str, str]) -> bool:
+    """Return True if a layer with these annotations is in one of the formats, to be mounted lazily."""
+    return any(info.promises(annotations) for info in hooks.formats())
+
+
+def build_layer(
+    hooks: Hooks, format: str, source: IO[bytes], destination: IO[bytes], build_options: BuildOptions
+) -> BuiltLayer:
+    """Return the layer that the plugin of this format built. Raises BuildError if no plugin builds it."""
+    hook = "lazylayer_build_layer"
+    name = hooks.formats().plugin(format)
+    if name is None:
+        known = ", ".join(hooks.formats().names) or "none"
+        raise BuildError(f"unknown format {format!r}: no installed plugin describes it; formats here: {known}")
+    plugin = hooks.of(name)
+    if plugin.why_not(hook):
+        raise BuildError(f"format {format!r}: the plugin {name} reads it and does not build it")
+    built: BuiltLayer = plugin.ask(
+        hook, format=format, source=source, destination=destination, build_options=build_options
+    )
+    return built
+
+
+def open_store(hooks: Hooks, reference: Reference) -> ImageStore:
+    """Open the place to write an image to. Raises BuildError if no plugin writes to such places."""
+    hook = "lazylayer_open_store"
+    store: ImageStore | None = hooks.first(hook, reference=reference, keychain=hooks.keychain(reference))
+    if store is None:
+        raise BuildError(hooks.why_unanswered(reference, hook))
+    return store
