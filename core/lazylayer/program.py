@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
-
-import msgspec
+from typing import Self
 
 from lazylayer.api.settings import Settings
 from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 from lazylayer.logger import logger
 from lazylayer.plugin.hooks import AUTO, Hooks
-from lazylayer.plugin.options import read_options
 from lazylayer.plugin.registry import Plugins
 
 __all__ = ["Hooks", "Program", "find_problems"]
-
-Options = TypeVar("Options", bound=msgspec.Struct)
 
 
 class Program:
@@ -51,13 +46,6 @@ class Program:
         :param overrides: `KEY=VALUE`, which override files and environment.
         """
         return cls(load_configuration(config, overrides))
-
-    def options(self, name: str, options: type[Options]) -> Options:
-        """Return the options of plugin `name`, for its commands. Raises ConfigurationError."""
-        try:
-            return read_options(self.configuration.plugin_tables, name, options)
-        except ConfigurationError as error:
-            raise self.configuration.located(error) from error
 
     def close(self) -> None:
         """Close the plugins (`lazylayer_close`). Idempotent."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lazylayer.api.settings import PluginsSettings, Settings, default_root, default_run
 from lazylayer.cli.choice import load_plugin_choice
 from lazylayer.cli.config import check_configuration, values_of
-from lazylayer.configuration import files, loading
+from lazylayer.configuration import files
 from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
 from lazylayer.configuration.loading import Configuration, load_configuration
 from lazylayer.errors import ConfigurationError
@@ -61,7 +61,7 @@ class TestLayers:
         found = load()
         assert found.settings == Settings()
         assert found.files == ()
-        assert found.origin("cache.chunks") == "default"
+        assert found.origin(parse_key("cache.chunks")) == "default"
         assert found.settings.cache.chunks == "auto"
 
     def test_default_file_is_read_when_it_exists(self, tmp_path: Path) -> None:
@@ -78,11 +78,11 @@ class TestLayers:
         assert found.settings.fetch.window_min == 21
         assert found.settings.fetch.window_max == 42
         assert found.settings.log.level == "ERROR"
-        assert found.origin("fetch.threads") == "--set fetch.threads"
-        assert found.origin("fetch.window_min") == str(tmp_path / "conf.d/20-b.toml")
-        assert found.origin("fetch.window_max") == "environment variable LAZYLAYER_FETCH__WINDOW_MAX"
-        assert found.origin("log.level") == str(main)
-        assert found.origin("log.format") == "default"
+        assert found.origin(parse_key("fetch.threads")) == "--set fetch.threads"
+        assert found.origin(parse_key("fetch.window_min")) == str(tmp_path / "conf.d/20-b.toml")
+        assert found.origin(parse_key("fetch.window_max")) == "environment variable LAZYLAYER_FETCH__WINDOW_MAX"
+        assert found.origin(parse_key("log.level")) == str(main)
+        assert found.origin(parse_key("log.format")) == "default"
 
     def test_lists_are_replaced(self, tmp_path: Path) -> None:
         main = write(tmp_path, "[plugins]\ndisabled = ['a', 'b']\nrequired = ['r']\n")
@@ -100,10 +100,10 @@ class TestLayers:
             "two": {"c": "x", "d": {"e": 3}},
             "three": {},
         }
-        assert found.origin("plugin.one.a").endswith("1.toml")
-        assert found.origin("plugin.one.b") == str(main)
-        assert found.origin("plugin.two.d.e") == "--set plugin.two.d.e"
-        assert found.origin("plugin.three").endswith("1.toml")
+        assert found.origin(parse_key("plugin.one.a")).endswith("1.toml")
+        assert found.origin(parse_key("plugin.one.b")) == str(main)
+        assert found.origin(parse_key("plugin.two.d.e")) == "--set plugin.two.d.e"
+        assert found.origin(parse_key("plugin.three")).endswith("1.toml")
 
     def test_an_empty_table_takes_nothing_away(self, tmp_path: Path) -> None:
         main = write(tmp_path, "[plugin.one]\na = 1\n[cache]\nchunks = 'x'\n")
@@ -116,7 +116,7 @@ class TestLayers:
         found = load(main, 'plugin.one.host."127.0.0.1:5000".retries=3')
         host = {"mirrors": ["Registry.Test"], "retries": 3}
         assert found.plugin_tables["plugin"] == {"one": {"host": {"127.0.0.1:5000": host}}}
-        assert found.origin('plugin.one.host."127.0.0.1:5000".mirrors') == str(main)
+        assert found.origin(("plugin", "one", "host", "127.0.0.1:5000", "mirrors")) == str(main)
 
     def test_keys_keep_their_case(self, tmp_path: Path) -> None:
         main = write(tmp_path, "[plugin.one]\nCamelCase = 1\n[plugin.one.labels]\nKEY = 'Value'\n")
@@ -369,10 +369,9 @@ def test_values_and_origins_cover_every_key() -> None:
     found = load(None, "plugin.x.y=1")
     shown = {dotted(path): (value, origin) for path, value, origin in values_of(found, found.plugin_tables)}
     assert shown["plugin.x.y"] == (1, "--set plugin.x.y")
-    assert {key for key in shown if not key.startswith("plugin.")} == set(loading._known_keys()) - {
-        "plugin",
-        "resolver",
-    }
+    of_the_core = {path[0] for path, _, _ in values_of(found, {})}
+    assert {path.partition(".")[0] for path in shown} == of_the_core | {"plugin"}
+    assert of_the_core == set(Settings.__struct_encode_fields__)
 
 
 @pytest.mark.seed(1)

@@ -95,7 +95,7 @@ def test_formats_are_asked_once() -> None:
     one = Format(ONE)
     hooks = hooks_of(one=one)
     for _ in range(3):
-        assert hooks.formats().names == ("one", "one-old")
+        assert list(hooks.formats()) == [ONE]
     assert one.described == 1
 
 
@@ -104,7 +104,7 @@ def test_broken_description_disturbs_no_other() -> None:
     logger.enable("lazylayer")
     sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
     try:
-        assert hooks_of(bad=Format(ValueError("oops")), two=Format(TWO)).formats().names == ("two",)
+        assert list(hooks_of(bad=Format(ValueError("oops")), two=Format(TWO)).formats()) == [TWO]
     finally:
         logger.remove(sink)
         logger.disable("lazylayer")

@@ -12,6 +12,7 @@ from lazylayer.api.settings import LogSettings
 from lazylayer.api.text import one_line, scrub
 from lazylayer.cli.log import enable_plugins, set_up
 from lazylayer.cli.secretnames import is_secret_name
+from lazylayer.plugin.records import PluginRecord
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +191,7 @@ class TestOthers:
         exec("def call(): logger.warning('from a plugin')", namespace)
         namespace["call"]()  # type: ignore[operator]
         assert stream.getvalue() == ""
-        enable_plugins(["lazylayer_mine"])
+        enable_plugins([PluginRecord("mine", target="lazylayer_mine.inner:Plugin")])
         namespace["call"]()  # type: ignore[operator]
         assert "lazylayer_mine.inner: from a plugin" in stream.getvalue()
 

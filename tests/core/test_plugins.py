@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lazylayer.api.settings import PluginsSettings, Settings
+from lazylayer.cli.log import package_of
 from lazylayer.configuration.loading import load_configuration
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 from lazylayer.plugin.records import PluginRecord
@@ -144,7 +145,8 @@ class TestChoosing:
         assert [each.name for each in plugins.records][:2] == ["cache_tst_c", "cache_tst_a"]
 
     def test_packages_are_those_imported(self) -> None:
-        assert load("cache_tst_c", "cache_tst_a").packages == ("tst_a", "tst_c")
+        loaded = load("cache_tst_c", "cache_tst_a")
+        assert [package_of(each) for each in loaded.records if each.status == "ok"] == ["tst_c", "tst_a"]
 
 
 class TestDuplicates:

@@ -126,14 +126,14 @@ def opened(tmp_path: Path, counts: Counts, monkeypatch: pytest.MonkeyPatch) -> I
 @contextmanager
 def counted_records(counts: Counts, program: Program) -> Iterator[None]:
     log.set_up(LogSettings(level="INFO"), io.StringIO())
-    log.enable_plugins(program.plugins.packages)
+    log.enable_plugins(program.plugins.records)
     logger.add(lambda line: counts.records.append(str(line)), level="INFO", format="{name}: {message}")
     try:
         yield
     finally:
         logger.remove()
         logger.disable("lazylayer")
-        for package in program.plugins.packages:
+        for package in map(log.package_of, program.plugins.records):
             logger.disable(package)
 
 

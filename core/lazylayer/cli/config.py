@@ -84,7 +84,7 @@ def values_of(configuration: Configuration, tables: Mapping[str, Any]) -> Iterat
     from lazylayer.configuration.layers import leaves
 
     for path, value in leaves({**msgspec.to_builtins(configuration.settings), **tables}):
-        yield path, value, configuration.origin_of(path)
+        yield path, value, configuration.origin(path)
 
 
 def check_configuration(

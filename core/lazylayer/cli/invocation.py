@@ -53,10 +53,10 @@ class Invocation:
         """Log as the settings say, or in detail with `--debug`. Takes time: loguru is imported for it."""
         import msgspec
 
-        from lazylayer.cli.log import enable_plugins, set_up
+        from lazylayer.cli.log import enable_packages, set_up
 
         set_up(msgspec.structs.replace(settings, level="DEBUG") if self.debug else settings)
-        enable_plugins(self._packages)
+        enable_packages(self._packages)
 
     def plugins(self, settings: Settings) -> Plugins:
         """Set up the log, and import the plugins that the settings want, for one program."""
@@ -65,7 +65,7 @@ class Invocation:
 
         self.set_up_log(settings.log)
         plugins = Plugins.load(settings.plugins)
-        enable_plugins(plugins.packages)
+        enable_plugins(plugins.records)
         return plugins
 
     def plugin_commands(self, taken: Collection[str]) -> PluginCommands:

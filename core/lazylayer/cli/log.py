@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from loguru import Message, Record
 
     from lazylayer.api.settings import LogSettings
+    from lazylayer.plugin.records import PluginRecord
 
-__all__ = ["enable_plugins", "set_up"]
+__all__ = ["enable_packages", "enable_plugins", "package_of", "set_up"]
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -46,10 +47,20 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
 
 
-def enable_plugins(packages: Iterable[str]) -> None:
+def enable_packages(packages: Iterable[str]) -> None:
     """Let the plugins in `packages` write to the log; like every library, they are silent by default."""
     for package in packages:
         logger.enable(package)
+
+
+def enable_plugins(records: Iterable[PluginRecord]) -> None:
+    """Let the plugins that can be used write to the log."""
+    enable_packages(package_of(record) for record in records if record.status == "ok")
+
+
+def package_of(record: PluginRecord) -> str:
+    """Return the top-level package of a plugin; empty for one that is not installed."""
+    return record.target.partition(":")[0].partition(".")[0]
 
 
 def _as_text(record: Record) -> str:

@@ -116,9 +116,10 @@ def _command_cells(command: dict[str, str]) -> tuple[str, ...]:
 
 
 def _tier(record: PluginRecord) -> str:
+    from lazylayer.cli.log import package_of
     from lazylayer.cli.quality import tier_of
 
-    package = record.target.partition(":")[0].partition(".")[0]
+    package = package_of(record)
     return tier_of(package) if package else ""
 
 

@@ -27,7 +27,7 @@ import msgspec
 
 from lazylayer.api.settings import Settings
 from lazylayer.configuration.files import find_files, read_files
-from lazylayer.configuration.layers import KeyPath, Setting, dotted, merge_settings, parse_key, read_text
+from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
 
 __all__ = ["ENVIRONMENT_PREFIX", "Configuration", "find_mistakes", "load_configuration", "read_settings"]
@@ -56,15 +56,11 @@ class Configuration:
         """The files that were read; later ones override earlier ones."""
         self._origins = origins
 
-    def origin(self, key: str) -> str:
+    def origin(self, path: KeyPath) -> str:
         """Return the origin of a key's value: a file, a variable, `--set` or `default`.
 
         The origin of a table is that of its first value.
         """
-        return self.origin_of(parse_key(key))
-
-    def origin_of(self, path: KeyPath) -> str:
-        """Return the same for a key in parts."""
         for length in range(len(path), 0, -1):
             if path[:length] in self._origins:
                 return self._origins[path[:length]]
@@ -73,7 +69,7 @@ class Configuration:
 
     def located(self, error: ConfigurationError) -> ConfigurationError:
         """Return the error with the origin of its key, if that is known."""
-        origin = self.origin(error.key) if error.key else DEFAULT_ORIGIN
+        origin = self.origin(parse_key(error.key)) if error.key else DEFAULT_ORIGIN
         if origin == DEFAULT_ORIGIN or str(error).startswith(origin):
             return error
         return ConfigurationError(f"{origin}: {error}", key=error.key)
@@ -143,13 +139,11 @@ def _read(path: KeyPath, text: str) -> Any:
 
 def find_mistakes(settings: Iterable[Setting]) -> list[ConfigurationError]:
     """Return the mistakes in single settings, overridden ones too."""
-    problems = []
-    for setting in settings:
-        said = _problem(setting)
-        if said:
-            key = dotted(setting.path)
-            problems.append(ConfigurationError(f"{setting.origin}: {said}", key=key))
-    return problems
+    return [
+        ConfigurationError(f"{setting.origin}: {said}", key=dotted(setting.path))
+        for setting in settings
+        if (said := _problem(setting))
+    ]
 
 
 def _problem(setting: Setting) -> str:
@@ -191,17 +185,8 @@ def _is_plugin_table(key: str) -> bool:
     return key in entry_points(group=TABLES_GROUP).names
 
 
-def _known_keys(table: type[msgspec.Struct] = Settings, above: KeyPath = ()) -> Iterator[str]:
-    for field in msgspec.structs.fields(table):
-        path = (*above, field.encode_name)
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from _known_keys(field.type, path)
-        else:
-            yield dotted(path)
-
-
 def _suggestion(key: str) -> str:
-    known = list(_known_keys())
+    known = [dotted(path) for path, _ in leaves(msgspec.to_builtins(Settings()))]
     near = get_close_matches(key.lower(), known, 1, 0.75)
     if not near:
         last = key.rpartition(".")[2].lower()

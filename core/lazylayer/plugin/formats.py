@@ -27,11 +27,6 @@ class Formats:
         return iter(self._infos)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all formats, in configured order."""
-        return tuple(dict.fromkeys(name for info in self for name in info.names))
-
-    @property
     def annotations(self) -> frozenset[str]:
         """The annotations that describe a layer's bytes in any format; they are void for other bytes."""
         return frozenset(

@@ -65,11 +65,6 @@ class Plugins:
         """All plugins: the loaded ones in the order of asking, then disabled and missing ones."""
         return tuple(self._records)
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """The packages that plugins were imported from, for logging."""
-        return tuple(sorted({_package(record.target) for record in self._records if record.name in self._loaded}))
-
     def record(self, name: str) -> PluginRecord | None:
         """Return the record of plugin `name`, or None if it is not installed."""
         return self._by_name.get(name)
@@ -169,7 +164,3 @@ class Plugins:
         new = msgspec.structs.replace(old, **changes)
         self._records[self._records.index(old)] = new
         self._by_name[name] = new
-
-
-def _package(target: str) -> str:
-    return target.partition(":")[0].partition(".")[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli import IMAGE, load_program, plain_http_override
+from lazylayer.cli import IMAGE, load_options, load_program, plain_http_override
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -40,11 +40,12 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
       type = "snapshot"
       address = "/run/lazylayer/snapshotter.sock"
     """
+    from lazylayer_snapshotter_containerd.options import Options
     from lazylayer_snapshotter_containerd.serving import serve as serve_snapshots
 
     overrides = [f"root={json.dumps(str(root.absolute()))}"] if root is not None else []
     with load_program(context, overrides, config) as program:
-        serve_snapshots(program, address)
+        serve_snapshots(program, load_options(context, "snapshotter_containerd", Options), address)
     # Python would wait for threads that wait for a registry, though no client waits for them.
     sys.stderr.flush()
     os._exit(0)

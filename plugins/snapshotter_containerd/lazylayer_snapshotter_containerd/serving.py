@@ -32,7 +32,7 @@ _GRACE = 2.0
 """Seconds for calls under way to end when the daemon does."""
 
 
-def serve(program: Program, address: str = "") -> None:
+def serve(program: Program, options: Options, address: str = "") -> None:
     """Serve snapshots until SIGTERM or SIGINT.
 
     After SIGTERM, mounts that can outlive the process are left for its successor; after SIGINT
@@ -45,7 +45,6 @@ def serve(program: Program, address: str = "") -> None:
     use_few_arenas()
     _raise_descriptor_limit()
     settings = program.settings
-    options = program.options("snapshotter_containerd", Options)
     listen = Path(address or options.address or Path(settings.run) / "snapshotter.sock").absolute()
     root = Path(settings.root).absolute() / "snapshotter"
     with ExitStack() as stack:

@@ -27,7 +27,7 @@ def build_layer(
     hook = "lazylayer_build_layer"
     name = hooks.formats().plugin(format)
     if name is None:
-        known = ", ".join(hooks.formats().names) or "none"
+        known = ", ".join(dict.fromkeys(name for info in hooks.formats() for name in info.names)) or "none"
         raise BuildError(f"unknown format {format!r}: no installed plugin describes it; formats here: {known}")
     plugin = hooks.of(name)
     if plugin.why_not(hook):
