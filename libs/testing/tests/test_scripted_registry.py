@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -278,3 +279,14 @@ def test_redirects_are_signed_and_expire(registry: ScriptedRegistry, client: htt
         late = registry.redirect_blobs(storage, lifetime=-1)
         assert late is not signer
         assert client.get(client.get(path(blob)).headers["Location"]).status_code == 403
+
+
+def test_a_client_that_goes_away_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with ScriptedRegistry() as registry:
+        blob = registry.content.add_blob(NAME, bytes(1 << 20))
+        registry.script(Fault(drip=(1000, 0.001)))
+        address, _, port = registry.host.rpartition(":")
+        with socket.create_connection((address, int(port))) as client:
+            client.sendall(f"GET {path(blob)} HTTP/1.1\r\nHost: it\r\n\r\n".encode())
+            client.recv(1)
+    assert capfd.readouterr().err == ""

@@ -128,8 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     def finish(self) -> None:
         try:
             super().finish()
-        except OSError:
-            self.wfile.detach()
+        except OSError:  # the client went away; what was not sent is dropped
             self.rfile.close()
 
     def log_message(self, format: str, *args: Any) -> None:
