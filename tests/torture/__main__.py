@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from torture.campaign import MIXED, Campaign, Result, run_cases
 from torture.faults import Faults
 from torture.fuzz import Fuzz
 from torture.kills import Kills
+from torture.scratch import ENDING
 from torture.syscalls import Syscalls
 
 CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls)
@@ -25,6 +27,8 @@ CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls)
 def main() -> int:
     """Run what the command line asks for."""
     options = _parse()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ENDING.set())
     chosen = [each for each in CAMPAIGNS if options.only in ("", each.name)]
     work = [
         (each, kind)
@@ -35,15 +39,15 @@ def main() -> int:
     if not work:
         print(f"no campaign {options.only!r} with a kind {options.kind!r}", file=sys.stderr)
         return 2
-    print("| campaign | kind | seeds | cases | seconds | failures |\n|---|---|---|---|---|---|", flush=True)
-    results = list(_run(work, options))
-    rare: Counter[str] = sum((each.rare for each in results), Counter())
-    cases, seconds = sum(each.cases for each in results), sum(each.seconds for each in results)
-    print(f"\n{cases} cases in {seconds:.0f} s; {len(rare)} outcomes were seen: {', '.join(sorted(rare))}")
+    missing = {each: reason for each in chosen if (reason := each.available())}
+    for each, reason in missing.items():
+        print(f"skipped {each.name}: {reason}", flush=True)
+    results = list(_print_rows(_run([item for item in work if item[0] not in missing], options)))
     failures = [failure for each in results for failure in each.failures]
     for failure in failures:
         print(f"\nFAILED {failure.campaign} {failure.kind} {failure.seed}\n  {failure.command}")
-        print(f"  {failure.problem[:4000]}")
+        print(f"  {failure.problem[:6000]}")
+    _print_outcomes(results)
     return int(bool(failures))
 
 
@@ -61,22 +65,38 @@ def _parse() -> argparse.Namespace:
 def _run(work: list[tuple[type[Campaign], str]], options: argparse.Namespace) -> Iterator[Result]:
     def one(item: tuple[type[Campaign], str]) -> Result:
         campaign, kind = item
-        count = options.count or max(int(campaign.counts * options.scale), 1)
-        return run_cases(campaign, kind, options.seed, count)
+        return run_cases(campaign, kind, options.seed, options.count or campaign.cases(kind, options.scale))
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(one, work):
-            last = result.seed + result.cases - 1
-            row = (
-                result.campaign,
-                result.kind,
-                f"{result.seed}-{last}",
-                result.cases,
-                f"{result.seconds:.1f}",
-                len(result.failures),
-            )
-            print("| " + " | ".join(map(str, row)) + " |", flush=True)
-            yield result
+        yield from pool.map(one, work)
+
+
+def _print_rows(results: Iterator[Result]) -> Iterator[Result]:
+    """Print a line of the table for each result, as soon as it is there."""
+    print("| campaign | kind | seeds | tried | seconds | peak MiB | failed | hung |", flush=True)
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    units = {each.name: each.unit for each in CAMPAIGNS}
+    for result in results:
+        row = (
+            result.campaign,
+            result.kind,
+            f"{result.seed}-{result.seed + result.cases - 1}",
+            f"{result.tried:,} {units[result.campaign]}",
+            f"{result.seconds:.0f}",
+            result.peak >> 20,
+            len(result.failures),
+            sum(failure.hung for failure in result.failures),
+        )
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+        yield result
+
+
+def _print_outcomes(results: list[Result]) -> None:
+    outcomes: Counter[str] = sum((each.outcomes for each in results), Counter())
+    seconds = sum(each.seconds for each in results)
+    print(f"\n{sum(each.cases for each in results)} cases in {seconds:.0f} s. Outcomes, and how often each was seen:")
+    for name, count in sorted(outcomes.items()):
+        print(f"  {count:9,}  {name}")
 
 
 if __name__ == "__main__":

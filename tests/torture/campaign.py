@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import faulthandler
+import json
 import os
 import resource
 import struct
 import sys
 import tempfile
 import time
+import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from torture.scratch import ENDING, Scratch
 
 __all__ = ["MIXED", "Campaign", "Failure", "Result", "run_cases"]
 
 DEADLINE = 30.0
 """Seconds that one case may take; a case that takes longer has hung."""
-MEMORY = 3 << 30
+ADDRESS_SPACE = 3 << 30
 """Bytes of address space that a process of a campaign may take."""
 
 MIXED = "mixed"
 """The kind that stands for all of a campaign's kinds, in turn."""
 
 _SEED = struct.Struct("<Q")
+_REPORT = "report "
+_HANGS = "Timeout ("
+"""How faulthandler begins what it prints of a process that takes too long."""
 
 
 class Campaign(ABC):
@@ -33,14 +40,28 @@ class Campaign(ABC):
 
     name: str
     kinds: Sequence[str]
+    unit: str
+    """What is counted in `tried`, in the plural: reads, kills, …"""
     counts: int
-    """How many cases of each kind a complete run has."""
+    """How many of these a complete run has of each kind."""
+    counts_of: Mapping[str, int] = {}
+    """Another number, for some kinds."""
+    per_case: int = 1
+    """How many of these one case has."""
     deadline: float = DEADLINE
-    memory: int = MEMORY
+    address_space: int = ADDRESS_SPACE
+    memory: int = 0
+    """Bytes that the process under test may have in memory at its worst; 0 sets no limit."""
 
-    def __init__(self) -> None:
-        self.rare: Counter[str] = Counter()
-        """How often each rare branch ran: an outcome that a run must see at least once."""
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        """Scratch of this instance alone. The runner empties it, and ends what is left there."""
+        self.outcomes: Counter[str] = Counter()
+        """How often each outcome was seen."""
+        self.tried = 0
+        """How many units were tried, if that is not `per_case` for each case."""
+        self.peak = 0
+        """The most memory that a process under test had, in bytes, if that is not this process."""
 
     @abstractmethod
     def run(self, kind: str, seed: int) -> str:
@@ -51,6 +72,16 @@ class Campaign(ABC):
 
     def close(self) -> None:
         """Stop servers and processes."""
+
+    @classmethod
+    def available(cls) -> str:
+        """Return why this machine cannot run it, or an empty string."""
+        return ""
+
+    @classmethod
+    def cases(cls, kind: str, scale: float) -> int:
+        """Return how many cases of a kind this share of a complete run has."""
+        return max(int(cls.counts_of.get(kind, cls.counts) * scale / cls.per_case), 1)
 
 
 class Failure(NamedTuple):
@@ -66,6 +97,11 @@ class Failure(NamedTuple):
         """The command that repeats it."""
         return f"make torture TORTURE='--only {self.campaign} --kind {self.kind} --seed {self.seed} --count 1'"
 
+    @property
+    def hung(self) -> bool:
+        """Return True if the case took longer than it may."""
+        return _HANGS in self.problem
+
 
 class Result(NamedTuple):
     """The outcome of the cases of one kind."""
@@ -76,7 +112,21 @@ class Result(NamedTuple):
     cases: int
     seconds: float
     failures: tuple[Failure, ...]
-    rare: Counter[str]
+    tried: int
+    peak: int
+    outcomes: Counter[str]
+    branches: Counter[str]
+
+
+class _Part(NamedTuple):
+    """What one child process did."""
+
+    finished: int
+    problem: str
+    tried: int
+    peak: int
+    outcomes: Counter[str]
+    branches: Counter[str]
 
 
 def run_cases(make: type[Campaign], kind: str, seed: int, count: int, *, patience: int = 3) -> Result:
@@ -85,50 +135,67 @@ def run_cases(make: type[Campaign], kind: str, seed: int, count: int, *, patienc
     A child that hangs or dies is a failure of the case that it ran; another one goes on behind that case. More than
     `patience` failures end the run.
     """
-    start, done = time.monotonic(), 0
+    start, done, tried, peak = time.monotonic(), 0, 0, 0
     failures: list[Failure] = []
-    rare: Counter[str] = Counter()
-    while done < count and len(failures) < patience:
-        finished, found, seen = _run_child(make, kind, seed + done, count - done)
-        rare += seen
-        done += finished
-        if found is not None:
-            failures.append(Failure(make.name, kind, seed + done, found))
+    outcomes: Counter[str] = Counter()
+    branches: Counter[str] = Counter()
+    while done < count and len(failures) < patience and not ENDING.is_set():
+        part = _run_child(make, kind, seed + done, count - done)
+        outcomes += part.outcomes
+        branches += part.branches
+        tried, peak = tried + part.tried, max(peak, part.peak)
+        done += part.finished
+        if part.problem:
+            failures.append(Failure(make.name, kind, seed + done, part.problem))
             done += 1
-    return Result(make.name, kind, seed, done, time.monotonic() - start, tuple(failures), rare)
+    seconds = time.monotonic() - start
+    return Result(make.name, kind, seed, done, seconds, tuple(failures), tried, peak, outcomes, branches)
 
 
-def _run_child(make: type[Campaign], kind: str, seed: int, count: int) -> tuple[int, str | None, Counter[str]]:
-    """Run cases until one fails; return how many went well, what was wrong with the next, and the rare branches."""
-    with tempfile.TemporaryFile() as progress, tempfile.TemporaryFile() as said:
+def _run_child(make: type[Campaign], kind: str, seed: int, count: int) -> _Part:
+    """Run cases in a child until one fails, and clean up behind it."""
+    with Scratch(make.name) as scratch, tempfile.TemporaryFile() as progress, tempfile.TemporaryFile() as said:
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
             status = 70
             try:
-                status = _work(make, kind, seed, count, progress, said)
+                os.setsid()
+                scratch.mark_this_process()
+                status = _work(make, scratch.directory, (kind, seed, count), progress, said)
             finally:
                 os._exit(status)
-        _, status = os.waitpid(child, 0)
+        status = scratch.wait_for(child, lambda: os.fstat(progress.fileno()).st_size, make.deadline + DEADLINE)
         progress.seek(0)
         finished = sum(1 for _ in iter(lambda: progress.read(_SEED.size), b""))
         said.seek(0)
-        text = said.read().decode(errors="replace").strip()
-    rare = Counter({line[5:]: 1 for line in text.splitlines() if line.startswith("rare ")})
-    problem = "\n".join(line for line in text.splitlines() if not line.startswith("rare "))
-    if status == 0:
-        return finished, None, rare
-    return finished, problem or f"the process ended with status {status}", rare
+        lines = said.read().decode(errors="replace").strip().splitlines()
+        branches = scratch.branches()
+    reports = [json.loads(line.removeprefix(_REPORT)) for line in lines if line.startswith(_REPORT)]
+    report = reports[-1] if reports else {}
+    problem = "\n".join(line for line in lines if not line.startswith(_REPORT))
+    if status != 0:
+        problem = problem or f"the process ended with status {status}"
+    elif make.memory and report["peak"] > make.memory:
+        problem = f"{report['peak'] >> 20} MiB of memory were used; {make.memory >> 20} are allowed"
+        finished -= 1
+    tried = report.get("tried", finished * make.per_case)
+    return _Part(finished, problem, tried, report.get("peak", 0), Counter(report.get("outcomes", {})), branches)
 
 
-def _work(make: type[Campaign], kind: str, seed: int, count: int, progress: IO[bytes], said: IO[bytes]) -> int:
+def _work(
+    make: type[Campaign], directory: Path, which: tuple[str, int, int], progress: IO[bytes], said: IO[bytes]
+) -> int:
     from loguru import logger
 
     logger.remove()
-    resource.setrlimit(resource.RLIMIT_AS, (make.memory, make.memory))
+    resource.setrlimit(resource.RLIMIT_AS, (make.address_space, make.address_space))
     faulthandler.enable(said)
-    campaign = make()
+    kind, seed, count = which
+    faulthandler.dump_traceback_later(make.deadline + DEADLINE, exit=True, file=said)
+    campaign = make(directory)
+    problem, finished = "", 0
     try:
         for each in range(seed, seed + count):
             faulthandler.dump_traceback_later(make.deadline, exit=True, file=said)
@@ -136,19 +203,27 @@ def _work(make: type[Campaign], kind: str, seed: int, count: int, progress: IO[b
                 problem = campaign.run(_kind_of(campaign, kind, each), each)
             except Exception as error:
                 problem = _describe(error)
-            faulthandler.cancel_dump_traceback_later()
             if problem:
-                said.write(problem.encode(errors="backslashreplace"))
-                said.flush()
-                return 1
+                break
+            finished += 1
             progress.write(_SEED.pack(each))
             progress.flush()
-        for name in campaign.rare:
-            said.write(f"rare {name}\n".encode())
+        faulthandler.cancel_dump_traceback_later()
+        said.write(_report(campaign, finished))
+        said.write(problem.encode(errors="backslashreplace"))
         said.flush()
-        return 0
+        return int(bool(problem))
     finally:
+        faulthandler.dump_traceback_later(make.deadline, exit=True, file=said)
         campaign.close()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _report(campaign: Campaign, finished: int) -> bytes:
+    peak = campaign.peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    tried = campaign.tried or finished * campaign.per_case
+    report = {"tried": tried, "peak": peak, "outcomes": campaign.outcomes}
+    return f"{_REPORT}{json.dumps(report)}\n".encode()
 
 
 def _kind_of(campaign: Campaign, kind: str, seed: int) -> str:
@@ -156,8 +231,6 @@ def _kind_of(campaign: Campaign, kind: str, seed: int) -> str:
 
 
 def _describe(error: Exception) -> str:
-    import traceback
-
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
     return f"{type(error).__name__}: {str(error)[:300]} ({where})"

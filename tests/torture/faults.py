@@ -1,8 +1,8 @@
 """Reads from a registry that misbehaves, through real mounts: right bytes or EIO, soon, and right bytes afterwards.
 
 Each process mounts one image four times, with each frontend and each cache. The caches are far smaller than the image,
-so that nearly every read asks the registry. A case is one read while one kind of fault befalls the requests, and one
-after it, which must succeed: a fault leaves nothing behind.
+so that nearly every read asks the registry. A case is many reads at once, of all four mounts, while one kind of fault
+befalls all requests or some; and reads after it, which must succeed: a fault leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import errno
 import io
 import os
 import random
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lazylayer_format_estargz as estargz
@@ -25,14 +24,20 @@ from lazylayer.program import Program
 from lazylayer_building import BuildOptions
 from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
 from torture.campaign import Campaign
-from torture.reader import Reader
+from torture.reader import Read, Reader
 
 __all__ = ["Faults"]
 
-_FILE = "data"
-_SIZE = 24 << 20
+_NAMES = [f"file-{number:02}" for number in range(12)]
+_FILE_SIZE = 1 << 19
+_SIZE = len(_NAMES) * _FILE_SIZE
 _CHUNK = 16 << 10
-_CACHE = 1 << 20
+_CACHE = 1 << 19
+_READERS = 48
+"""Reads at the same time, in all mounts."""
+_READ_TIMEOUT = 15
+_SLACK = 5.0
+"""Seconds that a busy machine may take beyond the deadline of a read."""
 _REPOSITORY = "torture/image"
 
 Make = Callable[[random.Random], Fault]
@@ -42,6 +47,12 @@ def _status(*statuses: int, **headers: str) -> Make:
     return lambda choose: Fault(
         status=choose.choice(statuses), headers={k.replace("_", "-"): v for k, v in headers.items()}
     )
+
+
+def _flip(body: bytes, choose: random.Random) -> bytes:
+    """Invert one bit of a body."""
+    at = choose.randrange(len(body) or 1)
+    return body[:at] + bytes(each ^ 1 << choose.randrange(8) for each in body[at : at + 1]) + body[at + 1 :]
 
 
 _CONTENT_RANGES: Sequence[str] = (
@@ -87,7 +98,7 @@ FAULTS: Mapping[str, Make] = {
     "reset-early": lambda choose: Fault(reset_after=-1),
     "reset-midway": lambda choose: Fault(reset_after=choose.randrange(20_000)),
     "cut-short": lambda choose: Fault(truncate_after=choose.randrange(20_000)),
-    "flipped": lambda choose: Fault(corrupt_at=choose.randrange(_SIZE)),
+    "flipped": lambda choose: Fault(rewrite=lambda body: _flip(body, choose)),
     "rewritten": lambda choose: Fault(rewrite=lambda body: choose.randbytes(len(body))),
     "longer": lambda choose: Fault(rewrite=lambda body: body + choose.randbytes(choose.randrange(1, 5000))),
     "shorter": lambda choose: Fault(rewrite=lambda body: body[: choose.randrange(len(body) + 1)]),
@@ -100,30 +111,34 @@ FAULTS: Mapping[str, Make] = {
     "odd-body": lambda choose: Fault(body=choose.choice(_BODIES), status=choose.choice((None, 401, 500))),
     "odd-headers": lambda choose: Fault(headers=dict([choose.choice(_HEADERS)])),
     "nowhere": lambda choose: Fault(status=307, headers={"Location": choose.choice(_LOCATIONS)}),
-    "stall": lambda choose: Fault(stall_after=choose.randrange(3000), stall_seconds=3.0),
+    "stall": lambda choose: Fault(stall_after=choose.randrange(3000), stall_seconds=1.5),
     "drip": lambda choose: Fault(drip=(choose.randrange(200, 3000), 0.002)),
 }
 
 
 class Faults(Campaign):
-    """Each kind is a fault; a case is one read under it, and one after it."""
+    """Each kind is a fault; a case is many reads under it, and a few after it."""
 
     name = "faults"
+    unit = "reads"
     counts = 10_000
-    deadline = 60.0
-    memory = 12 << 30
+    per_case = 100
+    deadline = 120.0
+    address_space = 16 << 30
+    memory = 768 << 20
     kinds = (*FAULTS, "opening")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._directory = Path(tempfile.mkdtemp(prefix="torture-", dir="/var/tmp"))
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._registry = ScriptedRegistry()
         self._registry.__enter__()
-        self._data = random.Random(0).randbytes(_SIZE)
-        layer = _build(self._data)
-        self._registry.content.add_image(_REPOSITORY, "latest", [layer])
+        data = random.Random(0).randbytes(_SIZE)
+        (directory / "data").mkdir()
+        for name, offset in zip(_NAMES, range(0, _SIZE, _FILE_SIZE), strict=True):
+            (directory / "data" / name).write_bytes(data[offset : offset + _FILE_SIZE])
+        self._registry.content.add_image(_REPOSITORY, "latest", [_build(directory / "data")])
         self._machines: list[_Machine] = []
-        self._reader = Reader()
+        self._reader = Reader(_READERS)
 
     def run(self, kind: str, seed: int) -> str:
         """Read under a fault; return what went wrong."""
@@ -131,47 +146,51 @@ class Faults(Campaign):
         if kind == "opening":
             return self._open(choose)
         if not self._machines:
-            self._machines = [_Machine(self._registry, self._directory, each) for each in _combinations()]
-        machine = self._machines[seed % len(self._machines)]
-        offset, size = choose.randrange(_SIZE), choose.choice((1, 4096, 60_000))
-        wanted = self._data[offset : offset + size]
-        self._registry.script(FAULTS[kind](choose), path="*/blobs/*", times=choose.choice((1, 2, 3, None)))
-        problem = self._read(machine, offset, size, wanted, kind)
+            self._machines = [_Machine(self._registry, self.directory, each) for each in _combinations()]
+        share = choose.choice((1.0, 1.0, 0.5, 0.2))
+        self._registry.script(
+            FAULTS[kind](choose), path="*/blobs/*", when=lambda _: choose.random() < share, times=None
+        )
+        problem = self._read(choose, self.per_case, kind, (errno.errorcode[errno.EIO],))
         self._registry.forget_rules()
         self._registry.forget_requests()
-        if problem:
-            return f"{machine.name}: under the fault: {problem}"
-        try:
-            got = self._reader.read(machine.file, offset, size)
-        except OSError as error:
-            return f"{machine.name}: afterwards: {errno.errorcode.get(error.errno or 0, error)}"
-        return "" if got == wanted else f"{machine.name}: afterwards: wrong bytes"
+        return problem or self._read(choose, 2 * len(self._machines), "afterwards", ())
 
-    def _read(self, machine: _Machine, offset: int, size: int, wanted: bytes, kind: str) -> str:
-        try:
-            got = self._reader.read(machine.file, offset, size)
-        except OSError as error:
-            self.rare[f"{kind}: EIO"] += 1
-            return "" if error.errno == errno.EIO else f"{error}"
-        self.rare[f"{kind}: read"] += 1
-        return "" if got == wanted else "wrong bytes"
+    def _read(self, choose: random.Random, count: int, kind: str, allowed: Sequence[str]) -> str:
+        """Read so often, of all machines in turn; return what is neither right nor allowed, nor in time."""
+        reads = []
+        for number in range(count):
+            name, size = choose.choice(_NAMES), choose.choice((1, 4096, 60_000))
+            file = str(self._machines[number % len(self._machines)].mountpoint / name)
+            reads.append(Read(file, str(self.directory / "data" / name), choose.randrange(_FILE_SIZE), size))
+        for read, seen in zip(reads, self._reader.read(reads), strict=True):
+            self.outcomes[f"{kind}: {seen.outcome}"] += 1
+            if seen.outcome not in ("right", *allowed):
+                return f"{kind}: {read.path} at {read.offset}: {seen.outcome}"
+            if seen.seconds > _READ_TIMEOUT + _SLACK:
+                return f"{kind}: {read.path} at {read.offset}: {seen.seconds:.1f} s"
+        return ""
 
     def _open(self, choose: random.Random) -> str:
         """Open the image while any of its requests goes wrong, and again when none does."""
         if not self._machines:
-            self._machines = [_Machine(self._registry, self._directory, None)]
-        machine = self._machines[0]
-        fault = FAULTS[choose.choice(list(FAULTS))](choose)
-        self._registry.script(fault, skip=choose.randrange(3), times=choose.choice((1, 2, None)))
-        try:
-            machine.read_file(self._registry)
-            self.rare["opening: opened"] += 1
-        except LazylayerError:
-            self.rare["opening: refused"] += 1
-        finally:
-            self._registry.forget_rules()
-            self._registry.forget_requests()
-        return "" if machine.read_file(self._registry) == self._data[:100] else "afterwards: wrong bytes"
+            self._machines = [_Machine(self._registry, self.directory, None, number) for number in range(4)]
+        fault, share = FAULTS[choose.choice(list(FAULTS))](choose), choose.choice((1.0, 0.5, 0.2))
+        self._registry.script(fault, when=lambda _: choose.random() < share, times=None)
+        right = (self.directory / "data" / _NAMES[0]).read_bytes()[:100]
+
+        def work(machine: _Machine) -> list[str]:
+            return [machine.try_to_read(self._registry, right) for _ in range(self.per_case // len(self._machines))]
+
+        with ThreadPoolExecutor(len(self._machines)) as pool:
+            seen = [each for outcomes in pool.map(work, self._machines) for each in outcomes]
+        self._registry.forget_rules()
+        self._registry.forget_requests()
+        self.outcomes.update(f"opening: {each}" for each in seen)
+        if "wrong" in seen:
+            return "wrong bytes"
+        afterwards = [each.try_to_read(self._registry, right) for each in self._machines]
+        return "" if set(afterwards) == {"right"} else f"afterwards: {afterwards}"
 
     def close(self) -> None:
         """Unmount, and stop the registry."""
@@ -180,7 +199,6 @@ class Faults(Campaign):
         for machine in self._machines:
             machine.close()
         self._registry.__exit__(None, None, None)
-        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _combinations() -> list[tuple[str, str]]:
@@ -189,12 +207,11 @@ def _combinations() -> list[tuple[str, str]]:
     ]
 
 
-def _build(data: bytes) -> ImageLayer:
+def _build(directory: Path) -> ImageLayer:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as members:
-        info = tarfile.TarInfo(_FILE)
-        info.size = len(data)
-        members.addfile(info, io.BytesIO(data))
+        for name in _NAMES:
+            members.add(directory / name, name)
     archive.seek(0)
     layer = io.BytesIO()
     built = estargz.lazylayer_build_layer("estargz", archive, layer, BuildOptions(chunk_size=_CHUNK, level=1))
@@ -204,13 +221,14 @@ def _build(data: bytes) -> ImageLayer:
 class _Machine:
     """A program with its own caches, and the image mounted, if there is a frontend."""
 
-    def __init__(self, registry: ScriptedRegistry, directory: Path, how: tuple[str, str] | None) -> None:
-        self.name = "-".join(how or ("opened",))
+    def __init__(
+        self, registry: ScriptedRegistry, directory: Path, how: tuple[str, str] | None, number: int = 0
+    ) -> None:
+        self.name = "-".join(how or ("opened", str(number)))
         frontend, cache = how or ("auto", "cache_memory")
         home = directory / self.name
         self.mountpoint = home / "mnt"
         self.mountpoint.mkdir(parents=True)
-        self.file = self.mountpoint / _FILE
         self._program = Program.load(
             overrides=[
                 f"root={home}/root",
@@ -224,9 +242,12 @@ class _Machine:
                 "background.enabled=false",
                 "prefetch.enabled=false",
                 "plugin.resolver_registry.attempts=2",
-                "plugin.resolver_registry.idle_timeout=1",
+                "plugin.resolver_registry.idle_timeout=0.5",
                 "plugin.frontend_erofs.local_images=0",
                 "resolve.keep=0",
+                f"fetch.read_timeout={_READ_TIMEOUT}",
+                "fetch.stall_timeout=5",
+                f"fetch.threads={_READERS}",
                 "fetch.window_min=1",
                 "fetch.window_max=1",
             ]
@@ -235,15 +256,18 @@ class _Machine:
         if how is not None:
             self._filesystem.mount_image(str(self.mountpoint), parse_reference(registry.reference(_REPOSITORY)))
 
-    def read_file(self, registry: ScriptedRegistry) -> bytes:
-        """Open the image, read the start of its file, and close it."""
-        image = self._filesystem.open_image(parse_reference(registry.reference(_REPOSITORY)))
+    def try_to_read(self, registry: ScriptedRegistry, right: bytes) -> str:
+        """Open the image, read the start of a file, and close it; return `right`, `wrong` or `refused`."""
         try:
-            found = image.find(os.fsencode(_FILE))
-            assert found is not None
-            return found.read(0, 100)
-        finally:
-            image.close()
+            image = self._filesystem.open_image(parse_reference(registry.reference(_REPOSITORY)))
+            try:
+                found = image.find(os.fsencode(_NAMES[0]))
+                assert found is not None
+                return "right" if found.read(0, len(right)) == right else "wrong"
+            finally:
+                image.close()
+        except LazylayerError:
+            return "refused"
 
     def close(self) -> None:
         """Unmount and end the program."""

@@ -16,7 +16,6 @@ import random
 import struct
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -53,10 +52,12 @@ class Fuzz(Campaign):
     """Each kind is a parser; a case is one mutated input."""
 
     name = "fuzz"
+    unit = "inputs"
     counts = 60_000
+    memory = 512 << 20
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._cases = {name: getattr(self, "_" + name.replace("-", "_")) for name in self.kinds}
 
     kinds = (
@@ -71,12 +72,12 @@ class Fuzz(Campaign):
         try:
             problem = case(random.Random(f"{kind} {seed}"))
         except OverBudgetError:
-            self.rare[f"{kind}: over budget"] += 1
+            self.outcomes[f"{kind}: over budget"] += 1
             return ""
         except LazylayerError as error:
-            self.rare[f"{kind}: rejected"] += 1
+            self.outcomes[f"{kind}: rejected"] += 1
             return "" if str(error).isprintable() or len(str(error)) < 4096 else f"unclear: {error!r}"
-        self.rare[f"{kind}: accepted"] += 1
+        self.outcomes[f"{kind}: accepted"] += 1
         return problem
 
     # --- layers -----------------------------------------------------------------------------------
@@ -184,18 +185,19 @@ class Fuzz(Campaign):
         return "" if parse_reference(str(reference)) == reference else f"{text!r} is not what it is written as"
 
     def _settings(self, choose: random.Random) -> str:
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory, "lazylayer.toml")
-            file.write_bytes(mutate_bytes(_SETTINGS, choose))
-            load_configuration(file, (), {})
+        file = self.directory / "lazylayer.toml"
+        file.write_bytes(mutate_bytes(_SETTINGS, choose))
+        load_configuration(file, (), {})
         return ""
 
     def _hosts(self, choose: random.Random) -> str:
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory, "registry.test", "hosts.toml")
+        file = self.directory / "registry.test" / "hosts.toml"
+        if not file.exists():
             file.parent.mkdir()
-            file.write_bytes(mutate_bytes(_HOSTS, choose))
-            read_hosts(Path(directory), "registry.test")
+            for name in ("ca.crt", "a.crt", "a.key"):
+                file.with_name(name).touch()
+        file.write_bytes(mutate_bytes(_HOSTS, choose))
+        read_hosts(self.directory, "registry.test")
         return ""
 
     # --- files of images --------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ import select
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import NoReturn
 
 from e2e.command_line import CommandLine
 from lazylayer.errors import LazylayerError
+from lazylayer.program import Program
 from torture.campaign import Campaign
 from torture.workload import WORK
 
@@ -44,20 +44,21 @@ class Syscalls(Campaign):
     """Each kind is a piece of work; a case is one call that goes wrong."""
 
     name = "syscalls"
+    unit = "system calls"
     counts = len(_ERRORS) * len(_CALLS) * _DEPTH
     deadline = 120.0
-    memory = 64 << 30
+    address_space = 64 << 30
     kinds = ("read", "commit", "collect")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._directory = Path(tempfile.mkdtemp(prefix="torture-", dir="/var/tmp"))
-        tree = self._directory / "tree"
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        tree = self.directory / "tree"
         tree.mkdir()
         data = random.Random(0).randbytes(_SIZE)
         (tree / "data").write_bytes(data)
-        self._image = f"oci:{self._directory}/image:v"
-        CommandLine(self._directory / "made").run("convert", "--chunk-size", "65536", f"dir:{tree}", self._image)
+        self._image = f"oci:{self.directory}/image:v"
+        CommandLine(self.directory / "made").run("convert", "--chunk-size", "65536", f"dir:{tree}", self._image)
+        Program.load(overrides=[f"root={directory}/loaded", f"run={directory}/loaded"]).close()  # imports the plugins
         self._expected = {
             "read": f"done {hashlib.sha256(data).hexdigest()}",
             "commit": "done whole or missing",
@@ -72,11 +73,11 @@ class Syscalls(Campaign):
         when = number // (len(_ERRORS) * len(_CALLS)) + 1
         if how == "retval=1" and call in _NOT_SHORT:
             return ""
-        home = self._directory / "home"
+        home = self.directory / "home"
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
         said, injected = self._work(kind, home, f"inject={call}:{how}:when={when}")
-        self.rare[f"{kind}: {'injected' if injected else 'not reached'}"] += 1
+        self.outcomes[f"{kind}: {'injected' if injected else 'not reached'}"] += 1
         if said.startswith(("escaped", "hangs")) or (said.startswith("done ") and said != self._expected[kind]):
             return f"{call} {when} {how}: {said}"
         if not said and how != "signal=SIGKILL" and injected:
@@ -86,7 +87,7 @@ class Syscalls(Campaign):
 
     def _work(self, kind: str, home: Path, inject: str) -> tuple[str, bool]:
         """Do the work in a child, under strace if `inject` is not empty; return what it said, and if strace struck."""
-        log = self._directory / "strace.log"
+        log = self.directory / "strace.log"
         log.unlink(missing_ok=True)
         answers, answer = os.pipe()
         go, let_go = os.pipe()
@@ -118,9 +119,10 @@ class Syscalls(Campaign):
             time.sleep(0.001)
         return tracer
 
-    def close(self) -> None:
-        """Remove what was made."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+    @classmethod
+    def available(cls) -> str:
+        """Return why this machine cannot run it, or an empty string."""
+        return "" if shutil.which("strace") else "there is no strace; install it"
 
 
 def _child(kind: str, home: Path, image: str, go: int, answer: int) -> NoReturn:

@@ -3,23 +3,67 @@
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from lazylayer_testing.servers.process import wait_until
 from torture.__main__ import CAMPAIGNS
 from torture.campaign import MIXED, Campaign, run_cases
+from torture.scratch import MARK, Scratch
 
-SHORT = {"fuzz": 1700, "faults": 96, "kills": 6, "syscalls": 30}
+SHORT = {"fuzz": 1700, "faults": 25, "kills": 6, "syscalls": 12}
 
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda campaign: campaign.name)
-def test_short_form(campaign: type[Campaign]) -> None:
+def test_short_form(campaign: type[Campaign], monkeypatch: pytest.MonkeyPatch) -> None:
     if campaign.name != "fuzz" and (os.geteuid() != 0 or not Path("/dev/fuse").exists()):
         pytest.skip("needs root and /dev/fuse")
-    if campaign.name == "syscalls" and shutil.which("strace") is None:
-        pytest.skip("needs strace")
+    if reason := campaign.available():
+        pytest.skip(reason)
+    monkeypatch.setattr(campaign, "per_case", min(campaign.per_case, 8))
     result = run_cases(campaign, MIXED, 1, SHORT[campaign.name])
     assert [(each.command, each.problem) for each in result.failures] == []
     assert result.cases == SHORT[campaign.name]
+
+
+class Hangs(Campaign):
+    """Leaves a process, and waits."""
+
+    name = "hangs"
+    kinds = ("it",)
+    unit = "cases"
+    counts = 1
+    deadline = 2.0
+
+    def run(self, kind: str, seed: int) -> str:
+        """Start a process that outlives this one, and never return."""
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        Path(os.environ["CHILD"]).write_text(str(child.pid))
+        time.sleep(600)
+        return ""
+
+
+def test_what_a_case_that_hangs_leaves_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHILD", str(tmp_path / "child"))
+    result = run_cases(Hangs, "it", 7, 3, patience=1)
+    assert [(each.seed, each.hung) for each in result.failures] == [(7, True)]
+    assert "in run" in result.failures[0].problem
+    child = Path("/proc", (tmp_path / "child").read_text())
+    wait_until(lambda: not child.exists() or ") Z " in (child / "stat").read_text(), "its child is gone", 10)
+
+
+@pytest.mark.fuse
+def test_mounts_that_are_left_are_removed() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with Scratch("left") as scratch:
+        inner = scratch.directory / "a" / "b"
+        inner.mkdir(parents=True)
+        for each in (scratch.directory / "a", scratch.directory / "a"):
+            subprocess.run(["mount", "-t", "tmpfs", "torture", each], check=True)
+    assert not scratch.directory.exists()
+    assert str(scratch.directory) not in Path("/proc/self/mounts").read_text()
+    assert MARK not in os.environ
