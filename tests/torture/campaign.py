@@ -119,7 +119,7 @@ class Result(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What one child process did."""
+    """The outcome of the cases that one child process ran."""
 
     finished: int
     problem: str
