@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lazylayer import hookimpl
 from lazylayer.api.mounting import KernelMount, LeftMount, Missing, MountableTree, MountedTree, MountOptions, Works
+from lazylayer.errors import MountError
 from lazylayer_frontend_fuse.options import Options
 
 __all__ = ["FrontendFuse"]
@@ -26,8 +27,13 @@ class FrontendFuse:
         self, tree: MountableTree, mountpoint: str, mount_options: MountOptions, options: Options
     ) -> MountedTree:
         """Mount the tree and serve it from threads of libfuse."""
-        from lazylayer_frontend_fuse.session import mount_tree
+        try:
+            from lazylayer_frontend_fuse.session import mount_tree
+        except (ImportError, OSError) as error:  # libfuse, or fusepy, is not installed
+            from lazylayer_frontend_fuse.connection import what_is_missing
 
+            reason = what_is_missing() or error
+            raise MountError(f"{mountpoint} cannot be mounted with FUSE: {reason}") from error
         return mount_tree(tree, mountpoint, mount_options, options)
 
     @hookimpl

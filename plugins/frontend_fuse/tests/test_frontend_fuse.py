@@ -96,6 +96,23 @@ def test_missing_library_is_a_reason(tmp_path: Path) -> None:
     assert "libfuse2" in done.stdout or "/dev/fuse" in done.stdout
 
 
+def test_mounting_without_the_library_says_what_to_install(tmp_path: Path) -> None:
+    code = """
+import sys
+from lazylayer.errors import MountError
+from lazylayer_frontend_fuse import FrontendFuse
+try:
+    FrontendFuse().lazylayer_mount_tree(None, sys.argv[1], None, None)
+except MountError as error:
+    print(error)
+"""
+    environment = {**os.environ, "FUSE_LIBRARY_PATH": str(tmp_path / "nowhere.so")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith(f"{tmp_path} cannot be mounted with FUSE: ")
+    assert "libfuse2" in done.stdout or "/dev/fuse" in done.stdout
+
+
 # --- rows of the list of behaviours ------------------------------------------------------------------
 
 

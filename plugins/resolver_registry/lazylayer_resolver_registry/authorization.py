@@ -56,6 +56,7 @@ class Authorizer:
         self._header = ""
         self._renew_at = float("inf")
         self._challenge: Challenge | None = None
+        self._login = ""
         self.exchanges = 0
         """Requests sent to the token server."""
 
@@ -85,7 +86,16 @@ class Authorizer:
                 )
             self._answer(challenge, keychain)
             if self._header == used:
-                raise AuthenticationError(f"{self._host}: refused the same credentials again; log in again")
+                raise AuthenticationError(
+                    f"{self._host}: answered {response.status_code} twice: {self.explain_refusal()}"
+                )
+
+    def explain_refusal(self) -> str:
+        """Return which login was refused, never its secret, and what to do."""
+        return (
+            f"it refused {self._login}; log in again with `docker login {self._host}` or correct the keychain, "
+            "then try `lazylayer login-check`"
+        )
 
     def _choose(self, challenges: list[Challenge]) -> Challenge | None:
         for scheme in ("bearer", "basic"):
@@ -96,6 +106,7 @@ class Authorizer:
 
     def _answer(self, challenge: Challenge, keychain: Keychain) -> None:
         credentials = keychain(self._host)
+        self._login = _describe_login(credentials)
         if credentials is None:
             step("no keychain has credentials for {host}", host=self._host)
         else:
@@ -162,11 +173,9 @@ class Authorizer:
             sent = self.client.send("GET", url.copy_merge_params(fields), headers)
         with sent as response:
             if response.status_code in (400, 401, 403):
-                who = f'user "{credentials.username}"' if credentials and credentials.username else "the identity token"
-                tried = f"refused {who} ({credentials.source})" if credentials else "refused anonymous access"
                 raise AuthenticationError(
-                    f"{self._host}: its token server {url.host} {tried} with {response.status_code}; "
-                    f"check the login with `lazylayer login-check`"
+                    f"{self._host}: its token server {url.host} answered {response.status_code}: "
+                    f"{self.explain_refusal()}"
                 )
             check_status(response, f"token for {self._host}")
             if response.status_code != 200:
@@ -187,6 +196,15 @@ class Authorizer:
             raise UnavailableError(f"{self._host}: its token server {url.host} sent no valid token")
         lifetime = _DEFAULT_LIFETIME if answer.expires_in is None else answer.expires_in
         return token, min(max(lifetime, 1.0), _LONGEST_LIFETIME)
+
+
+def _describe_login(credentials: Credentials | None) -> str:
+    """Return who logs in, and the place that says so; never a secret."""
+    if credentials is None:
+        return "anonymous access (no keychain has credentials)"
+    kind = "registry token" if credentials.registry_token else "identity token"
+    who = f'user "{credentials.username}"' if credentials.username else f"the {kind}"
+    return f"{who} ({credentials.source or 'the keychain does not say from where'})"
 
 
 def _basic(credentials: Credentials) -> str:

@@ -68,8 +68,8 @@ class Repository:
                     return
                 if last:
                     raise AuthenticationError(
-                        f"{self}: login refused with {response.status_code}, also with new credentials; "
-                        "run `lazylayer login-check` to see which keychain answered"
+                        f"{self}: login refused with {response.status_code}, also with new credentials: "
+                        f"{self.authorizer.explain_refusal()}"
                     )
             # The response is closed by now, so that its connection can carry the next request.
             self.authorizer.refused(response, authorization, self._keychain)

@@ -45,6 +45,7 @@ def test_wrong_credentials_are_tried_once(client: Client, registry: ScriptedRegi
     client.credentials = ROBOT
     with pytest.raises(AuthenticationError, match="also with new credentials") as caught:
         client.image()
+    assert 'it refused user "robot" (a test); log in again with `docker login' in str(caught.value)
     assert ROBOT.password not in str(caught.value)
     assert len(registry.requests) == 2
 
