@@ -223,12 +223,16 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("override", "said"),
         [
-            ("fetch.threads=many", "fetch.threads: Expected `int`, got `str`"),
-            ("fetch.threads=0", "fetch.threads: Expected `int` >= 1"),
-            ("fetch.verify=1", "fetch.verify: Expected `bool`, got `int`"),
-            ("prefetch.timeout=-1", "prefetch.timeout: Expected `float` > 0.0"),
-            ("log.level=LOUD", "log.level: Invalid enum value 'LOUD'"),
-            ("plugins.enabled=a,b", "plugins.enabled: Expected `array`, got `str`"),
+            ("fetch.threads=many", 'fetch.threads: expected a whole number, at least 1, not "many"'),
+            ("fetch.threads=0", "fetch.threads: expected a whole number, at least 1, not 0"),
+            ("fetch.verify=1", "fetch.verify: expected true or false, not 1"),
+            (
+                "prefetch.timeout=-1",
+                'prefetch.timeout: expected a duration like "30s" or "1m30s", or a number of seconds, '
+                "more than 0, not -1",
+            ),
+            ("log.level=LOUD", 'log.level: expected one of "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", not "LOUD"'),
+            ("plugins.enabled=a,b", 'plugins.enabled: expected an array, as in ["one", "two"], not "a,b"'),
             ("cache=x", "cache: expected a table, [cache]"),
             ("cache.chunks.x=1", "unknown key cache.chunks.x; did you mean cache.chunks?"),
             ("plugin=x", "plugin: expected a table, [plugin.NAME]"),
@@ -307,11 +311,11 @@ class TestPluginOptions:
     def test_wrong_type(self) -> None:
         error = self.refusal("plugin.mine.max_bytes=x")
         assert error.key == "plugin.mine.max_bytes"
-        assert str(error) == "--set plugin.mine.max_bytes: plugin.mine.max_bytes: Expected `int`, got `str`"
+        assert str(error) == "--set plugin.mine.max_bytes: plugin.mine.max_bytes: expected a whole number"
 
     def test_wrong_type_inside(self) -> None:
         error = self.refusal('plugin.mine.hosts={"a"=[1]}')
-        assert str(error) == "--set plugin.mine.hosts: plugin.mine.hosts: Expected `str`, got `int` (in it)"
+        assert str(error) == '--set plugin.mine.hosts: plugin.mine.hosts: expected text in quotes, as in "text" (in it)'
 
     def test_located_adds_the_place_once(self) -> None:
         found = load(None, "plugin.mine.x=1")

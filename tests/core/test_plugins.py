@@ -322,7 +322,7 @@ class TestConfiguring:
             "--set plugin.tst_options.sise: unknown key plugin.tst_options.sise; did you mean size?"
         )
         problem, *_ = self.problems("plugin.tst_options.size=big")
-        assert str(problem).endswith("plugin.tst_options.size: Expected `int`, got `str`")
+        assert str(problem).endswith("plugin.tst_options.size: expected a whole number")
 
     def test_options_for_a_plugin_without_any(self, installed: Install) -> None:
         installed("tst-plain", {"tst_plain": "tst_plain"}, {"tst_plain": CACHE})

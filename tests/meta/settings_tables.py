@@ -60,9 +60,10 @@ def _is_table(kind: Any) -> bool:
 def _words(kind: Any) -> str:
     metadata = getattr(kind, "__metadata__", ())
     if metadata:
+        unit = (metadata[0].extra or {}).get("unit", "")
         bounds = {"ge": "at least", "gt": "more than", "le": "at most"}
         said = [f"{words} {getattr(metadata[0], name):g}" for name, words in bounds.items() if _has(metadata[0], name)]
-        return f"{_words(kind.__origin__)}, {', '.join(said)}"
+        return f"{unit or _words(kind.__origin__)}, {', '.join(said)}"
     if get_origin(kind) is tuple:
         return f"list of {_words(get_args(kind)[0])}"
     if get_origin(kind) is Literal:

@@ -1,7 +1,7 @@
 """The core's settings as typed, frozen structs: every key, its type and its default.
 
-`lazylayer.configuration` fills them from files, the environment and the command line. Sizes are in
-bytes and times in seconds. No setting is looked up on a read: a mount takes what it needs once.
+`lazylayer.configuration` fills them from files, the environment and the command line. Sizes and durations
+may have units, as in `lazylayer.api.units`. No setting is looked up on a read: a mount takes what it needs once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+
+from lazylayer.api.units import Duration, PositiveDuration, PositiveSize, Size
 
 __all__ = [
     "BackgroundSettings",
@@ -28,7 +30,6 @@ __all__ = [
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,13 +71,13 @@ class FetchSettings(_Table, frozen=True):
 
     threads: Positive = 16
     """Requests in flight for readers, in the whole process."""
-    window_min: Positive = 128 * 1024
+    window_min: PositiveSize = 128 * 1024
     """Bytes. A miss fetches at least this much of its surroundings, as far as they are missing."""
-    window_max: Positive = 8 * 1024 * 1024
+    window_max: PositiveSize = 8 * 1024 * 1024
     """Bytes. Sequential reading grows the window up to this size."""
-    stall_timeout: Seconds = 60.0
+    stall_timeout: PositiveDuration = 60.0
     """Seconds without any byte after which a waiting read fails with EIO."""
-    read_timeout: Seconds = 300.0
+    read_timeout: PositiveDuration = 300.0
     """Seconds after which a waiting read fails with EIO, even if bytes still arrive."""
     verify: bool = True
     """Reject layers without verifiable digests. If false, no content is guaranteed."""
@@ -89,9 +90,9 @@ class PrefetchSettings(_Table, frozen=True):
 
     enabled: bool = True
     """Prefetch before first use."""
-    size: Natural = 0
+    size: Size = 0
     """Bytes to prefetch of layers without landmarks; a label may override it."""
-    timeout: Seconds = 10.0
+    timeout: PositiveDuration = 10.0
     """Seconds that a check waits for a prefetch in flight, if it waits; a time-out only warns."""
 
 
@@ -102,22 +103,22 @@ class BackgroundSettings(_Table, frozen=True):
     """Fetch the rest of each layer in the background."""
     concurrency: Positive = 2
     """Background requests in flight, in the whole process."""
-    silence: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    silence: Duration = 1.0
     """Seconds of quiet before background fetching resumes."""
-    starvation: Seconds = 30.0
+    starvation: PositiveDuration = 30.0
     """Seconds after which a busy node lets one background request through."""
-    request_size: Positive = 4 * 1024 * 1024
+    request_size: PositiveSize = 4 * 1024 * 1024
     """Bytes per background request."""
 
 
 class ResolveSettings(_Table, frozen=True):
     """`[resolve]`: how images and layers are found and kept open."""
 
-    timeout: Seconds = 30.0
+    timeout: PositiveDuration = 30.0
     """Seconds that a mount waits for its layer."""
     keep: Natural = 100
     """Unused layers to keep open."""
-    check_interval: Annotated[float, msgspec.Meta(ge=0)] = 60.0
+    check_interval: Duration = 60.0
     """Seconds for which the registry's last answer satisfies a check."""
     platform: str = ""
     """`os/architecture[/variant]`; empty for this machine's."""

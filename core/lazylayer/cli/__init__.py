@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lazylayer.cli.main import cli, main
 from lazylayer.cli.program import load_options, load_program, load_settings, pass_program
+from lazylayer.cli.quantities import DURATION, SIZE
 from lazylayer.cli.references import IMAGE, IMAGE_PATH, plain_http_override, plain_http_overrides
 from lazylayer.faces import lazy_face
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from lazylayer.cli.malloc import use_few_arenas
 
 __all__ = [
+    "DURATION",
     "IMAGE",
     "IMAGE_PATH",
+    "SIZE",
     "ControlServer",
     "Ending",
     "ProcessState",

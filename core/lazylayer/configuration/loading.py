@@ -17,6 +17,7 @@ text. Unknown keys and wrong types are errors that name the key and its origin.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from typing import Any
 import msgspec
 
 from lazylayer.api.settings import Settings
+from lazylayer.api.units import explain_value, with_units
 from lazylayer.configuration.files import find_files, read_files
 from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
@@ -34,6 +36,9 @@ __all__ = ["ENVIRONMENT_PREFIX", "Configuration", "find_mistakes", "load_configu
 
 ENVIRONMENT_PREFIX = "LAZYLAYER_"
 DEFAULT_ORIGIN = "default"
+
+_LONGEST_VALUE = 60
+"""Characters of a rejected value that its message shows."""
 
 TABLES_GROUP = "lazylayer.tables"
 """The group of entry points that names the top-level tables of plugins, beside `[plugin.NAME]`."""
@@ -94,7 +99,9 @@ def load_configuration(
         raise ConfigurationError(f"{problems[0]}{more}", key=problems[0].key)
     merged, origins = merge_settings(settings)
     plugin_tables = {key: merged.pop(key) for key in merged.keys() - set(Settings.__struct_encode_fields__)}
-    configuration = Configuration(msgspec.convert(merged, Settings), origins, files, plugin_tables)
+    configuration = Configuration(
+        msgspec.convert(with_units(merged, Settings), Settings), origins, files, plugin_tables
+    )
     for problem in _contradictions(configuration.settings):
         raise configuration.located(problem)
     return configuration
@@ -161,10 +168,15 @@ def _problem(setting: Setting) -> str:
     if isinstance(expected, type) and issubclass(expected, msgspec.Struct):
         return "" if setting.value == {} else f"{key}: expected a table, [{key}]"
     try:
-        msgspec.convert(setting.value, expected)
+        msgspec.convert(with_units(setting.value, expected), expected)
     except msgspec.ValidationError as error:
-        return f"{key}: {str(error).partition(' - at ')[0]}"
+        return f"{key}: {explain_value(expected, str(error))}, not {_shown(setting.value)}"
     return ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
 
 
 def _expected(path: KeyPath) -> Any:

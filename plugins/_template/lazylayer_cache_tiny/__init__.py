@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.api.cache import Cache, CachePurpose
+from lazylayer.api.units import PositiveSize
 from lazylayer_cache_tiny.tiny import TinyCache
 
 __all__ = ["CacheTiny", "Options", "TinyCache"]
@@ -16,7 +15,7 @@ __all__ = ["CacheTiny", "Options", "TinyCache"]
 class Options(msgspec.Struct, frozen=True):
     """`[plugin.cache_tiny]`."""
 
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 1024 * 1024
+    max_bytes: PositiveSize = 64 * 1024 * 1024
     """Bytes that the values of one purpose may take up."""
 
 

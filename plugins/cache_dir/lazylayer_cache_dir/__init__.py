@@ -6,13 +6,13 @@ Both purposes share one directory and one limit; so do all processes that use th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.api.cache import Cache, CachePurpose
 from lazylayer.api.settings import Settings
+from lazylayer.api.units import PositiveSize
 from lazylayer.errors import ConfigurationError
 from lazylayer_cache_dir.directory import DirectoryCache, default_limit
 
@@ -24,7 +24,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     directory: str = ""
     """An absolute path; by default `cache` in the root directory of the settings."""
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: PositiveSize | None = None
     """Bytes on disk for chunks and ranges together; by default a tenth of the file system, at most 50 GiB."""
 
 

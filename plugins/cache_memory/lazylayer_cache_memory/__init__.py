@@ -5,12 +5,11 @@ The values are lost when the process ends. Both purposes share one limit.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from lazylayer import hookimpl
 from lazylayer.api.cache import Cache, CachePurpose
+from lazylayer.api.units import PositiveSize
 from lazylayer_cache_memory.memory import MemoryCache, Section
 
 __all__ = ["CacheMemory", "MemoryCache", "Options"]
@@ -19,7 +18,7 @@ __all__ = ["CacheMemory", "MemoryCache", "Options"]
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.cache_memory]`."""
 
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 * 1024 * 1024
+    max_bytes: PositiveSize = 256 * 1024 * 1024
     """Bytes of memory for chunks and ranges together."""
 
 

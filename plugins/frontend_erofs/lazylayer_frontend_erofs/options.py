@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from lazylayer.api.units import PositiveDuration, Size
+
 __all__ = ["NAME", "Options"]
 
 NAME = "frontend_erofs"
@@ -20,15 +22,15 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The largest read that the kernel asks for at once."""
     max_background: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 128
     """Reads of one mount that the kernel may have in flight in the background."""
-    stored_metadata: Annotated[int, msgspec.Meta(ge=0)] = 32 * 1024 * 1024
+    stored_metadata: Size = 32 * 1024 * 1024
     """Metadata of a mount to put into the kernel's cache ahead of use."""
-    metadata_cache: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
+    metadata_cache: Size = 256 * 1024 * 1024
     """Finished metadata to keep on disk for the next mount of a layer; 0 keeps none."""
     keeper: Literal["auto", "process", "systemd", "off"] = "auto"
     """The keeper of mounts while the daemon is restarted: systemd's descriptor store, or a process of ours."""
-    keeper_timeout: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    keeper_timeout: PositiveDuration = 120.0
     """Seconds that readers of a mount wait for a new daemon to take it over; then they get errors."""
-    local_images: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    local_images: Size | None = None
     """Whole images to keep on disk, so that the next mount of a complete layer needs no server; 0 keeps none.
 
     By default a tenth of the file system, at most 50 GiB."""

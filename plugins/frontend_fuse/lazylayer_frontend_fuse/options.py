@@ -6,12 +6,11 @@ from typing import Annotated
 
 import msgspec
 
+from lazylayer.api.units import Duration
+
 __all__ = ["NAME", "Options"]
 
 NAME = "frontend_fuse"
-
-
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,11 +19,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Layers never change, so the kernel may keep what it was told for as long as it likes.
     """
 
-    attribute_timeout: _Seconds = 3600.0
+    attribute_timeout: Duration = 3600.0
     """Seconds that the kernel keeps a file's attributes."""
-    entry_timeout: _Seconds = 3600.0
+    entry_timeout: Duration = 3600.0
     """Seconds that the kernel keeps what a name leads to."""
-    negative_timeout: _Seconds = 3600.0
+    negative_timeout: Duration = 3600.0
     """Seconds that the kernel keeps that a name does not exist."""
     kernel_cache: bool = True
     """Keep the page cache after the last close of a file."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 
@@ -17,6 +16,7 @@ from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.decoding import decode_json
 from lazylayer.api.oci import DEFAULT_REGISTRY, Reference
+from lazylayer.api.units import PositiveDuration
 from lazylayer.errors import FormatError, PluginError
 from lazylayer_keychain_docker.helper import CredentialHelper
 from lazylayer_logins.dockerconfig import DOCKER_HUB_KEY, MAX_CONFIG_SIZE, DockerAuths, canonical_host, host_of_key
@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     config: str = ""
     """The config.json to use; empty for `$DOCKER_CONFIG/config.json`, else `~/.docker/config.json`."""
-    helper_timeout: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    helper_timeout: PositiveDuration = 20.0
     """Seconds that a credential helper may take."""
 
 

@@ -13,6 +13,7 @@ from loguru import logger
 from lazylayer import hookimpl
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
+from lazylayer.api.units import PositiveDuration
 from lazylayer.errors import ConfigurationError, PluginError, SkipPlugin
 from lazylayer_keychain_kube.pacing import Pacing
 from lazylayer_keychain_kube.pullsecrets import TYPES, PullSecrets
@@ -25,7 +26,6 @@ __all__ = ["KubeKeychain", "Options"]
 
 _NAME = "keychain_kube"
 _Namespace = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-_Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,11 +43,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The namespaces whose secrets are used; empty for all."""
     label_selector: str = ""
     """Only secrets with these labels, as `kubectl --selector` takes them."""
-    timeout: _Seconds = 10.0
+    timeout: PositiveDuration = 10.0
     """Seconds that a question waits for the first list of secrets."""
     unavailable: Literal["error", "pass"] = "error"
     """The answer until the secrets were listed once: an error, or no credentials."""
-    exec_timeout: _Seconds = 30.0
+    exec_timeout: PositiveDuration = 30.0
     """Seconds that an exec plugin in the kubeconfig may take."""
 
 

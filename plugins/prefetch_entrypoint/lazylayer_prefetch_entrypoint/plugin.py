@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
 from lazylayer import hookimpl
+from lazylayer.api.units import Size
 from lazylayer_prefetch_entrypoint.following import ProgramLocality
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ NAME = "prefetch_entrypoint"
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.prefetch_entrypoint]`."""
 
-    max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024 * 1024
+    max_bytes: Size = 64 * 1024 * 1024
     """The most bytes of files, inflated, to fetch for one image; larger files are left out."""
 
 

@@ -13,9 +13,6 @@ from lazylayer_resolver_registry.options import EndpointOptions, Headers
 
 __all__ = ["configured_endpoint"]
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+")
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _RESERVED = frozenset({"host", "range", "content-length", "transfer-encoding", "connection"})
 
@@ -61,7 +58,7 @@ def _connection(options: EndpointOptions, directory: Path) -> ConnectionOptions:
         ca=tuple(str(directory / file) for file in ca),
         client=tuple(_pair(each, directory) for each in client),
         skip_verify=options.skip_verify,
-        connect_timeout=_seconds(options.dial_timeout),
+        connect_timeout=options.dial_timeout,
         idle_timeout=options.idle_timeout,
         proxy=_proxy(options.proxy),
     ).stamped()
@@ -93,15 +90,6 @@ def _headers(table: Headers) -> tuple[tuple[str, str], ...]:
         if name.lower() in _RESERVED:
             raise ConfigurationError(f"header {name}: lazylayer sets it; remove it")
     return tuple(headers)
-
-
-def _seconds(duration: str | float | None) -> float | None:
-    """Return seconds from a number, or from a duration in Go's notation: `1m30s`."""
-    if not isinstance(duration, str):
-        return duration
-    if not _DURATION.fullmatch(duration):
-        raise ConfigurationError(f"dial_timeout: invalid duration {duration!r}; expected for example 10s")
-    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(duration))
 
 
 def _proxy(url: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from lazylayer.api.units import explain_value, with_units
 from lazylayer.errors import ConfigurationError
 from lazylayer_resolver_registry.endpointoptions import configured_endpoint
 from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint
@@ -88,9 +89,9 @@ def _parse(file: Path, data: bytes) -> _File:
     if len(data) > _MAX_SIZE:
         raise ConfigurationError(f"{file}: larger than {_MAX_SIZE} bytes")
     try:
-        return msgspec.convert(tomllib.loads(data.decode()), _File)
+        return msgspec.convert(with_units(tomllib.loads(data.decode()), _File), _File)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{file}: {error}") from error
+        raise ConfigurationError(f"{file}: {explain_value(None, str(error))}") from error
     except ValueError as error:
         raise ConfigurationError(f"{file}: not TOML: {error}") from error
 

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from lazylayer.api.units import Duration, PositiveDuration
+
 __all__ = ["NAME", "EndpointOptions", "HostOptions", "Options", "ResolverOptions", "StargzHost", "StargzMirror"]
 
 NAME = "resolver_registry"
 
-_Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Headers = dict[str, str | list[str]]
 Files = str | list[str]
 
@@ -24,8 +25,8 @@ class EndpointOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     skip_verify: bool = False
     header: Headers = {}
     override_path: bool = False
-    dial_timeout: str | _Seconds | None = None
-    idle_timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    dial_timeout: PositiveDuration | None = None
+    idle_timeout: Duration | None = None
     proxy: str = ""
 
 
@@ -77,15 +78,15 @@ class ResolverOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[plugin.resolver_registry]`."""
 
-    connect_timeout: _Seconds = 10.0
+    connect_timeout: PositiveDuration = 10.0
     """Seconds to establish a connection."""
-    idle_timeout: _Seconds = 30.0
+    idle_timeout: PositiveDuration = 30.0
     """Seconds in which a response must bring at least 1 KiB, or end; otherwise it is abandoned."""
     attempts: Annotated[int, msgspec.Meta(ge=1)] = 5
     """Attempts at a request that fails temporarily, without progress in between."""
     mirror_attempts: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Attempts at a mirror before the next one is tried."""
-    mirror_rest: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    mirror_rest: Duration = 30.0
     """Seconds to skip a mirror after a failure."""
     connections: Annotated[int, msgspec.Meta(ge=1)] = 64
     """Requests in flight per host; further ones wait up to `idle_timeout`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lazylayer.api.units import with_units
 from lazylayer.errors import ConfigurationError
 from lazylayer_resolver_registry import hosts
 from lazylayer_resolver_registry.endpoints import CAPABILITIES, Endpoint
@@ -16,7 +17,9 @@ from lazylayer_resolver_registry.options import ResolverOptions
 
 
 def endpoints(host: str, plain_http: tuple[str, ...] = (), /, **resolver: object) -> tuple[Endpoint, ...]:
-    return Hosts(msgspec.convert(resolver, ResolverOptions, strict=True), plain_http).endpoints(host)
+    return Hosts(
+        msgspec.convert(with_units(resolver, ResolverOptions), ResolverOptions, strict=True), plain_http
+    ).endpoints(host)
 
 
 def urls(host: str, plain_http: tuple[str, ...] = (), /, **resolver: object) -> list[str]:
@@ -152,7 +155,6 @@ def test_what_is_configured_of_a_place_is_kept(tmp_path: Path) -> None:
         ({"header": {"Range": "bytes=0-1"}}, "header Range: lazylayer sets it"),
         ({"header": {"X-A": "a\r\nX-B: b"}}, "invalid characters"),
         ({"header": {"X A": "a"}}, "invalid characters"),
-        ({"dial_timeout": "soon"}, "invalid duration"),
         ({"proxy": "proxy.test"}, "expected http://"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from lazylayer.cli import IMAGE, load_program, plain_http_overrides
+from lazylayer.cli import DURATION, IMAGE, SIZE, load_program, plain_http_overrides
 from lazylayer_tool_images.commands.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from lazylayer_tool_images.conversion import ConversionOptions, ConversionReport
     from lazylayer_tool_images.profiles import ProfileEntry
 
+_SHORTEST_RECORD = 0.1
 _LEVEL_HELP = "Compression level, 1 to 12; by default the fastest of the usual size."
 
 
 @click.command()
 @click.option("--format", "format_name", metavar="NAME", default="estargz", show_default=True, help="The layer format.")
 @click.option("--level", type=click.IntRange(1, 22), metavar="N", help=_LEVEL_HELP)
-@click.option("--chunk-size", type=click.IntRange(min=1), metavar="BYTES", default=4 << 20, show_default=True,
+@click.option("--chunk-size", type=SIZE, metavar="SIZE", default="4MiB", show_default=True,
               help="The largest piece of a file that is fetched at once.")  # fmt: skip
-@click.option("--min-chunk-size", type=click.IntRange(min=0), metavar="BYTES", default=0,
+@click.option("--min-chunk-size", type=SIZE, metavar="SIZE", default=0,
               help="Compress small files together up to this size.")  # fmt: skip
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Threads that compress; by default one per core.")
 @click.option("--prefetch", multiple=True, metavar="GLOB", help="Files to fetch before the first use; repeatable.")
@@ -42,8 +43,9 @@ _LEVEL_HELP = "Compression level, 1 to 12; by default the fastest of the usual s
 )
 @click.option(
     "--record-seconds",
-    type=click.FloatRange(min=0.1),
-    default=60.0,
+    type=DURATION,
+    metavar="DURATION",
+    default="60s",
     show_default=True,
     help="End COMMAND after this time.",
 )
@@ -125,6 +127,8 @@ class _Choices(NamedTuple):
 def _refuse_contradictions(choices: _Choices, source: Reference, destination: Reference) -> None:
     """Raise UsageError for options that exclude each other."""
     records = choices.record is not None
+    if not choices.chunk_size or choices.record_seconds < _SHORTEST_RECORD:
+        raise click.UsageError(f"--chunk-size is at least 1 byte, and --record-seconds at least {_SHORTEST_RECORD} s")
     if destination.scheme == "dir":
         raise click.UsageError("an image cannot be written to dir:; mount it, or use oci:DIR")
     if records and choices.profile is not None:
