@@ -88,6 +88,13 @@ def test_template_is_built_installed_and_passes_its_tests(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_tests_of_the_template_run_in_place(tmp_path: Path) -> None:
+    folder = shutil.copytree(TEMPLATE, tmp_path / "template", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not Conformance"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_third_party_cache_is_listed_and_passes_the_kit(command_line: CommandLine) -> None:
     listed = json.loads(command_line.run("plugins", "list", "--json").stdout)
     plugins = listed["plugins"] if isinstance(listed, dict) else listed

@@ -67,8 +67,14 @@ class Cache(ABC):
 
     A plugin must implement `get` and `put`. The other methods are based on these two; override them if
     the store can do better. All methods may be called from several threads at once. A cache never fails a
-    read: a failure inside it (a full disk, a torn file) is a miss, or a value not kept. The cache logs each
-    kind of failure once.
+    read: a failure inside it (a full disk, a torn file) is a miss, or a value not kept. The core takes any
+    exception as that and warns once of each kind. It calls nothing after `close`, and no call runs while `close` does.
+    """
+
+    deadline: float | None = None
+    """Seconds that the core waits for a call; a late one is a miss, and the cache is not asked again for a while.
+
+    Set it for a cache behind a network, to 1.0 say. Such calls cost a thread each; without it, they are made directly.
     """
 
     @abstractmethod

@@ -58,13 +58,12 @@ class ChunkStore:
     ) -> None:
         self.budget = ByteBudget(inflated_bytes)
         self._cache = cache
-        self._open_chunks = open_chunks
-        self._homeless_bytes = homeless_bytes
+        self._open_chunks, self._homeless_bytes = open_chunks, homeless_bytes
         self._written_chunks = written_chunks
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _OpenChunk] = OrderedDict()
-        self._homeless = 0
-        self._cached = 0
+        self._homeless = self._cached = 0
+        self._damaged = False
         self._cached_bytes: float | None = None
         self._written: set[int] = set()  # of the hashes of keys
 
@@ -145,7 +144,8 @@ class ChunkStore:
             return None
         if hash(key) not in self._written and not self._verify(value, digest):
             value.close()
-            logger.warning("cached chunk {key} is damaged and is fetched again", key=key)
+            level, self._damaged = "DEBUG" if self._damaged else "WARNING", True
+            logger.log(level, "{cache}: chunk {key} is damaged and is fetched again", cache=str(self._cache), key=key)
             self.forget(key)
             return None
         return self._insert(key, _OpenChunk(value, 0), users=1)
@@ -196,8 +196,8 @@ class ChunkStore:
         return self._cached_bytes
 
     def _limit(self) -> float:
-        statistics = ask_cache(self._cache.statistics, None, "tell how full it is")
-        return (statistics.limit if statistics is not None else 0) or float("inf")
+        known = ask_cache(self._cache.statistics, None, "tell how full it is")
+        return (known.limit if known is not None else 0) or float("inf")
 
     def _retire(self, chunk: _OpenChunk) -> None:
         chunk.retired = True
@@ -207,7 +207,7 @@ class ChunkStore:
     def _release(self, chunk: _OpenChunk, uses: int) -> None:
         """End uses of a chunk, and close it if it is retired and was used last."""
         with self._lock:
-            chunk.users -= uses
-            closing = chunk.retired and chunk.users == 0
+            closing = chunk.retired and chunk.users == uses
+            chunk.users -= uses + closing  # below 0 once it is closed, since two threads may end its last uses
         if closing:
             chunk.value.close()

@@ -91,8 +91,8 @@ class LayerStore:
         self._closed = False
         self.scheduler = Scheduler(settings.background.silence, settings.background.starvation)
         self.prefetcher = Prefetcher(settings, hooks, self.scheduler)
-        self._ranges = RangeStore(hooks.choose_cache(settings.cache.ranges).open_cache("ranges"))
-        self._chunks = ChunkStore(hooks.choose_cache(settings.cache.chunks).open_cache("chunks"))
+        self._ranges = RangeStore(hooks.choose_cache(settings.cache.ranges).open_guarded_cache("ranges"))
+        self._chunks = ChunkStore(hooks.choose_cache(settings.cache.chunks).open_guarded_cache("chunks"))
 
     def lend(self, reference: Reference, descriptor: Descriptor, *, skip_verify: bool = False) -> Lease:
         """Return the use of the layer that `descriptor` points at, opened if need be.

@@ -238,6 +238,12 @@ class NamedPlugin:
         answer: Cache = self.ask(hook, purpose=purpose, options=self._options)
         return answer
 
+    def open_guarded_cache(self, purpose: CachePurpose) -> Cache:
+        """Open the plugin's cache so that none of its failures is more than a miss. Raises as `open_cache` does."""
+        from lazylayer.plugin.guardedcache import GuardedCache
+
+        return GuardedCache(self.name, self.open_cache(purpose))
+
     def probe_frontend(self) -> mounting.Works | mounting.Missing:
         """Return whether the frontend works on this machine; Missing also if the plugin cannot be asked."""
         from lazylayer.api.mounting import Missing
