@@ -95,7 +95,11 @@ def _describe(kind: Any) -> str:
     bounds = next((each for each in getattr(kind, "__metadata__", ()) if isinstance(each, msgspec.Meta)), None)
     if bounds is not None:
         limits = {"ge": "at least", "gt": "more than", "le": "at most"}
-        said = [f", {words} {getattr(bounds, name):g}" for name, words in limits.items() if _has(bounds, name)]
+        said = [
+            f", {words} {getattr(bounds, name):g}"
+            for name, words in limits.items()
+            if getattr(bounds, name) is not None
+        ]
         unit = _unit(kind)
         if unit == "duration":
             return f'a duration like "30s" or "1m30s", or a number of seconds{"".join(said)}'
@@ -108,10 +112,6 @@ def _describe(kind: Any) -> str:
         example = 'as in ["one", "two"]' if get_args(kind)[0] is str else "[…]"
         return f"an array, {example}"
     return _KINDS.get(kind, "a table")
-
-
-def _has(bounds: msgspec.Meta, name: str) -> bool:
-    return getattr(bounds, name) is not None
 
 
 def _unit(kind: Any) -> str:

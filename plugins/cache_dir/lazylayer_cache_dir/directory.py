@@ -3,6 +3,7 @@
     DIRECTORY/v1/usage                     the counters (usage.py)
                 /00 … ff/PURPOSE-KEY       one file for each value (valuefile.py)
                 /new/PID-NUMBER            files that are being written (lazylayer_newfiles)
+                /limits/PID-NUMBER         the limits of the caches that are open (limits.py)
 
 A value is written to a file of its own, which gets its name when it is whole. Any number of processes
 may do all this at the same time. What goes wrong with files is a miss, or a value not kept; it is
@@ -29,6 +30,7 @@ from loguru import logger
 
 from lazylayer.api.cache import Cache, CachedValue, CachePurpose, CacheStatistics, ValueInMemory
 from lazylayer_cache_dir.eviction import Evictor, room_taken
+from lazylayer_cache_dir.limits import SharedLimit
 from lazylayer_cache_dir.usage import SHARDS, Usage
 from lazylayer_cache_dir.valuefile import HEADER_SIZE, DamagedFileError, FileValue, hold, pack_header, read_value, touch
 from lazylayer_newfiles import NewFiles
@@ -59,13 +61,15 @@ class DirectoryCache(Cache):
 
     :param directory: an absolute path.
     :param max_bytes: bytes on disk that all values in `directory` may take up, also those of other
-        purposes, and values that are open; files that are being written are not counted.
+        purposes, and values that are open, unless another process that uses it has a larger limit; files
+        that are being written are not counted.
     :param purpose: values are kept apart by it.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int, purpose: CachePurpose = "chunks") -> None:
         self._root = f"{directory}/v1"
-        self._limit = max_bytes
+        self._max_bytes = max_bytes
+        self._limit: SharedLimit | None = None
         self._prefix = f"{purpose}-"
         self._checked: set[int] = set()
         self._told: set[int | None] = set()
@@ -140,10 +144,12 @@ class DirectoryCache(Cache):
         """Keep `data`, after making room for it, unless it is too large or a disk is full."""
         shard, name = self._place(key)
         taken = room_taken(HEADER_SIZE + len(data))
-        if taken > self._limit or self._closed:
+        if self._closed:
             return
         try:
             self._prepare()
+            if not self._allows(taken):
+                return
             if self._size_on_disk(shard, name) != HEADER_SIZE + len(data):
                 self._keep(shard, name, data, taken)
         except OSError as error:
@@ -177,13 +183,16 @@ class DirectoryCache(Cache):
         except OSError as error:
             self._missing(error)
             return None
-        return CacheStatistics(held.entries, held.bytes, self._limit)
+        limit = self._limit.value() if self._limit is not None else self._max_bytes
+        return CacheStatistics(held.entries, held.bytes, limit)
 
     def close(self) -> None:
         """Close the counters. Open values stay open, and values on disk stay there."""
         self._closed = True
         if self._usage is not None:
             self._usage.close()
+        if self._limit is not None:
+            self._limit.close()
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -197,6 +206,7 @@ class DirectoryCache(Cache):
             _make_private_directory(Path(self._root))
             self._new.sweep()
             usage = Usage(Path(self._root, "usage"))
+            self._limit = SharedLimit(Path(self._root, "limits"), self._max_bytes)
             self._evictor = Evictor(self._root, usage, self._limit, self._new)
             self._usage = usage
             if usage.is_new:
@@ -229,13 +239,16 @@ class DirectoryCache(Cache):
                 if there >= 0:  # a torn one, which cannot be replaced without being discounted
                     os.unlink(self._path(shard, name))
                     usage.add(shard, -room_taken(there), -1)
-                if usage.total().bytes + taken <= self._limit:
+                if self._allows(usage.total().bytes + taken):
                     self._make_shard(shard)
                     usage.add(shard, taken, 1)
                     os.rename(new, self._path(shard, name))
                     return True
             if not self._evictor.make_room(taken):
                 return False
+
+    def _allows(self, size: int) -> bool:
+        return self._limit is not None and self._limit.allows(size)
 
     def _make_shard(self, shard: int) -> None:
         with suppress(FileExistsError):

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from lazylayer_cache_dir.limits import SharedLimit
 from lazylayer_cache_dir.usage import SHARDS, Held, Usage
 from lazylayer_newfiles import NewFiles, remove_unless_used
 
@@ -41,23 +42,24 @@ def room_taken(file_size: int) -> int:
 
 
 class Evictor:
-    """Keeps the shards below `root` within `max_bytes`. Safe to use from any thread."""
+    """Keeps the shards below `root` within the shared limit. Safe to use from any thread."""
 
-    def __init__(self, root: str, usage: Usage, max_bytes: int, new: NewFiles) -> None:
+    def __init__(self, root: str, usage: Usage, limit: SharedLimit, new: NewFiles) -> None:
         self._root = root
         self._new = new
         self._usage = usage
-        self._limit = max_bytes
+        self._limit = limit
         self._lock = threading.Lock()
         self._oldest: list[_Victim] = []
 
     def make_room(self, size: int) -> bool:
         """Evict until `size` bytes more fit in; return False if they cannot. Raises OSError."""
         with self._lock:
-            if self._held() + size <= self._limit:
+            limit = self._limit.value()
+            if self._held() + size <= limit:
                 return True  # somebody else made room in the meantime
-            self._evict_down_to(min(self._limit - size, self._limit * 9 // 10))
-            return self._held() + size <= self._limit
+            self._evict_down_to(min(limit - size, limit * 9 // 10))
+            return self._held() + size <= limit
 
     def give_back_a_tenth(self) -> None:
         """Evict a tenth of the values, since the disk is full. Raises OSError."""

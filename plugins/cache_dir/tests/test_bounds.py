@@ -151,3 +151,43 @@ def test_files_of_a_killed_process_are_removed_when_room_is_made(tmp_path: Path,
     for number in range(20):
         cache.put(f"key-{number}", b"x" * SIZE)
     assert unfinished(tmp_path / "cache") == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from lazylayer_cache_dir import DirectoryCache
+cache = DirectoryCache(Path(sys.argv[1]), max_bytes=int(sys.argv[2]))
+for number in range(20):
+    cache.put(f"daemon-{number}", bytes(100_000))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def values_in(directory: Path) -> int:
+    return len(list(directory.rglob("chunks-daemon-*")))
+
+
+def test_a_smaller_limit_shrinks_nothing_while_a_larger_one_is_in_use(tmp_path: Path) -> None:
+    directory = tmp_path / "cache"
+    command = [sys.executable, "-c", HOLD, str(directory), str(4 * LIMIT)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"ready\n"
+        small = DirectoryCache(directory, max_bytes=300_000)
+        small.put("mine", bytes(SIZE))
+        assert values_in(directory) == 20
+        assert small.get("mine") == bytes(SIZE)
+        statistics = small.statistics()
+        assert statistics is not None
+        assert statistics.limit == 4 * LIMIT
+        daemon.kill()  # without a chance to withdraw its limit
+        daemon.wait()
+        small.put("more", bytes(SIZE))
+        statistics = small.statistics()
+        assert statistics is not None
+        assert (statistics.limit, statistics.bytes <= 300_000) == (300_000, True)
+        assert len(list((directory / "v1" / "limits").iterdir())) == 1
+        small.close()
+    assert list((directory / "v1" / "limits").iterdir()) == []
