@@ -95,11 +95,8 @@ def _describe(kind: Any) -> str:
     bounds = next((each for each in getattr(kind, "__metadata__", ()) if isinstance(each, msgspec.Meta)), None)
     if bounds is not None:
         limits = {"ge": "at least", "gt": "more than", "le": "at most"}
-        said = [
-            f", {words} {getattr(bounds, name):g}"
-            for name, words in limits.items()
-            if getattr(bounds, name) is not None
-        ]
+        known = {words: getattr(bounds, name) for name, words in limits.items()}
+        said = [f", {words} {value:g}" for words, value in known.items() if value is not None]
         unit = _unit(kind)
         if unit == "duration":
             return f'a duration like "30s" or "1m30s", or a number of seconds{"".join(said)}'
