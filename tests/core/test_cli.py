@@ -239,7 +239,8 @@ class TestConfig:
         assert result.status == 78
         assert result.err.splitlines() == [
             f"lazylayer: error: {file}: unknown key cache.chunk; did you mean cache.chunks?",
-            f"lazylayer: error: {file}: log.level: Invalid enum value 'LOUD'",
+            f"lazylayer: error: {file}: log.level: expected one of "
+            '"TRACE", "DEBUG", "INFO", "WARNING", "ERROR", not "LOUD"',
         ]
 
     def test_bad_configuration_stops_every_command(self, run) -> None:  # type: ignore[no-untyped-def]
