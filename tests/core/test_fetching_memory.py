@@ -28,11 +28,11 @@ def test_what_was_fetched_and_kept_is_not_held_in_memory() -> None:
     made = SyntheticLayer({b"big": random.Random(1).randbytes(400_000)})
     most = 0
 
-    def inflate_watched(data: bytes | memoryview, size: int) -> bytes:
+    def inflate_watched(data: bytes | memoryview, size: int, offset: int) -> bytes:
         nonlocal most
         Watched.alive += 1
         most = max(most, Watched.alive)
-        return Watched(inflate(data, size))
+        return Watched(inflate(data, size, offset))
 
     made.contents = msgspec.structs.replace(made.contents, inflate=inflate_watched)
     opened = Opened(made)
@@ -48,12 +48,12 @@ class Gauge:
         self.now = self.most = 0
         self.lock = threading.Lock()
 
-    def inflate(self, data: bytes | memoryview, size: int) -> bytes:
+    def inflate(self, data: bytes | memoryview, size: int, offset: int) -> bytes:
         with self.lock:
             self.now += size
             self.most = max(self.most, self.now)
         time.sleep(0.01)
-        return inflate(data, size)
+        return inflate(data, size, offset)
 
     def put(self, size: int) -> None:
         with self.lock:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from loguru import logger
 
@@ -87,6 +88,7 @@ TO_ALL = {
     "layer_opened",
     "prefetch_image",
     "add_virtual_entries",
+    "annotate_layers",
     "report_state",
     "interrupt",
     "close",
@@ -355,3 +357,18 @@ class TestToAll:
             "plugin bad, lazylayer_add_virtual_entries",
             "plugin wrong, lazylayer_add_virtual_entries",
         ]
+
+
+def test_annotations_of_layers_are_put_together_and_the_first_wins(log: list[str]) -> None:
+    digest = DESCRIPTOR.digest
+    hooks = hooks_of(
+        one=plugin(annotate_layers=lambda: {digest: {"a": "1"}}),
+        two=plugin(annotate_layers=lambda: 1 / 0),
+        three=plugin(annotate_layers=lambda: {digest: {"a": "2", "b": "3", "c": "3"}}),
+        four=plugin(annotate_layers=lambda: None),
+    )
+    here = msgspec.structs.replace(DESCRIPTOR, annotations={"b": "own"})
+    (layer,) = hooks.annotate_layers(None, {}, ANY, [here])
+    assert layer.annotations == {"a": "1", "b": "own", "c": "3"}
+    assert len(log) == 1
+    assert "plugin two" in log[0]

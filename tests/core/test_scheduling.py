@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from lazylayer.fetching.scheduling import BackgroundWorkers, Scheduler, Turn
+from lazylayer.concurrency import BackgroundWorkers
+from lazylayer.fetching.scheduling import Scheduler, Turn
 
 
 def test_a_turn_comes_at_once_when_nothing_is_under_way() -> None:
@@ -94,7 +95,7 @@ def test_many_waiters_start_finish_and_time_out_without_deadlock() -> None:
 
 
 def test_workers_take_tasks_in_turn_until_each_is_done() -> None:
-    workers = BackgroundWorkers(Scheduler(silence=0, starvation=1000), 1)
+    workers = BackgroundWorkers(Scheduler(silence=0, starvation=1000).wait_turn, 1)
     order: list[str] = []
     done = threading.Event()
 
@@ -119,7 +120,7 @@ def test_workers_take_tasks_in_turn_until_each_is_done() -> None:
 
 
 def test_a_task_that_fails_is_tried_again_and_holds_up_nobody() -> None:
-    workers = BackgroundWorkers(Scheduler(silence=0, starvation=1000), 1, first_pause=0.05)
+    workers = BackgroundWorkers(Scheduler(silence=0, starvation=1000).wait_turn, 1, first_pause=0.05)
     tries: list[float] = []
     recovered, other = threading.Event(), threading.Event()
 
@@ -144,7 +145,7 @@ def test_a_task_that_fails_is_tried_again_and_holds_up_nobody() -> None:
 
 def test_a_removed_task_does_not_run_again() -> None:
     scheduler = Scheduler(silence=0, starvation=1000)
-    workers = BackgroundWorkers(scheduler, 1)
+    workers = BackgroundWorkers(scheduler.wait_turn, 1)
     runs: list[int] = []
 
     def work(_: Turn) -> bool:

@@ -15,10 +15,11 @@ __all__ = ["opened_image"]
 
 
 @contextmanager
-def opened_image(directory: Path, reference: str, configuration: str) -> Iterator[Image]:
+def opened_image(directory: Path, reference: str, configuration: str, layer: int | None = None) -> Iterator[Image]:
     """Open an image inside the `with` block, without prefetch and background fetching.
 
     :param configuration: more tables of the configuration file, which is written to `directory`.
+    :param layer: the number of the only layer to open.
     """
     file = directory / "lazylayer.toml"
     file.write_text(
@@ -28,7 +29,7 @@ def opened_image(directory: Path, reference: str, configuration: str) -> Iterato
     with Program.load(file) as program:
         filesystem = Filesystem(program)
         try:
-            image = filesystem.open_image(parse_reference(reference))
+            image = filesystem.open_image(parse_reference(reference), layer)
             yield image
             image.close()
         finally:

@@ -46,7 +46,7 @@ class TinyFormat:
         if verify and descriptor.annotations.get(TINY_TOC) != digest:
             raise VerificationError(f"layer {descriptor.digest}: its table is not {descriptor.annotations}")
         tree, chunks = read_toc(toc, blob_size=blob.size, data_end=end, verify=verify)
-        return LayerContents("tiny", tree, chunks, digest, lambda data, size: bytes(data[:size]))
+        return LayerContents("tiny", tree, chunks, digest, lambda data, size, _: bytes(data[:size]))
 
     @hookimpl
     def lazylayer_build_layer(

@@ -55,6 +55,12 @@ class NoCompanions:
         """Raise, since there are none."""
         raise NotFoundError(f"no image beside with the suffix {suffix}")
 
+    def read_manifest(self, digest: Digest) -> bytes:
+        raise NotFoundError(digest)
+
+    def read_blob(self, descriptor: Descriptor, max_size: int) -> bytes:
+        raise NotFoundError(descriptor.digest)
+
 
 class BuiltSample(NamedTuple):
     """A layer of one format, with the files in it."""
@@ -193,9 +199,9 @@ def _wrong_bytes(
             return ""
         member = WantedMember.of(table, table.member_of(number))
         try:
-            got = unpack(Digest(""), table, member, bytearray(data[member.start : member.end]), _inflate(contents))[
-                number
-            ]
+            piece = bytearray(data[member.start : member.end])
+            _, chunks = unpack(Digest(""), table, member, piece, _inflate(contents))
+            got = chunks[number]
         except LazylayerError:
             continue
         if isinstance(got, LazylayerError):
@@ -207,7 +213,7 @@ def _wrong_bytes(
     return "" if end == entry.size else f"{path!r}: its chunks have {end} bytes, the file {entry.size}"
 
 
-def _inflate(contents: LayerContents) -> Callable[[memoryview, int], bytes]:
+def _inflate(contents: LayerContents) -> Callable[[memoryview, int, int], bytes]:
     return contents.inflate
 
 

@@ -4,6 +4,9 @@ A file's data is a run of chunks. A chunk lies in a *member*, a compressed strea
 `offset` in the blob and can be inflated by itself (a gzip member, a zstd frame); `inner` is where
 the chunk begins in what the member inflates to. Most members hold one chunk.
 
+Most formats have a digest of each chunk. One that has digests of compressed bytes instead *seals* its members: where a
+member ends, and the sha256 of exactly those bytes, which are checked before they are inflated.
+
 The table keeps columns of numbers instead of an object per chunk: about 70 bytes each, and a read
 touches a few array items. It is written once, by a format plugin, and then only read, from any
 thread.
@@ -19,7 +22,7 @@ from typing import NamedTuple
 from lazylayer.api.byteranges import ByteRange
 from lazylayer.errors import FormatError
 
-__all__ = ["MAX_CHUNK_SIZE", "Chunk", "ChunkTable"]
+__all__ = ["MAX_CHUNK_SIZE", "Chunk", "ChunkTable", "Seal"]
 
 MAX_CHUNK_SIZE = 256 * 1024 * 1024
 """Bytes. The largest chunk, and the largest `inner + size`, that is accepted: one is held in memory."""
@@ -45,6 +48,17 @@ class Chunk(NamedTuple):
     """The sha256 of the inflated chunk, 32 bytes, or empty where the format has none."""
 
 
+class Seal(NamedTuple):
+    """The promise about a member whose compressed bytes have a digest. Sizes in bytes."""
+
+    end: int
+    """Where the member ends in the blob, perhaps behind the start of the next one."""
+    size: int
+    """How much of what it inflates to is used."""
+    digest: bytes
+    """The sha256 of its compressed bytes, 32 bytes."""
+
+
 class ChunkTable:
     """All chunks of one layer, numbered from 0 in the order in which they were appended.
 
@@ -59,6 +73,7 @@ class ChunkTable:
         self._file_offset = array("Q")
         self._size = array("Q")
         self._digests = bytearray()
+        self._seals: dict[int, Seal] = {}
         self.blob_order: Sequence[int] = ()
         """Chunk numbers sorted by place in the blob (member, then inner)."""
         self.position: Sequence[int] = ()
@@ -89,9 +104,27 @@ class ChunkTable:
         self._digests += digest or bytes(32)
         return len(self._offset) - 1
 
+    def seal(self, offset: int, seal: Seal) -> None:
+        """Seal the member that begins at `offset`. Raises FormatError for impossible numbers."""
+        if not 0 <= offset < seal.end <= self.blob_size or len(seal.digest) != 32:
+            raise FormatError(f"the member at offset {offset} cannot end at {seal.end} of {self.blob_size} bytes")
+        if not 0 < seal.size <= MAX_CHUNK_SIZE:
+            raise FormatError(f"the member at offset {offset} holds {seal.size} bytes, not 1 to {MAX_CHUNK_SIZE}")
+        if seal.end - offset > _EXPANSION * seal.size + _OVERHEAD:
+            raise FormatError(f"the member at offset {offset} takes {seal.end - offset} bytes to hold {seal.size}")
+        self._seals[offset] = seal
+
     def finish(self, data_end: int) -> None:
-        """Sort the table by place in the blob; the last member ends at `data_end` at the latest."""
+        """Sort the table by place in the blob; the last member ends at `data_end` at the latest.
+
+        Raises FormatError for a last member behind it, and for a chunk that reaches past its sealed member.
+        """
         offsets, inners = self._offset, self._inner
+        if self._seals:
+            for offset, inner, size in zip(offsets, inners, self._size, strict=True):
+                seal = self._seals.get(offset)
+                if seal is not None and inner + size > seal.size:
+                    raise FormatError(f"a chunk reaches past the {seal.size} bytes of the member at {offset}")
         count = len(offsets)
         pairs = zip(offsets, inners, strict=True)
         following = zip(offsets[1:], inners[1:], strict=True)
@@ -129,8 +162,30 @@ class ChunkTable:
 
     @property
     def total_size(self) -> int:
-        """Bytes of all chunks together, inflated."""
-        return sum(self._size)
+        """Bytes of all chunks together, inflated; of a sealed member all that it holds, and its compressed bytes."""
+        sealed = sum(seal.size + seal.end - offset for offset, seal in self._seals.items())
+        return sealed + sum(
+            size for offset, size in zip(self._offset, self._size, strict=True) if offset not in self._seals
+        )
+
+    def seal_of(self, member: int) -> Seal | None:
+        """Return the seal of a member, or None if its chunks are verified one by one."""
+        return self._seals.get(self._start(member)) if self._seals else None
+
+    def seal_over(self, number: int) -> Seal | None:
+        """Return the seal of the member that holds a chunk, or None."""
+        return self._seals.get(self._offset[number]) if self._seals else None
+
+    def needed(self, member: int) -> int:
+        """Return how much of what a member inflates to is used, in bytes."""
+        seal = self.seal_of(member)
+        if seal is not None:
+            return seal.size
+        inners, sizes = self._inner, self._size
+        return max(inners[each] + sizes[each] for each in self.chunks_of(member))
+
+    def _start(self, member: int) -> int:
+        return self._offset[self.blob_order[self._member_first[member]]]
 
     def chunks_of(self, member: int) -> Sequence[int]:
         """Return the numbers of the chunks in a member, in order."""
@@ -139,26 +194,20 @@ class ChunkTable:
         return self.blob_order[first[member] : end]
 
     def member_range(self, member: int) -> ByteRange:
-        """Return the range of a member in the blob; its end may include bytes behind it.
+        """Return the range of a member in the blob; its end may include bytes behind it, unless it is sealed.
 
         It ends where the next begins, but no later than its chunks, compressed, could possibly reach:
         a wide gap in the table is not fetched.
         """
-        first = self._member_first
-        number = self.blob_order[first[member]]
-        start = self._offset[number]
-        behind = first[member + 1] if member + 1 < len(first) else len(self.blob_order)
-        end = self._offset[self.blob_order[behind]] if behind < len(self.blob_order) else self._data_end
-        if behind - first[member] > 1:
-            needed = max(self._inner[each] + self._size[each] for each in self.chunks_of(member))
-        else:
-            needed = self._inner[number] + self._size[number]
-        return ByteRange(start, min(end, start + _EXPANSION * needed + _OVERHEAD))
+        start, seal = self._start(member), self.seal_of(member)
+        if seal is not None:
+            return ByteRange(start, seal.end)
+        end = self._start(member + 1) if member + 1 < self.members else self._data_end
+        return ByteRange(start, min(end, start + _EXPANSION * self.needed(member) + _OVERHEAD))
 
     def member_at(self, offset: int) -> int:
         """Return the first member that starts at `offset` in the blob or behind it; `members` if none does."""
-        first = self._member_first
-        return bisect_left(range(len(first)), offset, key=lambda i: self._offset[self.blob_order[first[i]]])
+        return bisect_left(range(self.members), offset, key=self._start)
 
     def __getitem__(self, number: int) -> Chunk:
         return Chunk(

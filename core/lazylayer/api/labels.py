@@ -20,6 +20,7 @@ __all__ = [
     "CRI_LAYERS",
     "CRI_REFERENCE",
     "LAYER_SIZE",
+    "MANIFEST_DIGEST",
     "PREFETCH_SIZE",
     "SKIP_VERIFY",
     "STARGZ_DIGEST",
@@ -34,6 +35,8 @@ __all__ = [
 CRI_REFERENCE = "containerd.io/snapshot/cri.image-ref"
 CRI_DIGEST = "containerd.io/snapshot/cri.layer-digest"
 CRI_LAYERS = "containerd.io/snapshot/cri.image-layers"
+MANIFEST_DIGEST = "containerd.io/snapshot/cri.manifest-digest"
+"""The digest of the image's manifest."""
 STARGZ_REFERENCE = "containerd.io/snapshot/remote/stargz.reference"
 STARGZ_DIGEST = "containerd.io/snapshot/remote/stargz.digest"
 STARGZ_LAYERS = "containerd.io/snapshot/remote/stargz.layers"

@@ -50,17 +50,18 @@ class LayerContents(msgspec.Struct, frozen=True):
     """A layer as its format describes it, verified as far as possible without reading its data.
 
     `format` is one of the `FormatInfo.names` of the plugin. `toc_digest` is the digest of the table of
-    contents that was read and checked. `inflate(data, size)` is given the compressed bytes of one
-    member, possibly with bytes of the next behind them. It returns exactly the first `size` bytes that
-    the member inflates to, and raises FormatError if there are fewer. It holds no more than `size` bytes
-    beyond its input, and may be called from several threads at once. Its caller verifies the result.
+    contents that was read and checked. `inflate(data, size, offset)` is given the compressed bytes of the
+    member that begins at `offset` of the blob, possibly with bytes of the next behind them. It returns exactly
+    the first `size` bytes that the member inflates to, and raises FormatError if there are fewer. It holds no
+    more than `size` bytes beyond its input, and may be called from several threads at once. Its caller verifies
+    the result, or has verified the input of a member that the chunk table seals.
     """
 
     format: str
     tree: Tree
     chunks: ChunkTable
     toc_digest: Digest
-    inflate: Callable[[bytes | memoryview, int], bytes]
+    inflate: Callable[[bytes | memoryview, int, int], bytes]
 
 
 class PrefetchPlan(msgspec.Struct, frozen=True):

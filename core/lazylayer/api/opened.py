@@ -41,7 +41,11 @@ class OpenedBlob(Protocol):
 
 
 class CompanionImages(Protocol):
-    """The images beside a layer's own, as `lazylayer_open_layer` is given them. Use it in the calling thread."""
+    """The images and blobs beside a layer, as hooks are given them. Use it in the calling thread.
+
+    No request is made before a method is called. What was read is cached, so that layers can be opened again
+    while their registry is away.
+    """
 
     def read_layer(self, suffix: str, annotations: Mapping[str, str], max_size: int) -> bytes:
         """Return a layer of the image whose tag is this image's tag followed by `suffix`.
@@ -51,8 +55,22 @@ class CompanionImages(Protocol):
         :returns: the blob, checked against the digest in that image's manifest, or from a cache. Check that it
             belongs to the layer being opened.
 
-        No request is made before this is called. Raises ResolveError (NotFoundError if there is no such image or
-        layer), FormatError or VerificationError, which name the other image.
+        Raises ResolveError (NotFoundError if there is no such image or layer), FormatError or VerificationError,
+        which name the other image.
+        """
+
+    def read_manifest(self, digest: Digest) -> bytes:
+        """Return a manifest of the image's repository as it is, checked against its digest.
+
+        Raises ResolveError (NotFoundError if it is not there), FormatError or VerificationError.
+        """
+
+    def read_blob(self, descriptor: Descriptor, max_size: int) -> bytes:
+        """Return a blob of the image's repository, checked against its digest.
+
+        :param max_size: the largest blob to accept, in bytes.
+
+        Raises ResolveError (NotFoundError if it is not there), FormatError or VerificationError.
         """
 
 

@@ -39,7 +39,7 @@ class Fetcher:
         self, blob: Blob, contents: LayerContents, store: ChunkStore, scheduler: Scheduler, settings: FetchSettings
     ) -> None:
         self.blob = blob
-        self.inventory = Inventory(blob, contents.chunks, store)
+        self.inventory = Inventory(blob, contents, store)
         self.windows = Windows(contents, settings, self.inventory.has)
         self._flights = Flights()
         self._table, self._inflate = contents.chunks, contents.inflate
@@ -243,7 +243,8 @@ class Fetcher:
         """Inflate and verify a member; return True if every chunk is good."""
         flight.error, flight.chunks = None, {}
         try:
-            flight.chunks = unpack(self.blob.digest, self._table, member, data, self._inflate)
+            plain, flight.chunks = unpack(self.blob.digest, self._table, member, data, self._inflate)
+            flight.sealed = (bytes(data), plain) if self._table.seal_of(member.number) else None
         except VerificationError as error:
             flight.error = error
         return flight.is_good
@@ -251,7 +252,9 @@ class Fetcher:
     def _arrive(self, member: int, flight: Flight) -> None:
         """Wake the readers of a member that came, then keep its chunks."""
         flight.done.set()
-        for chunk, result in flight.chunks.items():
+        if flight.sealed:
+            self.inventory.keep_sealed(member, *flight.sealed)
+        for chunk, result in flight.chunks.items() if not flight.sealed else ():
             if not isinstance(result, LazylayerError):
                 self.inventory.keep(chunk, result)
         if flight.is_good:

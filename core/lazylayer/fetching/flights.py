@@ -26,12 +26,13 @@ class Progress:
 class Flight:
     """One member in flight. Readers `wait` for it, then look at the rest. Its request shares `progress`."""
 
-    __slots__ = ("abandoned", "chunks", "done", "error", "progress")
+    __slots__ = ("abandoned", "chunks", "done", "error", "progress", "sealed")
 
     def __init__(self, progress: Progress) -> None:
         self.done = threading.Event()
         self.progress = progress
         self.chunks: dict[int, bytes | LazylayerError] = {}
+        self.sealed: tuple[bytes, bytes] | None = None  # compressed and inflated, of a member with a seal
         self.error: LazylayerError | None = None
         self.abandoned = False
 

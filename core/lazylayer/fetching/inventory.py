@@ -1,15 +1,22 @@
 """Know which members of a layer are available locally: the one place that does.
 
+A member with a seal is kept twice: compressed, under its digest, for other processes and times, which verify it; and
+inflated, which cannot be verified, for this process alone. Its name has the digest of the table of contents: another
+table may inflate the same bytes to something else.
+
 The lock is `Inventory._lock`; no cache is asked, and no callback made, while it is held.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 
 from lazylayer.api.byteranges import ByteRange, ByteRanges
-from lazylayer.api.chunks import ChunkTable
+from lazylayer.api.chunks import Seal
+from lazylayer.api.layers import LayerContents
+from lazylayer.errors import FormatError
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.logger import logger
@@ -23,13 +30,13 @@ class Inventory:
     A member counts as here once it was fetched, or found in the cache; until it could not be read any more.
     """
 
-    def __init__(self, blob: Blob, table: ChunkTable, store: ChunkStore) -> None:
+    def __init__(self, blob: Blob, contents: LayerContents, store: ChunkStore) -> None:
         self._blob, self._scope = blob.digest, blob.scope
-        self._table = table
+        self._contents, self._table = contents, contents.chunks
         self._store = store
         self._lock = threading.Lock()
-        self._held = bytearray(table.members)
-        self._missing = table.members
+        self._held = bytearray(self._table.members)
+        self._missing = self._table.members
         self._seen = ByteRanges()
         self.elsewhere = False
         """True if a mount has the whole layer elsewhere on this machine: nothing more is fetched of it."""
@@ -56,8 +63,32 @@ class Inventory:
 
     def read(self, chunk: int, offset: int, size: int) -> bytes | None:
         """Return the verified bytes of a chunk from `offset`, at most `size`; None if it is not here."""
+        seal = self._table.seal_over(chunk)
+        if seal is not None:
+            return self._read_sealed(self._table.member_of(chunk), seal, self._table[chunk].inner + offset, size)
         digest = self._table.digest(chunk)
         return self._store.read(self._key(chunk, digest), digest, self._table.place(chunk)[1], offset, size)
+
+    def _read_sealed(self, member: int, seal: Seal, offset: int, size: int) -> bytes | None:
+        key, (start, end) = self._sealed_key(member), self._table.member_range(member)
+        data = self._store.read(key, b"", seal.size, offset, size)
+        if data is not None:
+            return data
+        sealed = self._store.read(self._key(0, seal.digest), seal.digest, end - start, 0, end - start)
+        if sealed is None:
+            return None
+        with self._store.budget.use(seal.size):
+            try:
+                plain = self._contents.inflate(sealed, seal.size, start)
+            except FormatError:
+                return None  # fetching it again fails with an error that tells more
+            self._store.keep(key, plain)
+        return plain[offset : offset + size]
+
+    def keep_sealed(self, member: int, sealed: bytes, plain: bytes) -> None:
+        """Keep a member whose compressed bytes were fetched and verified."""
+        self._store.keep(self._key(0, hashlib.sha256(sealed).digest()), sealed)
+        self._store.keep(self._sealed_key(member), plain)
 
     def keep(self, chunk: int, data: bytes) -> None:
         """Keep a chunk that was fetched and verified."""
@@ -75,7 +106,11 @@ class Inventory:
         """Return True if the member is here, as far as can be told without reading it."""
         if self._held[member]:
             return True
-        for chunk in self._table.chunks_of(member):
+        seal = self._table.seal_of(member)
+        key, store = self._sealed_key(member), self._store
+        if seal and not store.has(key, b"") and not store.has(self._key(0, seal.digest), seal.digest):
+            return False
+        for chunk in self._table.chunks_of(member) if not seal else ():
             digest = self._table.digest(chunk)
             if not self._store.has(self._key(chunk, digest), digest):
                 return False
@@ -140,6 +175,9 @@ class Inventory:
                 callback()
             except Exception as error:  # noqa: BLE001 - the reader whose fetch completed the layer is not to blame
                 logger.warning("{digest} is complete; a callback failed: {error!r}", digest=self._blob, error=error)
+
+    def _sealed_key(self, member: int) -> str:
+        return f"{self._scope}{self._contents.toc_digest}:member{member}"
 
     def _key(self, chunk: int, digest: bytes) -> str:
         return self._scope + (f"sha256:{digest.hex()}" if digest else f"{self._blob}:chunk{chunk}")

@@ -29,7 +29,9 @@ class WantedMember(NamedTuple):
     def of(cls, table: ChunkTable, number: int) -> Self:
         """Return the part of a member to fetch. A lying table cannot make it larger than the chunks could need."""
         place = table.member_range(number)
-        need = max(chunk.inner + chunk.size for chunk in map(table.__getitem__, table.chunks_of(number)))
+        need = table.needed(number)
+        if table.seal_of(number):
+            return cls(number, *place, need)
         longest = need + need // 64 + 64 * 1024
         return cls(number, place.start, min(place.end, place.start + longest), need)
 
@@ -50,14 +52,17 @@ def unpack(
     table: ChunkTable,
     member: WantedMember,
     data: bytes | bytearray,
-    inflate: Callable[[memoryview, int], bytes],
-) -> dict[int, bytes | LazylayerError]:
-    """Return the verified chunks of a member by number, with a VerificationError in place of a bad one.
+    inflate: Callable[[memoryview, int, int], bytes],
+) -> tuple[bytes, dict[int, bytes | LazylayerError]]:
+    """Return what a member inflates to, and its chunks by number: a VerificationError in place of a bad one.
 
-    Raises VerificationError for a member that cannot be inflated.
+    Raises VerificationError for a member that cannot be inflated, or whose seal is broken.
     """
+    seal = table.seal_of(member.number)
+    if seal is not None and hashlib.sha256(data).digest() != seal.digest:
+        raise VerificationError(f"layer {blob}, bytes at {member.start}: they do not have the digest of the index")
     try:
-        plain = inflate(memoryview(data), member.need)
+        plain = inflate(memoryview(data), member.need, member.start)
     except LazylayerError as error:
         raise VerificationError(f"layer {blob}, bytes at {member.start}: {error}") from None
     chunks: dict[int, bytes | LazylayerError] = {}
@@ -72,4 +77,4 @@ def unpack(
                 f"layer {blob}, bytes at {member.start}: the chunk does not have the digest "
                 f"that the table of contents promises"
             )
-    return chunks
+    return plain, chunks

@@ -86,6 +86,7 @@ def open_image(store: LayerStore, resolved: ResolvedImage, layers: Sequence[Desc
     Raises the first error, by order of layers; the layers that did open are returned.
     """
     wanted = resolved.manifest.layers if layers is None else layers
+    wanted = store.annotate(resolved.reference, wanted, resolved.manifest_bytes)
     calls = [partial(store.lend, resolved.reference, each) for each in wanted]
     futures = run_concurrently(calls, "lazylayer-image", _CONCURRENT_LAYERS)
     failures = [error for future in futures if (error := future.exception()) is not None]

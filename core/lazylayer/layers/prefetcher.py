@@ -14,8 +14,9 @@ from weakref import WeakValueDictionary
 from lazylayer.api.oci import Digest, Reference
 from lazylayer.api.opened import OpenedImage, OpenedLayer
 from lazylayer.api.settings import Settings
+from lazylayer.concurrency import BackgroundWorkers
 from lazylayer.errors import LazylayerError
-from lazylayer.fetching.scheduling import BackgroundWorkers, Scheduler, Turn
+from lazylayer.fetching.scheduling import Scheduler, Turn
 from lazylayer.layers.layer import Layer
 from lazylayer.logger import logger
 from lazylayer.plugin.hooks import Hooks
@@ -33,7 +34,7 @@ class Prefetcher:
         self._settings = settings
         self._hooks = hooks
         self._lock = threading.Lock()
-        self._background = BackgroundWorkers(scheduler, settings.background.concurrency)
+        self._background = BackgroundWorkers(scheduler.wait_turn, settings.background.concurrency)
         self._layers: dict[Layer, _Work] = {}
         self._images: WeakValueDictionary[tuple[Reference, Digest], OpenedLayer] = WeakValueDictionary()
         """The layers of images that were prefetched, as long as they are open."""

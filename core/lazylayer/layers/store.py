@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Self
@@ -29,7 +29,7 @@ from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.fetching.fetcher import Fetcher
 from lazylayer.fetching.rangestore import Opening, RangeStore
 from lazylayer.fetching.scheduling import Scheduler
-from lazylayer.layers.companions import Companions
+from lazylayer.layers.companions import Companions, annotate_layers
 from lazylayer.layers.layer import Layer
 from lazylayer.layers.prefetcher import Prefetcher
 from lazylayer.plugin.hooks import Hooks
@@ -127,6 +127,13 @@ class LayerStore:
             self._release(slot)
             raise
 
+    def annotate(self, reference: Reference, layers: Sequence[Descriptor], manifest: bytes = b"") -> list[Descriptor]:
+        """Return layers as they are to be lent; see `annotate_layers`."""
+        if not layers:
+            return []
+        opening = Opening(self._blob(reference, layers[0]), self._ranges)
+        return annotate_layers(self._hooks, reference, layers, manifest, opening)
+
     def knows(self, reference: Reference, digest: Digest) -> bool:
         """Return True if the layer is open or being opened."""
         return any(_Key(str(reference), digest, verified) in self._slots for verified in (True, False))
@@ -166,9 +173,12 @@ class LayerStore:
         self._hooks.report_state(StateEvent("resolved", slot.key.reference, (layer.state(),)))
         self._evict(slot)
 
-    def _open_layer(self, reference: Reference, descriptor: Descriptor, verify: bool) -> Layer:
+    def _blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         scope = self._settings.cache.scope_of(reference.host or reference.scheme, reference.repository)
-        blob = Blob(partial(self._hooks.resolve_blob, reference, descriptor), descriptor.digest, descriptor.size, scope)
+        return Blob(partial(self._hooks.resolve_blob, reference, descriptor), descriptor.digest, descriptor.size, scope)
+
+    def _open_layer(self, reference: Reference, descriptor: Descriptor, verify: bool) -> Layer:
+        blob = self._blob(reference, descriptor)
         opening = Opening(blob, self._ranges)
         try:
             contents = self._open_contents(reference, opening, descriptor, verify)

@@ -286,10 +286,11 @@ class Filesystem:
 
     def _lend(self, source: LayerSource, labels: Mapping[str, str]) -> Lease:
         descriptor = Descriptor("", source.digest, label_number(labels, LAYER_SIZE) or 0, dict(labels))
+        (descriptor,) = self.layers.annotate(source.reference, [descriptor])
         lease = self.layers.lend(source.reference, descriptor, skip_verify=SKIP_VERIFY in labels)
         contents = lease.layer.contents
         label = self._hooks.formats().info(contents.format).toc_digest_label
-        promised = labels.get(label)
+        promised = descriptor.annotations.get(label)
         if lease.verified and promised != contents.toc_digest:
             lease.close()
             raise VerificationError(

@@ -28,6 +28,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "lazylayer_get_credentials": ("lazylayer.api.credentials:Credentials",),
     "lazylayer_open_cache": ("lazylayer.api.cache:Cache",),
     "lazylayer_describe_format": ("lazylayer.api.layers:FormatInfo",),
+    "lazylayer_annotate_layers": ("collections.abc:Mapping",),
     "lazylayer_open_layer": ("lazylayer.api.layers:LayerContents",),
     "lazylayer_layer_opened": ("lazylayer.api.layers:Locality",),
     "lazylayer_plan_prefetch": ("lazylayer.api.layers:PrefetchPlan",),

@@ -9,7 +9,7 @@ All methods may be called from any thread. No lock is held while a plugin runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lazylayer.api.credentials import Credentials, Keychain
     from lazylayer.api.events import StateEvent
     from lazylayer.api.layers import LayerContents, Locality, PrefetchPlan
-    from lazylayer.api.oci import Descriptor, Platform, Reference, ResolvedImage
+    from lazylayer.api.oci import Descriptor, Digest, Platform, Reference, ResolvedImage
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
     from lazylayer.api.sources import BlobSource
     from lazylayer.plugin.formats import Formats
@@ -147,6 +147,29 @@ class Hooks:
                 "convert the image with `lazylayer convert`"
             )
         return answer
+
+    def annotate_layers(
+        self,
+        manifest_digest: Digest | None,
+        labels: Mapping[str, str],
+        companions: CompanionImages,
+        layers: Iterable[Descriptor],
+    ) -> list[Descriptor]:
+        """Return descriptors with the annotations that plugins add; of one name their own stays, then the first.
+
+        Never raises; a plugin that fails is logged. Without `manifest_digest`, MANIFEST_DIGEST in `labels` tells it.
+        """
+        from msgspec.structs import replace
+
+        from lazylayer.api.labels import MANIFEST_DIGEST
+
+        hook, merged = "lazylayer_annotate_layers", {each.digest: dict(each.annotations) for each in layers}
+        digest = manifest_digest or labels.get(MANIFEST_DIGEST)
+        for _, found in self._calls.every(hook, manifest_digest=digest, labels=labels, companions=companions):
+            for layer, added in (found or {}).items():
+                if layer in merged:
+                    merged[layer] = {**added, **merged[layer]}
+        return [replace(each, annotations=merged[each.digest]) for each in layers]
 
     def formats(self) -> Formats:
         """Return the formats of all plugins, asked once. A plugin that fails is logged and has none."""

@@ -24,7 +24,7 @@ try:
 except ImportError:
     pass
 
-__all__ = ["INFLATER", "INFLATE_ERRORS", "GzipReader", "gzip_inflater", "inflate_gzip_member"]
+__all__ = ["INFLATER", "INFLATE_ERRORS", "GzipReader", "gzip_inflater", "inflate_gzip_member", "raw_inflater"]
 
 INFLATER = "zlib" if _inflater is zlib else "isal"
 """The library that inflates: `isal` or `zlib`."""
@@ -38,6 +38,11 @@ _GZIP = 16 + zlib.MAX_WBITS
 def gzip_inflater() -> Any:
     """Return a new object that inflates one gzip member, with the methods of `zlib.decompressobj`."""
     return _inflater.decompressobj(_GZIP)
+
+
+def raw_inflater(window: bytes = b"") -> Any:
+    """Return a new object that inflates a deflate stream, which may refer back to the bytes of `window`."""
+    return _inflater.decompressobj(-zlib.MAX_WBITS, window) if window else _inflater.decompressobj(-zlib.MAX_WBITS)
 
 
 def inflate_gzip_member(data: bytes | memoryview, size: int) -> bytes:

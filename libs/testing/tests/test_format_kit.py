@@ -59,7 +59,7 @@ class Tiny:
         if verify and descriptor.annotations.get(TOC) != sha256_digest(toc):
             raise VerificationError("the table was not promised")
 
-    def inflate(self, data: bytes | memoryview, size: int) -> bytes:
+    def inflate(self, data: bytes | memoryview, size: int, offset: int) -> bytes:
         if len(data) < size:
             raise FormatError(f"a member of {len(data)} bytes, not {size}")
         return bytes(data[:size])
@@ -123,12 +123,12 @@ class ReadsAll(Tiny):
 
 
 class InflatesTooMuch(Tiny):
-    def inflate(self, data: bytes | memoryview, size: int) -> bytes:
+    def inflate(self, data: bytes | memoryview, size: int, offset: int) -> bytes:
         return bytes(data)
 
 
 class InflatesTooLittle(Tiny):
-    def inflate(self, data: bytes | memoryview, size: int) -> bytes:
+    def inflate(self, data: bytes | memoryview, size: int, offset: int) -> bytes:
         return bytes(data[:size])
 
 

@@ -53,7 +53,9 @@ def open_contents(
             data_end = footer.toc_offset
         toc = _checked_toc(_inflate_toc(compressed), descriptor, verify)
         tree, chunks = read_toc(toc, blob_size=blob_size, data_end=data_end, verify=verify)
-        return LayerContents(footer.format, tree, chunks, sha256_digest(toc), inflate_gzip_member)
+        return LayerContents(
+            footer.format, tree, chunks, sha256_digest(toc), lambda data, size, _: inflate_gzip_member(data, size)
+        )
     except LayerError as error:
         raise type(error)(f"layer {descriptor.digest} ({footer.format}): {error}") from error
 

@@ -67,7 +67,7 @@ def test_layer_is_opened_and_its_data_inflated(legacy: bool, name: str) -> None:
     assert contents.toc_digest == sha256_digest(toc)
     assert {path for path, _ in contents.tree.walk()} == {b"", b"d", b"f"}
     start, end = contents.chunks.member_range(0)
-    assert contents.inflate(blob[start:end], len(CONTENT)) == CONTENT
+    assert contents.inflate(blob[start:end], len(CONTENT), start) == CONTENT
 
 
 @pytest.mark.parametrize("blob", [b"", b"x", bytes(51), bytes(100_000), gzip.compress(b"no stargz"), os.urandom(5000)])

@@ -60,7 +60,7 @@ def _read(
         raise VerificationError(f"its table of contents has the digest {digest}, but the annotation says {promised}")
     data_end = max(place.offset - FRAME_HEADER, 0)
     tree, chunks = read_toc(toc, blob_size=blob.size, data_end=data_end, verify=verify)
-    return LayerContents("zstdchunked", tree, chunks, Digest(digest), inflate_member)
+    return LayerContents("zstdchunked", tree, chunks, Digest(digest), lambda data, size, _: inflate_member(data, size))
 
 
 def _values(descriptor: Descriptor, names: tuple[str, ...]) -> list[str]:

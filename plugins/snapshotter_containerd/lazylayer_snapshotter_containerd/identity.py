@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from lazylayer.api.labels import SKIP_VERIFY, layer_source
+from lazylayer.api.labels import MANIFEST_DIGEST, SKIP_VERIFY, layer_source
 from lazylayer.api.oci import Digest
 from lazylayer.errors import MountError
 from lazylayer_snapshotter_containerd.labels import label_annotations
@@ -51,7 +51,8 @@ class FormatLabels(Protocol):
 class LayerIdentity(NamedTuple):
     """The bytes that labels ask for: the digest of the blob, and those of tables of contents.
 
-    Other annotations do not count: containerd passes on some of them, `lazylayer pull` all.
+    Where no label promises a table, one may stand beside the image, so the image's manifest counts instead. Other
+    annotations do not count: containerd passes on some of them, `lazylayer pull` all.
     """
 
     digest: Digest
@@ -67,6 +68,8 @@ class LayerIdentity(NamedTuple):
             return None
         known = label_annotations(labels)
         tables = frozenset((name, known[name]) for name in formats.toc_digest_labels if name in known)
+        if not tables and MANIFEST_DIGEST in known:
+            tables = frozenset([(MANIFEST_DIGEST, known[MANIFEST_DIGEST])])
         return cls(digest, tables, SKIP_VERIFY not in labels)
 
 

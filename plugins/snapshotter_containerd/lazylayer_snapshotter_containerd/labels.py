@@ -12,6 +12,7 @@ from lazylayer.api.labels import (
     CRI_LAYERS,
     CRI_REFERENCE,
     LAYER_SIZE,
+    MANIFEST_DIGEST,
     PREFETCH_SIZE,
     SKIP_VERIFY,
     STARGZ_DIGEST,
@@ -40,6 +41,7 @@ _MOUNTING = frozenset(
         STARGZ_DIGEST,
         STARGZ_LAYERS,
         LAYER_SIZE,
+        MANIFEST_DIGEST,
         PREFETCH_SIZE,
         SKIP_VERIFY,
     ]

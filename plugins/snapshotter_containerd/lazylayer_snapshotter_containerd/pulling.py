@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 
 import msgspec
 
 from lazylayer.api.byteranges import ByteRange
+from lazylayer.api.cache import Cache
 from lazylayer.api.labels import LAYER_SIZE
 from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
 from lazylayer.errors import FormatError, VerificationError
-from lazylayer.layers import resolve_image
+from lazylayer.fetching import Blob, Opening, RangeStore
+from lazylayer.layers import annotate_layers, resolve_image
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescriptor
 from lazylayer_snapshotter_containerd.api.types import Mount
@@ -58,7 +61,7 @@ def pull_image(
 
     Raises LazylayerError; then containerd collects what was made.
     """
-    resolved = resolve_image(program.hooks, program.settings, reference)
+    resolved = _with_indexes(program, resolve_image(program.hooks, program.settings, reference))
     diff_ids, layers = resolved.config.rootfs.diff_ids, resolved.manifest.layers
     if len(diff_ids) != len(layers):
         raise FormatError(f"{reference}: the config names {len(diff_ids)} layers and the manifest {len(layers)}")
@@ -74,6 +77,16 @@ def pull_image(
     return PulledImage(str(reference), resolved.digest, pulled)
 
 
+def _with_indexes(program: Program, image: ResolvedImage) -> ResolvedImage:
+    """Return the image; the labels of its layers tell what stands beside it, too. The bytes of its manifest stay."""
+    layers = image.manifest.layers
+    if layers:
+        blob = Blob(partial(program.hooks.resolve_blob, image.reference, layers[0]), layers[0].digest, layers[0].size)
+        opening = Opening(blob, RangeStore(_NoCache()))
+        layers = annotate_layers(program.hooks, image.reference, layers, image.manifest_bytes, opening)
+    return msgspec.structs.replace(image, manifest=msgspec.structs.replace(image.manifest, layers=layers))
+
+
 def chain_ids(diff_ids: list[Digest]) -> list[str]:
     """Return the name of each layer together with all below it (OCI image specification, "Layer ChainID")."""
     return list(accumulate(diff_ids, lambda below, diff_id: chain_id([below, diff_id])))
@@ -87,6 +100,15 @@ def as_text(image: PulledImage) -> str:
     ]
     line = f"{image.name}: {lazy} of {len(image.layers)} layers are lazy"
     return "; ".join([line, *others])
+
+
+class _NoCache(Cache):
+    def get(self, key: str) -> bytes | None:
+        del key
+        return None
+
+    def put(self, key: str, data: bytes) -> None:
+        del key, data
 
 
 class _Pull:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lazylayer.api.labels import TOC_DIGEST
+from lazylayer.api.labels import MANIFEST_DIGEST, TOC_DIGEST
+from lazylayer.api.oci import sha256_digest
 
 from .conftest import CHECKED, FALLBACK, REF, layer_labels
 
@@ -39,6 +40,25 @@ def test_a_layer_that_claims_the_chain_id_of_another_is_not_used_for_it(
     same = layer_labels("attacker", reference="registry.test/b:1")
     size = {"containerd.io/snapshot/remote/lazylayer.annotation/org.example.size": "5"}
     service.prepare_target("sha256:base", key="again", labels={**same, **size})
+
+
+@pytest.mark.parametrize(("manifest", "same"), [("one", True), ("another", False)])
+def test_a_layer_whose_table_stands_beside_an_image_is_not_used_for_another_image(
+    service: Any, client: Any, manifest: str, same: bool
+) -> None:
+    """containerd's CRI tells of the manifest and not of an index, which may show other files of the same bytes."""
+
+    def labels(name: str) -> dict[str, str]:
+        found = {**layer_labels("base"), MANIFEST_DIGEST: sha256_digest(name.encode())}
+        del found[TOC_DIGEST]
+        return found
+
+    service.prepare_target("sha256:base", labels=labels("one"))
+    if same:
+        service.prepare_target("sha256:base", key="again", labels=labels(manifest))
+        return
+    client.prepare("extract", "", {REF: "sha256:base", **labels(manifest)})
+    assert "same chain ID" in client.stat("extract").labels[FALLBACK]
 
 
 def test_a_layer_whose_archive_was_checked_stands_in_for_all_of_its_chain_id(service: Any, client: Any) -> None:

@@ -148,7 +148,7 @@ class _LayerCheck:
             member = WantedMember.of(table, number)
             data = blob.read(member.start, member.end - member.start)
             try:
-                chunks = unpack(self._layer.digest, table, member, data, contents.inflate)
+                _, chunks = unpack(self._layer.digest, table, member, data, contents.inflate)
             except LazylayerError as error:
                 return [str(error)]
             return [str(chunk) for chunk in chunks.values() if isinstance(chunk, LazylayerError)]

@@ -12,7 +12,7 @@ from lazylayer import hookspec
 if TYPE_CHECKING:
     from lazylayer.api import mounting
     from lazylayer.api.layers import FormatInfo, LayerContents, Locality, PrefetchPlan
-    from lazylayer.api.oci import Descriptor
+    from lazylayer.api.oci import Descriptor, Digest
     from lazylayer.api.opened import CompanionImages, OpenedBlob, OpenedImage, OpenedLayer
 
 
@@ -34,6 +34,31 @@ def lazylayer_describe_format() -> FormatInfo | None:
     """
 
 
+@hookspec
+def lazylayer_annotate_layers(
+    manifest_digest: Digest | None, labels: Mapping[str, str], companions: CompanionImages
+) -> Mapping[Digest, Mapping[str, str]] | None:
+    """Find what stands beside an image and says more of its layers, such as an index of each.
+
+    All plugins are called, before layers that promise no table of contents are opened or pulled.
+
+    :param manifest_digest: the digest of the image's manifest; None if a mount by labels does not tell it.
+    :param labels: the labels of the mount; empty where an image is opened by its name.
+    :param companions: the image's repository. A manifest that is known here is read without a request.
+    :returns: annotations by the layer's digest, or None. Layers are opened as if their descriptors had them.
+
+    Example::
+
+        @hookimpl
+        def lazylayer_annotate_layers(manifest_digest, companions):
+            manifest = json.loads(companions.read_manifest(manifest_digest))
+            return {each["digest"]: {TOC: manifest["annotations"][TOC]} for each in manifest["layers"]}
+
+    Threading and errors: called for each mount, also by several threads. An error is logged, and layers are opened
+    without.
+    """
+
+
 @hookspec(firstresult=True)
 def lazylayer_open_layer(
     blob: OpenedBlob, descriptor: Descriptor, verify: bool, companions: CompanionImages
@@ -45,7 +70,7 @@ def lazylayer_open_layer(
     :param blob: the layer's bytes. Read the tail once, large enough for most tables: each read may be a round trip.
     :param descriptor: the layer, with its annotations.
     :param verify: True if the table must have the digest that an annotation promises; no annotation is an error.
-    :param companions: the images beside the layer's own, for what the layer keeps outside of it.
+    :param companions: the blobs and images beside the layer, for what it keeps outside of it.
     :returns: the tree, the chunk map and how to inflate a member.
 
     Example::

@@ -40,8 +40,9 @@ def read_file(contents: LayerContents, blob: bytes, entry: Entry) -> bytes:
         chunk = table[number]
         start, end = table.member_range(table.member_of(number))
         assert start == chunk.offset
-        data = contents.inflate(blob[start:end], chunk.inner + chunk.size)[chunk.inner :]
-        assert hashlib.sha256(data).digest() == chunk.digest
+        data = contents.inflate(blob[start:end], chunk.inner + chunk.size, start)[chunk.inner :]
+        seal = table.seal_of(table.member_of(number))
+        assert hashlib.sha256(data if seal is None else blob[start:end]).digest() == (seal or chunk).digest
         parts.append(data)
     return b"".join(parts)
 

@@ -104,14 +104,14 @@ def companions_of(blob: bytes, hooks: Hooks | None = None, reference: Reference 
     return Companions(hooks or Hooks(make_manager()), image, make_blob(blob))
 
 
-def inflate(data: bytes | memoryview, size: int) -> bytes:
-    """Return the first `size` bytes of a gzip member. Raises FormatError."""
+def inflate(data: bytes | memoryview, size: int, offset: int = 0) -> bytes:
+    """Return the first `size` bytes of the gzip member at `offset`. Raises FormatError."""
     try:
         plain = zlib.decompressobj(wbits=31).decompress(data, size)
     except zlib.error as error:
         raise FormatError(str(error)) from error
     if len(plain) < size:
-        raise FormatError(f"the member holds {len(plain)} bytes, not {size}")
+        raise FormatError(f"the member at {offset} holds {len(plain)} bytes, not {size}")
     return plain
 
 

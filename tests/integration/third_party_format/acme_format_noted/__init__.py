@@ -55,7 +55,7 @@ def lazylayer_open_layer(blob: OpenedBlob, descriptor: Descriptor, verify: bool)
         tree, chunks = read_toc(toc, blob_size=blob.size, data_end=start, verify=verify)
     except LayerError as error:
         raise type(error)(f"layer {descriptor.digest} (noted): {error}") from error
-    return LayerContents("noted", tree, chunks, digest, inflate_gzip_member)
+    return LayerContents("noted", tree, chunks, digest, lambda data, size, _: inflate_gzip_member(data, size))
 
 
 @hookimpl
