@@ -28,7 +28,7 @@ from lazylayer.errors import (
 from lazylayer.plugin.calling import ANSWERS, make_manager
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.records import PluginRecord
-from lazylayer_tool_images.building import open_store
+from lazylayer_building.stores import open_store
 from synthetic.hooks import any_of, hooks_of, plugin
 
 REFERENCE = parse_reference("registry.test/image:1")

@@ -10,7 +10,7 @@ from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Descriptor, Digest, Platform, Reference, parse_reference
 from lazylayer.errors import PluginError
 from lazylayer.plugin.hooks import Hooks
-from lazylayer_tool_images.building import open_store
+from lazylayer_building.stores import open_store
 from synthetic.hooks import any_of, hooks_of, plugin
 
 REFERENCE = parse_reference("registry.test/image:1")

@@ -20,12 +20,12 @@ from lazylayer.api.sources import BlobSource
 from lazylayer.errors import AuthenticationError, BuildError, UnavailableError
 from lazylayer.program import Program
 from lazylayer_building import ImageStore
+from lazylayer_building.stores import open_store
 from lazylayer_testing.registry import ScriptedRegistry
 from lazylayer_testing.resolver.images import LayoutImage, write_image
 from lazylayer_testing.servers.certificates import Authority
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import wait_until
-from lazylayer_tool_images.building import open_store
 from servers.nginx import NginxSigner, StorageFront
 from servers.token_server import TokenServer
 

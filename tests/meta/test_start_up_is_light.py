@@ -68,6 +68,7 @@ def test_looking_at_a_machine_loads_no_plugin_and_no_log(arguments: list[str], t
     ("command", "plugin"),
     [
         ("convert", "lazylayer_tool_images"),
+        ("index", "lazylayer_tool_index"),
         ("cri-proxy", "lazylayer_keychain_cri"),
         ("login-check", "lazylayer_resolver_registry"),
         ("metrics", "lazylayer_state_prometheus"),

@@ -212,6 +212,7 @@ class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
     annotations: dict[str, str] = {}
     platform: Platform | None = None
     urls: list[str] = []
+    artifact_type: str = ""
 
     def __post_init__(self) -> None:
         parse_digest(self.digest)
@@ -261,7 +262,7 @@ class ResolvedImage(msgspec.Struct, frozen=True):
 
     `digest` is that of `manifest_bytes`; both raw forms are exactly what the source sent, so that
     they can be stored and verified again. `index` is what the reference names when it names several
-    images, for platforms of their own.
+    images, for platforms of their own; `index_bytes` is its raw form.
     """
 
     reference: Reference
@@ -272,3 +273,4 @@ class ResolvedImage(msgspec.Struct, frozen=True):
     manifest_bytes: bytes
     config_bytes: bytes
     index: Index | None = None
+    index_bytes: bytes = b""

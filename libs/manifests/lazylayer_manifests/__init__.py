@@ -57,12 +57,16 @@ def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def images_of(index: Index) -> list[Descriptor]:
-    """Return the entries of an index that are images, or indexes of images; attestations are left out."""
+    """Return the entries of an index that are images, or indexes of images.
+
+    Attestations are left out, and artifacts: the indexes of SOCI, for one, which say for which platform they are.
+    """
     return [
         each
         for each in index.manifests
         if each.media_type in MediaType.MANIFESTS + MediaType.INDEXES
         and (each.platform is None or each.platform.os != "unknown")
+        and not each.artifact_type
     ]
 
 

@@ -34,7 +34,7 @@ def find_image(files: LayoutFiles, reference: Reference, platform: Platform) -> 
     """
     digest, data = _find_manifest(files, reference, platform)
     found = decode_manifest_or_index(data, str(reference))
-    index = found if isinstance(found, Index) else None
+    index, index_bytes = (found, data) if isinstance(found, Index) else (None, b"")
     for _ in range(_MAX_NESTING):
         if isinstance(found, Manifest):
             break
@@ -53,6 +53,7 @@ def find_image(files: LayoutFiles, reference: Reference, platform: Platform) -> 
         manifest_bytes=data,
         config_bytes=config,
         index=index,
+        index_bytes=index_bytes,
     )
 
 

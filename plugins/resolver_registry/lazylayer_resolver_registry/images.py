@@ -38,15 +38,25 @@ def resolve_image(route: Route, reference: Reference, platform: Platform) -> Res
     """
     name, promised = reference.digest or reference.tag, reference.digest
     index: Index | None = None
+    index_bytes = b""
     for _ in range(_MAX_DEPTH):
         found = _manifest(route, name, promised, str(reference))
         if isinstance(found.content, Index):
-            index = index or found.content
+            if index is None:
+                index, index_bytes = found.content, found.data
             name = promised = choose_manifest(found.content, platform, str(reference)).digest
             continue
         config, config_bytes = _config(route, found.content, f"{reference}, its config")
         return ResolvedImage(
-            reference, found.digest, found.media_type, found.content, config, found.data, config_bytes, index
+            reference,
+            found.digest,
+            found.media_type,
+            found.content,
+            config,
+            found.data,
+            config_bytes,
+            index,
+            index_bytes,
         )
     raise FormatError(f"{reference}: indexes are nested more than {_MAX_DEPTH} levels deep")
 

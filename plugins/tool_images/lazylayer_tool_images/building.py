@@ -1,4 +1,4 @@
-"""Ask plugins to build layers, to know them, and to open places for images."""
+"""Ask plugins to build layers, and to know them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import IO, TYPE_CHECKING
 from lazylayer.errors import BuildError
 
 if TYPE_CHECKING:
-    from lazylayer.api.oci import Reference
     from lazylayer.program import Hooks
-    from lazylayer_building import BuildOptions, BuiltLayer, ImageStore
+    from lazylayer_building import BuildOptions, BuiltLayer
 
-__all__ = ["build_layer", "is_promised", "open_store"]
+__all__ = ["build_layer", "is_promised"]
 
 
 def is_promised(hooks: Hooks, annotations: Mapping[str, str]) -> bool:
@@ -36,12 +35,3 @@ def build_layer(
         hook, format=format, source=source, destination=destination, build_options=build_options
     )
     return built
-
-
-def open_store(hooks: Hooks, reference: Reference) -> ImageStore:
-    """Open the place to write an image to. Raises BuildError if no plugin writes to such places."""
-    hook = "lazylayer_open_store"
-    store: ImageStore | None = hooks.first(hook, reference=reference, keychain=hooks.keychain(reference))
-    if store is None:
-        raise BuildError(hooks.why_unanswered(reference, hook))
-    return store

@@ -23,8 +23,9 @@ from lazylayer.api.oci import Descriptor, Digest, Index, MediaType, Platform, Re
 from lazylayer.errors import BuildError, FormatError
 from lazylayer.layers import companion_reference
 from lazylayer_building import BuildOptions, CompanionLayer, ImageStore
+from lazylayer_building.stores import open_store
 from lazylayer_manifests import images_of
-from lazylayer_tool_images.building import is_promised, open_store
+from lazylayer_tool_images.building import is_promised
 from lazylayer_tool_images.companionimages import write_companions
 from lazylayer_tool_images.imagewriting import image_config, write_image
 from lazylayer_tool_images.layerconversion import Choose, ConvertedLayer, LayerConverter
