@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lazylayer.cli.main import cli, main
 from lazylayer.cli.program import load_options, load_program, load_settings, pass_program
 from lazylayer.cli.quantities import DURATION, SIZE
-from lazylayer.cli.references import IMAGE, IMAGE_PATH, plain_http_override, plain_http_overrides
+from lazylayer.cli.references import IMAGE, IMAGE_PATH, TEXT, plain_http_override, plain_http_overrides
 from lazylayer.faces import lazy_face
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "IMAGE",
     "IMAGE_PATH",
     "SIZE",
+    "TEXT",
     "ControlServer",
     "Ending",
     "ProcessState",

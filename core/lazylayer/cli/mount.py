@@ -102,6 +102,10 @@ def _require_directory(directory: Path, nonempty: bool) -> None:
     """Refuse a directory that does not exist, or whose files a mount would hide. Never looks into a mount."""
     from lazylayer.linux.mounttable import is_mounted
 
+    try:
+        str(directory.absolute()).encode()
+    except UnicodeEncodeError:
+        raise MountError(f"{directory}: the name is not UTF-8, so that no status could show it; use another") from None
     if is_mounted(str(directory)):
         return  # a dead mount is replaced, a living one refused, and others are covered
     try:

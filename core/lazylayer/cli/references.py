@@ -14,7 +14,20 @@ from lazylayer.errors import InvalidReferenceError
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
 
-__all__ = ["IMAGE", "IMAGE_PATH", "plain_http_override", "plain_http_overrides"]
+__all__ = ["IMAGE", "IMAGE_PATH", "TEXT", "plain_http_override", "plain_http_overrides"]
+
+
+class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A text that other programs are given, in UTF-8."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return str(value)
 
 
 class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
@@ -59,6 +72,7 @@ class _ImagePath(click.ParamType):  # type: ignore[type-arg]  # likewise
         return IMAGE.convert((scheme[0] if scheme else "") + image, param, ctx), os.fsencode(colon[1:] + path or "/")
 
 
+TEXT = _Text()
 IMAGE = _Image()
 IMAGE_PATH = _ImagePath()
 

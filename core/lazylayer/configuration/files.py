@@ -46,7 +46,7 @@ def read_files(files: Iterable[Path]) -> Iterator[Setting]:
             table = tomllib.loads(content.decode())
         except OSError as error:
             raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
-        except ValueError as error:  # bad UTF-8, or TOMLDecodeError, which names line and column
+        except (ValueError, RecursionError) as error:  # bad UTF-8, or TOMLDecodeError, which names line and column
             raise ConfigurationError(f"{file}: not TOML: {error}") from error
         for path, value in leaves(table):
             yield Setting(path, value, str(file))

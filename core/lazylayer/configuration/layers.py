@@ -73,7 +73,10 @@ def read_text(text: str) -> Any:
             return tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             return text
-    return parse_conf_data(text, tomlfy=True)
+    try:
+        return parse_conf_data(text, tomlfy=True)
+    except RecursionError:
+        return text
 
 
 def merge_settings(settings: Iterable[Setting]) -> tuple[dict[str, Any], dict[KeyPath, str]]:

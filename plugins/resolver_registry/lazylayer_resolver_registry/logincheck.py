@@ -45,7 +45,7 @@ def login_check(context: click.Context, reference: Reference, plain_http: bool, 
     that had credentials, the token server, and where the layer is. Never prints secrets.
     """
     say = _say_nothing if as_json else click.echo
-    report = _Report(str(reference))
+    report = _Report(one_line(str(reference)))
     with load_program(context, plain_http_override(reference, plain_http)) as program:
         try:
             _check(program, reference, report, say)
@@ -69,7 +69,7 @@ def _check(program: Program, reference: Reference, report: _Report, say: Callabl
     wanted = program.settings.resolve.platform
     platform = Platform.parse(wanted) if wanted else Platform.of_this_machine()
     with following(tell):
-        say(f"{reference}")
+        say(one_line(str(reference)))
         image = program.hooks.resolve_image(reference, platform)
         report.image, report.layers = image.digest, len(image.manifest.layers)
         say(f"image {report.image}, {report.layers} layers")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli import IMAGE, load_options, load_program, plain_http_override
+from lazylayer.cli import IMAGE, TEXT, load_options, load_program, plain_http_override
 
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
@@ -22,7 +22,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--address", metavar="SOCK", default="", help="The socket to serve; by default snapshotter.sock in run.")
+@click.option(
+    "--address", metavar="SOCK", type=TEXT, default="", help="The socket to serve; by default snapshotter.sock in run."
+)
 @click.option(
     "--root", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Where everything is kept."
 )
@@ -56,6 +58,7 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
     "--containerd",
     "socket",
     metavar="SOCK",
+    type=TEXT,
     default="/run/containerd/containerd.sock",
     show_default=True,
     envvar="CONTAINERD_ADDRESS",
@@ -65,12 +68,15 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
     "-n",
     "--namespace",
     metavar="NS",
+    type=TEXT,
     default="default",
     show_default=True,
     envvar="CONTAINERD_NAMESPACE",
     help="containerd's namespace.",
 )
-@click.option("--snapshotter", metavar="NAME", default="lazylayer", show_default=True, help="Our name at containerd.")
+@click.option(
+    "--snapshotter", metavar="NAME", type=TEXT, default="lazylayer", show_default=True, help="Our name at containerd."
+)
 @click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
 @click.option("--json", "as_json", is_flag=True, help="Say what came of it as JSON.")
 @click.argument("reference", type=IMAGE, metavar="REF")
