@@ -19,6 +19,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import parse_reference, sha256_digest
 from lazylayer.configuration.loading import load_configuration
 from lazylayer.errors import LazylayerError
@@ -34,8 +35,12 @@ from lazylayer_prefetch_entrypoint.linking import read_loader_cache
 from lazylayer_resolver_registry.hostsfile import read_hosts
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarreader import TarReader
+from lazylayer_ztoc.contents import read_contents
+from lazylayer_ztoc.decoding import decode_ztoc
 from lazylayer_ztoc.encoding import encode_ztoc
+from lazylayer_ztoc.inflating import SpanInflater
 from lazylayer_ztoc.layerindexing import index_layer
+from lazylayer_ztoc.model import WINDOW_SIZE
 from torture.campaign import Campaign
 from torture.layers import BuiltSample, build, open_layer, problems_of, sample_archive, toc_value, with_toc
 from torture.mutation import mutate_bytes, mutate_json
@@ -46,6 +51,13 @@ _BUDGET = 64 << 20
 """Bytes of a plain archive that are read of one mutated layer."""
 
 sample = functools.cache(build)
+
+
+@functools.cache
+def _indexed_layer(span_size: int) -> tuple[bytes, bytes]:
+    """Return a gzip layer and its zTOC."""
+    layer = gzip.compress(sample_archive(), 1)
+    return layer, encode_ztoc(index_layer(io.BytesIO(layer), span_size, "fuzz").ztoc)
 
 
 class Fuzz(Campaign):
@@ -63,7 +75,7 @@ class Fuzz(Campaign):
     kinds = (
         "toc-estargz", "toc-zstdchunked", "layer-estargz", "layer-zstdchunked", "footer", "tar", "compressed",
         "manifest", "config", "reference", "settings", "hosts", "logins", "source", "bytecode", "elf", "loader-cache",
-        "index",
+        "index", "ztoc",
     )  # fmt: skip
 
     def run(self, kind: str, seed: int) -> str:
@@ -151,6 +163,15 @@ class Fuzz(Campaign):
                 return f"span {number} has another digest"
         encode_ztoc(index)
         return ""
+
+    def _ztoc(self, choose: random.Random) -> str:
+        layer, encoded = _indexed_layer(choose.choice((5000, 1 << 22)))
+        # The last window lies at the end, and any window will do.
+        data = mutate_bytes(encoded[:-WINDOW_SIZE], choose) + bytes(WINDOW_SIZE)
+        ztoc = decode_ztoc(data)
+        tree, chunks = read_contents(ztoc)
+        contents = LayerContents("soci", tree, chunks, sha256_digest(data), SpanInflater(ztoc))
+        return problems_of(contents, layer, None)
 
     # --- what registries, operators and users write --------------------------------------------------
 
