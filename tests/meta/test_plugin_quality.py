@@ -26,7 +26,7 @@ from lazylayer.plugin.options import declared_options, read_options
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in ROOT.glob("plugins/[a-z]*/pyproject.toml"))
-PROGRAMS = {"snapshotter_containerd", "tool_images", "tool_index"}
+PROGRAMS = {"snapshotter_containerd", "tool_images", "tool_index", "tool_node"}
 """Plugins that are programs, and may use the faces of rooms besides."""
 
 STABLE = {"api", "errors", "linux"}

@@ -38,7 +38,9 @@ def plugins_in(modules: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in modules} & ours
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["mount", "--help"], ["config", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["mount", "--help"], ["config", "--help"], ["plugins", "--help"]]
+)
 def test_help_imports_nothing_heavy_and_no_plugin(arguments: list[str], tmp_path: Path) -> None:
     modules = imported(*arguments)
     assert modules & (HEAVY | OF_PROGRAMS | {"msgspec", "tomllib"}) == set()
@@ -74,6 +76,8 @@ def test_looking_at_a_machine_loads_no_plugin_and_no_log(arguments: list[str], t
         ("metrics", "lazylayer_state_prometheus"),
         ("serve", "lazylayer_snapshotter_containerd"),
         ("verify", "lazylayer_tool_images"),
+        ("explain", "lazylayer_tool_node"),
+        ("fetch", "lazylayer_tool_node"),
     ],
 )
 def test_command_imports_its_own_plugin_only(command: str, plugin: str) -> None:

@@ -9,11 +9,12 @@ changes: the core always puts the same bytes there.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
-__all__ = ["Cache", "CachePurpose", "CacheStatistics", "CachedValue", "ValueInMemory"]
+__all__ = ["Cache", "CacheEntry", "CachePurpose", "CacheStatistics", "CachedValue", "ValueInMemory"]
 
 CachePurpose = Literal["chunks", "ranges"]
 
@@ -62,6 +63,14 @@ class CacheStatistics(msgspec.Struct, frozen=True):
     limit: int
 
 
+class CacheEntry(msgspec.Struct, frozen=True):
+    """A value in a cache: its key, the bytes that it takes up, and its last use in seconds since the epoch."""
+
+    key: str
+    size: int
+    used: float
+
+
 class Cache(ABC):
     """A bounded store of immutable values.
 
@@ -102,6 +111,10 @@ class Cache(ABC):
 
     def statistics(self) -> CacheStatistics | None:
         """Return how full the cache is, or None if it does not know."""
+        return None
+
+    def entries(self) -> Iterable[CacheEntry] | None:
+        """Return what `get` would find, in any order, for `lazylayer cache`; None if the cache cannot list it."""
         return None
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from lazylayer.cli.invocation import Invocation
 if TYPE_CHECKING:
     from lazylayer.cli.plugincommands import PluginCommands
 
-__all__ = ["CORE_COMMANDS", "LazyCommand", "LazyGroup"]
+__all__ = ["CORE_COMMANDS", "LazyCommand", "LazyGroup", "OpenGroup"]
 
 
 EXIT_BROKEN_PIPE = 141
@@ -33,8 +33,8 @@ class LazyCommand(NamedTuple):
 CORE_COMMANDS: Mapping[str, LazyCommand] = {
     "mount": LazyCommand("lazylayer.cli.mount:mount", "Mount the image REF at DIR."),
     "umount": LazyCommand(
-        "lazylayer.cli.mount:umount",
-        "Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it.",
+        "lazylayer.cli.umount:umount",
+        "Unmount what `lazylayer mount` mounted at DIR, or all of it, and end the processes that serve it.",
     ),
     "ls": LazyCommand("lazylayer.cli.listing:ls", "List what lies at PATH, by default the root, in the image REF."),
     "cat": LazyCommand("lazylayer.cli.listing:cat", "Write the files at PATH in the image REF to standard output."),
@@ -57,13 +57,13 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, sorted."""
-        return sorted({*CORE_COMMANDS, *self._plugin_commands(ctx).names})
+        return sorted({*CORE_COMMANDS, *filter(_is_of_its_own, _plugin_commands(ctx).names)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command; return None if there is none of this name."""
         lazy = CORE_COMMANDS.get(cmd_name)
         if lazy is None:
-            return self._load_plugin_command(ctx, cmd_name)
+            return _load_plugin_command(ctx, cmd_name)
         module, _, name = lazy.target.partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
@@ -92,22 +92,57 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands for `--help`."""
-        commands = self._plugin_commands(ctx)
+        commands = _plugin_commands(ctx)
         shown = {name: lazy.summary for name, lazy in CORE_COMMANDS.items()}
         limit = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
-        for name in commands.names:
+        for name in filter(_is_of_its_own, commands.names):
             command = commands.describe(name)
             if not command.hidden:
                 shown[name] = command.get_short_help_str(limit)
         with formatter.section("Commands"):
             formatter.write_dl(sorted(shown.items()))
 
-    def _plugin_commands(self, ctx: click.Context) -> PluginCommands:
-        return ctx.ensure_object(Invocation).plugin_commands(frozenset(CORE_COMMANDS))
 
-    def _load_plugin_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        commands = self._plugin_commands(ctx)
-        if name not in commands.names:
-            return None
-        ctx.ensure_object(Invocation).log_from(commands.package(name))
-        return commands.load(name)
+_OPEN_GROUPS = ("plugins", "config")
+
+
+def _is_of_its_own(name: str) -> bool:
+    """Return False for the name of a plugin's command that belongs to a group of the core."""
+    return not name.startswith(tuple(f"{group}-" for group in _OPEN_GROUPS))
+
+
+class OpenGroup(click.Group):
+    """A group of the core that plugins add commands to: `plugins-new` becomes `lazylayer plugins new`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, sorted."""
+        prefix = f"{self.name}-"
+        added = [name.removeprefix(prefix) for name in _plugin_commands(ctx).names if name.startswith(prefix)]
+        return sorted({*super().list_commands(ctx), *added})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the core's command, or import that of a plugin."""
+        found = super().get_command(ctx, cmd_name)
+        return found if found is not None else _load_plugin_command(ctx, f"{self.name}-{cmd_name}")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands for `--help`, without importing those of plugins."""
+        limit = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        rows = []
+        for name in self.list_commands(ctx):
+            command = super().get_command(ctx, name) or _plugin_commands(ctx).describe(f"{self.name}-{name}")
+            rows.append((name, command.get_short_help_str(limit)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _plugin_commands(ctx: click.Context) -> PluginCommands:
+    return ctx.ensure_object(Invocation).plugin_commands(frozenset(CORE_COMMANDS))
+
+
+def _load_plugin_command(ctx: click.Context, name: str) -> click.Command | None:
+    commands = _plugin_commands(ctx)
+    if name not in commands.names:
+        return None
+    ctx.ensure_object(Invocation).log_from(commands.package(name))
+    return commands.load(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from lazylayer.cli.commands import OpenGroup
 from lazylayer.cli.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lazylayer.plugin.registry import Plugins
 
 
-@click.group()
+@click.group(cls=OpenGroup)
 def config() -> None:
     """Show and check the configuration."""
 

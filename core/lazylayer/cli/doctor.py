@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ import msgspec
 from lazylayer.api.mounting import Missing
 from lazylayer.api.settings import Settings
 from lazylayer.api.text import one_line
-from lazylayer.cli.invocation import Invocation
+from lazylayer.cli.invocation import Invocation, wants_color
 from lazylayer.errors import ConfigurationError, LazylayerError
 from lazylayer.plugin.hooks import AUTO
 from lazylayer.plugin.registry import Plugins
@@ -25,6 +25,8 @@ from lazylayer.plugin.registry import Plugins
 __all__ = ["Finding", "Verdict", "doctor", "examine"]
 
 Verdict = Literal["ok", "note", "problem"]
+
+_COLORS: Mapping[Verdict, str] = {"ok": "green", "note": "yellow", "problem": "red"}
 
 _MOUNT_HOOK = "lazylayer_mount_tree"
 _LITTLE_SPACE = 1024**3
@@ -50,7 +52,9 @@ def doctor(context: click.Context, as_json: bool) -> None:
         width = max(len(finding.topic) for finding in findings)
         for finding in findings:
             remedy = f"; {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{finding.verdict:<8}{finding.topic:<{width + 2}}{one_line(finding.text + remedy)}")
+            verdict = click.style(f"{finding.verdict:<8}", fg=_COLORS[finding.verdict])
+            line = f"{verdict}{finding.topic:<{width + 2}}{one_line(finding.text + remedy)}"
+            click.echo(line, color=wants_color(1))
     context.exit(int(any(finding.verdict == "problem" for finding in findings)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
     from lazylayer.configuration.loading import Configuration
     from lazylayer.plugin.registry import Plugins
 
-__all__ = ["Invocation", "warn", "warn_of_silence"]
+__all__ = ["Invocation", "wants_color", "warn", "warn_of_silence"]
+
+
+def wants_color(descriptor: int) -> bool:
+    """Return True if text for this descriptor may have colours: it is a terminal, and NO_COLOR is not set."""
+    return os.isatty(descriptor) and not os.environ.get("NO_COLOR")
 
 
 def warn(message: str) -> None:
     """Write a warning to standard error, on one line."""
     from lazylayer.api.text import one_line
 
-    click.echo(f"lazylayer: warning: {one_line(message)}", err=True)
+    head = click.style("lazylayer: warning:", fg="yellow", bold=True)
+    click.echo(f"{head} {one_line(message)}", err=True, color=wants_color(2))
 
 
 def warn_of_silence(pid: str, error: Exception) -> None:

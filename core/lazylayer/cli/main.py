@@ -14,7 +14,7 @@ import click
 from lazylayer import __version__
 from lazylayer.cli.commands import LazyGroup
 from lazylayer.cli.interruption import EXIT_INTERRUPTED
-from lazylayer.cli.invocation import Invocation
+from lazylayer.cli.invocation import Invocation, wants_color
 from lazylayer.errors import ConfigurationError, LazylayerError, PluginRequiredError
 
 __all__ = ["cli", "main"]
@@ -66,7 +66,7 @@ def _remember_debug(context: click.Context, _: click.Parameter, value: bool) -> 
     callback=_remember_debug,
     help="Log in detail, and show tracebacks of errors.",
 )
-@click.version_option(__version__, prog_name="lazylayer")
+@click.version_option(__version__, "-V", "--version", prog_name="lazylayer")
 def cli() -> None:
     """Mount the layers of OCI images and fetch each part when it is first read.
 
@@ -120,5 +120,7 @@ def _fail(said: str, error: Exception, debug: bool, status: int) -> int:
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             click.echo(one_line(line), err=True)
-    click.echo(f"lazylayer: error: {one_line(said)}", err=True)
+    click.echo(
+        f"{click.style('lazylayer: error:', fg='red', bold=True)} {one_line(said)}", err=True, color=wants_color(2)
+    )
     return status

@@ -1,4 +1,4 @@
-"""`lazylayer mount` and `lazylayer umount`."""
+"""`lazylayer mount`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazylayer.cli.invocation import Invocation, warn_of_silence
+from lazylayer.cli.invocation import Invocation
 from lazylayer.cli.references import IMAGE, plain_http_override
 from lazylayer.errors import LazylayerError, MountError
 
@@ -74,28 +74,6 @@ def mount(
         filesystem.mount_image(mountpoint, reference, layer, suid=suid)
 
     _serve(context, overrides, mountpoint, mount_image, int(ready_fd) if ready_fd else None)
-
-
-@click.command()
-@click.option("--force", is_flag=True, help="Unmount even if the mount is in use; readers get errors.")
-@click.argument("directory", type=_DIRECTORY, metavar="DIR")
-@click.pass_context
-def umount(context: click.Context, directory: Path, force: bool) -> None:
-    """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it."""
-    from lazylayer.cli.control import find_mount, request_unmount
-    from lazylayer.cli.deadmounts import forget_the_dead
-    from lazylayer.cli.program import load_program
-    from lazylayer.mounts.frontends import remove_left_mount
-
-    run = Path(context.ensure_object(Invocation).configuration().settings.run)
-    mountpoint = os.path.abspath(directory)  # noqa: PTH100 - must not touch the mount
-    process = find_mount(run, mountpoint, warn_of_silence)
-    if process is not None:
-        request_unmount(run, process.pid, mountpoint, force=force)
-        return
-    with load_program(context) as program:
-        remove_left_mount(program.hooks, mountpoint, force=force)
-        forget_the_dead(run, program)
 
 
 def _require_directory(directory: Path, nonempty: bool) -> None:

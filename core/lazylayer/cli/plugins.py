@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lazylayer.cli.commands import OpenGroup
 from lazylayer.cli.invocation import Invocation
 from lazylayer.errors import PluginRequiredError
 
@@ -21,7 +22,7 @@ _FIELDS = ("name", "distribution", "version", "status", "reason", "hooks", "targ
 """The fields of a record that are shown: not the options, which may hold secrets."""
 
 
-@click.group()
+@click.group(cls=OpenGroup)
 def plugins() -> None:
     """Show and check plugins."""
 

@@ -22,13 +22,14 @@ import os
 import re
 import stat
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
 from loguru import logger
 
-from lazylayer.api.cache import Cache, CachedValue, CachePurpose, CacheStatistics, ValueInMemory
+from lazylayer.api.cache import Cache, CachedValue, CacheEntry, CachePurpose, CacheStatistics, ValueInMemory
 from lazylayer_cache_dir.eviction import Evictor, room_taken
 from lazylayer_cache_dir.limits import SharedLimit
 from lazylayer_cache_dir.usage import SHARDS, Usage
@@ -185,6 +186,17 @@ class DirectoryCache(Cache):
             return None
         limit = self._limit.value() if self._limit is not None else self._max_bytes
         return CacheStatistics(held.entries, held.bytes, limit)
+
+    def entries(self) -> Iterator[CacheEntry]:
+        """Yield the values of this purpose, as they lie on disk."""
+        for shard in range(SHARDS):
+            with suppress(FileNotFoundError), os.scandir(f"{self._root}/{shard:02x}") as files:
+                for file in files:
+                    if file.name.startswith(self._prefix):
+                        with suppress(FileNotFoundError):
+                            status = file.stat(follow_symlinks=False)
+                            key = file.name.removeprefix(self._prefix)
+                            yield CacheEntry(key, room_taken(status.st_size), status.st_atime_ns / 1e9)
 
     def close(self) -> None:
         """Close the counters. Open values stay open, and values on disk stay there."""

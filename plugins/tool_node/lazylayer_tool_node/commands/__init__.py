@@ -1,0 +1,3 @@
+"""The commands; a module is imported when its command is used."""
+
+from __future__ import annotations
