@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lazylayer.api.events import LayerState
+from lazylayer.api.oci import Digest
+from lazylayer_state_prometheus.families import Sums, layer_families, sum_families
 from meta.repository import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -78,3 +83,50 @@ def test_the_configuration_is_good() -> None:
     from lazylayer.cli.config import check_configuration
 
     assert list(check_configuration(DEPLOY / "lazylayer.toml", [])) == []
+
+
+RULES = DEPLOY / "prometheus" / "lazylayer.rules.yaml"
+BOARD = DEPLOY / "grafana" / "lazylayer.json"
+OF_PROMETHEUS = {"up"}
+
+
+def test_rules_pass_their_tests() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool (Debian: apt install prometheus)")
+    command = [promtool, "test", "rules", "lazylayer.test.yaml"]
+    done = subprocess.run(command, cwd=RULES.parent, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def exported_names() -> set[str]:
+    """Return the names of the series that the plugin exports, as a scrape shows them."""
+    readme = (ROOT / "plugins/state_prometheus/README.md").read_text()
+    named = set(re.findall(r"^\| `(lazylayer_\w+)` \|", readme, re.MULTILINE))
+    state = LayerState(Digest("sha256:1"), 2, 1, "failed", 1, 1, "registry.test")
+    families = [*sum_families([state], {"frontend_fuse": 1}, Sums()), *layer_families([state])]
+    found = {sample.name for family in families for sample in family.samples}
+    assert found <= named, "the README lists every metric"
+    return named
+
+
+def names_in_queries(text: str) -> set[str]:
+    without_labels = re.sub(r"\{[^}]*\}|\bby \([^)]*\)", "", text)
+    return set(re.findall(r"\b(?:lazylayer[a-z0-9_:]+|up)\b", without_labels))
+
+
+def test_rules_and_board_use_metrics_that_exist() -> None:
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    known = exported_names() | recorded | OF_PROMETHEUS
+    for rule in rules:
+        used = names_in_queries(rule["expr"])
+        assert used
+        assert used <= known, rule
+    panels = json.loads(BOARD.read_text())["panels"]
+    for panel in panels:
+        for target in panel["targets"]:
+            used = names_in_queries(target["expr"])
+            assert used
+            assert used <= known, panel["title"]
+    assert len({panel["id"] for panel in panels}) == len(panels)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), metavar="[DIR]", required=False)
 @click.pass_context
 def umount(context: click.Context, directory: Path | None, force: bool, every: bool) -> None:
-    """Unmount what `lazylayer mount` mounted at DIR, and end the process that serves it.
+    """Unmount what `lazylayer mount` mounted at DIR, or all of it, and end the processes that serve it.
 
     --all leaves the mounts of `lazylayer serve` alone: containerd's containers use them.
     """
