@@ -219,3 +219,12 @@ def test_examples_work(example: str, docker_registry: DockerRegistry, tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     assert "indexed: " in done.stdout
+    name = f"{docker_registry.host}/indexed/example:1"
+    read = subprocess.run(
+        [Path(sys.executable).with_name("lazylayer"), "cat", "--plain-http", name, "large"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "LAZYLAYER_ROOT": str(tmp_path / "root")},
+        timeout=120,
+    )
+    assert read.stdout == TEXT * 8

@@ -6,6 +6,7 @@ the `SCHILY.xattr.` keywords of star. All functions are thread-safe.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 from lazylayer.errors import FormatError
@@ -28,9 +29,9 @@ def number(field: bytes, what: str, at: int) -> int:
 
     Raises FormatError, which names the field, `what`, and the header, `at`.
     """
-    digits = field[:-1]
-    if digits.isdigit() and field[-1] in b" \0" and not (b"8" in digits or b"9" in digits):
-        return int(digits, 8)  # as nearly every field is
+    value = _octal(field)
+    if value is not None:
+        return value
     if field[0] & 0x80:
         value = int.from_bytes(field, "big", signed=False)
         bits = 8 * len(field) - 1
@@ -42,6 +43,17 @@ def number(field: bytes, what: str, at: int) -> int:
     if digits.strip(b"01234567"):
         raise FormatError(f"the tar header at {at}: invalid {what} {field!r}")
     return int(digits, 8)
+
+
+@functools.lru_cache(maxsize=4096)
+def _octal(field: bytes) -> int | None:
+    """Return the number of a field that is all octal digits but for its end, as nearly all are; else None.
+
+    Most fields of an archive are those of the entry before, so that remembering costs less than reading.
+    """
+    digits = field[:-1]
+    plain = digits.isdigit() and field[-1] in b" \0" and b"8" not in digits and b"9" not in digits
+    return int(digits, 8) if plain else None
 
 
 def check_header(block: bytes, at: int) -> None:
