@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lazylayer.api.settings import PluginsSettings, Settings, default_root, default_run
 from lazylayer.cli.choice import load_plugin_choice
 from lazylayer.cli.config import check_configuration, values_of
+from lazylayer.cli.quick import read_run_directory
 from lazylayer.configuration import files
 from lazylayer.configuration.layers import Setting, dotted, leaves, merge_settings, parse_key
 from lazylayer.configuration.loading import Configuration, load_configuration
@@ -396,3 +397,37 @@ def test_values_and_origins_cover_every_key() -> None:
 def test_what_the_go_original_can_be_told(overrides: list[str], key: str, value: object) -> None:
     found = load(None, *overrides)
     assert {dotted(path): each for path, each, _ in values_of(found, found.plugin_tables)}[key] == value
+
+
+# --- the run directory alone ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "override", "expected"),
+    [
+        (None, None, "/from/file"),
+        ("/from/environment", None, "/from/environment"),
+        ("'/from/quotes'", None, "/from/quotes"),
+        ("/from/environment", 'run = "/from/set"', "/from/set"),
+        (None, "log.level=DEBUG", "/from/file"),
+    ],
+)
+def test_the_run_directory_is_read_as_the_whole_configuration_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None, override: str | None, expected: str
+) -> None:
+    file = tmp_path / "lazylayer.toml"
+    file.write_text('run = "/from/file"\n[log]\nlevel = "INFO"\n')
+    if variable is not None:
+        monkeypatch.setenv("LAZYLAYER_RUN", variable)
+    overrides = [override] if override is not None else []
+    assert read_run_directory(file, overrides) == Path(expected)
+    assert load_configuration(file, overrides).settings.run == expected
+
+
+def test_a_bad_run_directory_is_reported_as_ever(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="run: expected an absolute path"):
+        read_run_directory(None, ["run=relative"])
+
+
+def test_the_default_run_directory_is_known_without_the_settings() -> None:
+    assert read_run_directory() == Path(default_run())

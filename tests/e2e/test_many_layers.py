@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,9 @@ from e2e.containerd_node import SNAPSHOTTER, ContainerdNode, pick_layers
 from images.go_image import GoImages
 from images.lazy_layer import tar_of
 from lazylayer.api.oci import Digest, parse_reference
-from lazylayer.program import Program
+from lazylayer.cli import ask_daemon
 from lazylayer_snapshotter_containerd.client import Containerd
 from lazylayer_snapshotter_containerd.labels import layer_source_labels
-from lazylayer_snapshotter_containerd.pulling import PulledImage, pull_image
 from lazylayer_testing.servers.docker_registry import DockerRegistry
 from lazylayer_testing.servers.process import free_port
 
@@ -97,24 +97,28 @@ def silence(port: int) -> Iterator[threading.Event]:
         connection.close()
 
 
-def test_pulls_do_not_wait_for_each_other(
-    node: ContainerdNode, reference: str, silent_port: int, tmp_path: Path
-) -> None:
+def test_pulls_do_not_wait_for_each_other(node: ContainerdNode, reference: str, silent_port: int) -> None:
     """50 pulls at once, while a layer of a registry that never answers is waited for."""
     images = [pick_layers(node.registry, reference, [2 * each, 2 * each + 1], f"pick-{each}") for each in range(PULLS)]
-    overrides = [f"root={tmp_path / 'root'}", f"run={tmp_path / 'run'}"]
-    with Program.load(None, overrides) as program, silence(silent_port) as connected:
+    with silence(silent_port) as connected:
         waiting = threading.Thread(target=prepare_silent, args=(node, silent_port))
         waiting.start()
         assert connected.wait(60)
 
-        def pull(image: str) -> PulledImage:
-            with Containerd(str(node.containerd.address), "default") as containerd:
-                return pull_image(program, containerd, parse_reference(image), SNAPSHOTTER, lambda line: None)
+        def pull(image: str) -> dict[str, Any]:
+            arguments = {
+                "reference": image,
+                "directory": "/",
+                "containerd": str(node.containerd.address),
+                "namespace": "default",
+                "snapshotter": SNAPSHOTTER,
+            }
+            pulled: dict[str, Any] = ask_daemon(node.daemon.run_directory, "pull", arguments, lambda line: None)
+            return pulled
 
         with ThreadPoolExecutor(PULLS) as threads:
             pulled = list(threads.map(pull, images))
-        assert all(layer.lazy for image in pulled for layer in image.layers)
+        assert all(layer["lazy"] for image in pulled for layer in image["layers"])
         assert len(node.daemon.mounts()) == 2 * PULLS
         assert waiting.is_alive()
     waiting.join()

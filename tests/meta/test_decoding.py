@@ -9,6 +9,7 @@ from meta.repository import ROOT, modules
 
 OWN = {
     "core/lazylayer/api/decoding.py": "the door itself",
+    "core/lazylayer/cli/asking.py": "answers of our own daemon; must import little",
     "libs/tarlayers/lazylayer_tarlayers/tocdecoding.py": "decodes in pieces, and guards them as the door does",
     "plugins/frontend_erofs/lazylayer_frontend_erofs/descriptors.py": "answers of our own keeper",
     "plugins/frontend_erofs/lazylayer_frontend_erofs/keeper.py": "requests of our own user; must import little",

@@ -66,6 +66,16 @@ def test_looking_at_a_machine_loads_no_plugin_and_no_log(arguments: list[str], t
     assert plugins_in(modules) == set()
 
 
+def test_a_client_of_the_daemon_imports_nothing_but_the_standard_library_and_click(tmp_path: Path) -> None:
+    (tmp_path / "lazylayer.toml").write_text(f'run = "{tmp_path}"\n')
+    command = ["--config", str(tmp_path / "lazylayer.toml"), "pull", "registry.test/a:1"]
+    done = subprocess.run([sys.executable, "-c", RUN, *command], stderr=subprocess.PIPE, check=False)
+    assert b"no lazylayer daemon offers pull" in done.stderr
+    modules = set(json.loads(done.stderr.splitlines()[-1]))
+    assert plugins_in(modules) == {"lazylayer_snapshotter_containerd"}
+    assert modules & (HEAVY | OF_PROGRAMS | {"msgspec"}) == set()
+
+
 @pytest.mark.parametrize(
     ("command", "plugin"),
     [

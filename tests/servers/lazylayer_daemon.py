@@ -30,10 +30,11 @@ class LazylayerDaemon:
     ) -> None:
         self.directory = directory
         self.address = directory / "snapshotter.sock"
+        self.run_directory = directory / "run"
         self.snapshots = directory / "root/snapshotter/snapshots"
         values = {
             "root": json.dumps(str(directory / "root")),
-            "run": json.dumps(str(directory / "run")),
+            "run": json.dumps(str(self.run_directory)),
             "resolve.plain_http": json.dumps(list(plain_http)),
             "log.format": '"json"',
             "log.level": '"DEBUG"',
@@ -41,6 +42,7 @@ class LazylayerDaemon:
         }
         options = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
         self._command: list[str | Path] = [sys.executable, "-m", "lazylayer", *options]
+        self._client: list[str | Path] = [sys.executable, "-m", "lazylayer", "--set", f"run={self.run_directory}"]
         self._process = ServerProcess(
             [*self._command, "serve", "--address", self.address],
             log=directory / "lazylayer.log",
@@ -93,7 +95,7 @@ class LazylayerDaemon:
     def pull(self, containerd: Path, reference: str, *, namespace: str = "default") -> dict[str, Any]:
         """`lazylayer pull --json` of an image into a containerd; what it said."""
         options: list[str | Path] = ["--json", "--containerd", containerd, "--namespace", namespace]
-        said: dict[str, Any] = json.loads(run([*self._command, "pull", *options, reference]))
+        said: dict[str, Any] = json.loads(run([*self._client, "pull", *options, reference]))
         return said
 
     def mounts(self) -> list[str]:

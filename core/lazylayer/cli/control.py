@@ -9,21 +9,20 @@ reads one: there is nothing to keep open, and nothing to agree on beforehand.
     → {"command": "unmount", "mountpoint": "/mnt", "force": false}
     ← {"error": "/mnt is in use"}
 
-The side that answers is in `lazylayer.cli.controlserver`.
+A daemon may offer more commands; `lazylayer.cli.asking` is their client. The side that answers is in
+`lazylayer.cli.controlserver`.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from lazylayer.api.decoding import decode_json
 from lazylayer.api.events import MountState
+from lazylayer.cli.channel import MAX_REPLY, Lines, connect
 from lazylayer.errors import FormatError, MountError
 
 __all__ = [
@@ -32,11 +31,9 @@ __all__ = [
     "ProcessState",
     "Reply",
     "Request",
-    "ShortPath",
     "find_mount",
     "left_directories",
     "processes",
-    "receive",
     "request_unmount",
 ]
 
@@ -45,7 +42,6 @@ OnSilent = Callable[[str, Exception], None]
 
 
 MAX_REQUEST = 64 * 1024
-MAX_REPLY = 64 * 1024 * 1024
 TIMEOUT = 10.0
 """Seconds that a peer may be silent while it writes."""
 UNMOUNT_TIMEOUT = 60.0
@@ -62,16 +58,22 @@ class ProcessState(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request to a process."""
 
-    command: Literal["status", "unmount"]
+    command: str
     mountpoint: str = ""
     force: bool = False
+    arguments: msgspec.Raw = msgspec.Raw(b"null")
+    """Those of a command that the daemon offers."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     """The reply of a process; `error` is empty if the request succeeded."""
 
     error: str = ""
     process: ProcessState | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    """That of a command that the daemon offers."""
+    invalid: bool = False
+    """True if the error is one of the request itself, which the user wrote."""
 
 
 def processes(run: Path, on_silent: OnSilent | None = None) -> Iterator[ProcessState]:
@@ -125,25 +127,9 @@ def request_unmount(run: Path, pid: int, mountpoint: str, *, force: bool) -> Non
 
 
 def _ask(path: Path, request: Request, timeout: float) -> Reply:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        peer.settimeout(timeout)
-        with ShortPath(path) as short:
-            peer.connect(short)
+    with connect(path, timeout) as peer:
         peer.sendall(msgspec.json.encode(request) + b"\n")
-        return decode_json(receive(peer, MAX_REPLY), Reply)
-
-
-def receive(peer: socket.socket, limit: int) -> bytes:
-    """Return one line, of at most `limit` bytes. Raises ConnectionResetError."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        piece = peer.recv(256 * 1024)
-        if not piece:
-            raise ConnectionResetError("the other side went away")
-        line += piece
-        if len(line) > limit:
-            raise ConnectionResetError(f"the other side sent more than {limit} bytes")
-    return bytes(line)
+        return decode_json(Lines(peer, MAX_REPLY).next(), Reply)
 
 
 def _pid(directory: Path) -> int:
@@ -157,17 +143,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in (b"Z", b"X")
-
-
-class ShortPath:
-    """A name for a socket that fits the kernel's 107 bytes, wherever the socket lies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> str:
-        self._directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._directory}/{self._path.name}"
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._directory)

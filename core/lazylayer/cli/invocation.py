@@ -56,6 +56,12 @@ class Invocation:
 
         return load_configuration(self.config, [*self.overrides, *overrides])
 
+    def run_directory(self) -> Path:
+        """Return the run directory. Reads no other setting, since that takes longer than asking a daemon."""
+        from lazylayer.cli.quick import read_run_directory
+
+        return read_run_directory(self.config, self.overrides)
+
     def set_up_log(self, settings: LogSettings) -> None:
         """Log as the settings say, or in detail with `--debug`. Takes time: loguru is imported for it."""
         import msgspec

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lazylayer.api.settings import Settings
     from lazylayer.program import Program
 
-__all__ = ["load_options", "load_program", "load_settings", "pass_program"]
+__all__ = ["load_options", "load_program", "load_settings", "pass_program", "run_directory"]
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -66,6 +66,11 @@ def load_settings(context: click.Context, overrides: Sequence[str] = ()) -> Sett
     settings = invocation.configuration(overrides).settings
     invocation.set_up_log(settings.log)
     return settings
+
+
+def run_directory(context: click.Context) -> Path:
+    """Return the run directory, and read no other setting, which takes time. Raises ConfigurationError."""
+    return context.ensure_object(Invocation).run_directory()
 
 
 def load_options(context: click.Context, name: str, options: type[Options]) -> Options:

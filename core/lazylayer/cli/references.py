@@ -14,7 +14,7 @@ from lazylayer.errors import InvalidReferenceError
 if TYPE_CHECKING:
     from lazylayer.api.oci import Reference
 
-__all__ = ["IMAGE", "IMAGE_PATH", "TEXT", "plain_http_override", "plain_http_overrides"]
+__all__ = ["IMAGE", "IMAGE_PATH", "IMAGE_TEXT", "TEXT", "plain_http_override", "plain_http_overrides"]
 
 
 class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
@@ -30,6 +30,19 @@ class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in new versio
         return str(value)
 
 
+class _ImageText(_Text):
+    """`REF`, as text for a daemon to parse."""
+
+    name = "REF"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        url = re.match(r"(?:https?|docker|oci-registry)://", value)
+        if url:
+            option = ", and add --plain-http" if url[0] == "http://" else ""
+            self.fail(f"{value}: references of images have no {url[0]}; write {value[url.end() :]}{option}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
     """`REF`, as a `Reference`."""
 
@@ -42,12 +55,8 @@ class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
 
         if isinstance(value, Reference):
             return value
-        url = re.match(r"(?:https?|docker|oci-registry)://", value)
-        if url:
-            option = ", and add --plain-http" if url[0] == "http://" else ""
-            self.fail(f"{value}: references of images have no {url[0]}; write {value[url.end() :]}{option}", param, ctx)
         try:
-            reference = parse_reference(value)
+            reference = parse_reference(IMAGE_TEXT.convert(value, param, ctx))
         except InvalidReferenceError as error:
             self.fail(str(error), param, ctx)
         if reference.scheme in PATH_SCHEMES:
@@ -74,6 +83,7 @@ class _ImagePath(click.ParamType):  # type: ignore[type-arg]  # likewise
 
 TEXT = _Text()
 IMAGE = _Image()
+IMAGE_TEXT = _ImageText()
 IMAGE_PATH = _ImagePath()
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from loguru import logger
+from typing import TYPE_CHECKING
 
-from lazylayer_snapshotter_containerd.plugin import SnapshotterContainerd
+if TYPE_CHECKING:
+    from lazylayer_snapshotter_containerd.plugin import SnapshotterContainerd
 
 __all__ = ["SnapshotterContainerd"]
 
-logger.disable(__name__)
+
+def __getattr__(name: str) -> object:
+    """Import the plugin when it is loaded: `lazylayer pull` does without (PEP 562)."""
+    if name != "SnapshotterContainerd":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lazylayer_snapshotter_containerd.plugin import SnapshotterContainerd
+
+    return SnapshotterContainerd

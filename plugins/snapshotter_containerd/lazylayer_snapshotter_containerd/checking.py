@@ -11,13 +11,12 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 
-from loguru import logger
-
 from lazylayer.api.labels import LAYER_SIZE, label_number, layer_source
 from lazylayer.api.oci import Descriptor, Reference
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import LazylayerError, NotMountedError
 from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, checked_diff_id, is_refused
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.problems import NotFoundError
 from lazylayer_snapshotter_containerd.remote import is_remote
 from lazylayer_snapshotter_containerd.snapshotter import TARGET_LABEL, Snapshotter

@@ -6,14 +6,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from lazylayer.cli import IMAGE, TEXT, load_options, load_program, plain_http_override
-
-if TYPE_CHECKING:
-    from lazylayer.api.oci import Reference
+from lazylayer.cli import IMAGE_TEXT, TEXT, load_options, load_program
 
 __all__ = ["pull", "serve"]
 
@@ -77,13 +74,13 @@ def serve(context: click.Context, address: str, root: Path | None, config: Path 
 @click.option(
     "--snapshotter", metavar="NAME", type=TEXT, default="lazylayer", show_default=True, help="Our name at containerd."
 )
-@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry.")
+@click.option("--plain-http", is_flag=True, help="Speak plain HTTP to the registry, as the daemon must too.")
 @click.option("--json", "as_json", is_flag=True, help="Say what came of it as JSON.")
-@click.argument("reference", type=IMAGE, metavar="REF")
+@click.argument("reference", type=IMAGE_TEXT, metavar="REF")
 @click.pass_context
 def pull(
     context: click.Context,
-    reference: Reference,
+    reference: str,
     socket: str,
     namespace: str,
     snapshotter: str,
@@ -92,25 +89,45 @@ def pull(
 ) -> None:
     """Pull the image REF into containerd without waiting for its layers.
 
-    Layers that can be mounted lazily are; the others are fetched and unpacked. Containers can be
-    started as soon as this returns. The last line says for each layer whether it is lazy and, if not,
-    why. The daemon (`lazylayer serve`) must know the registry too: --plain-http is for this command only.
+    The daemon (`lazylayer serve`) does the work, with its own configuration and credentials. Layers that can be
+    mounted lazily are; the others are fetched and unpacked. Containers can be started as soon as this
+    returns. The last line says for each layer whether it is lazy and, if not, why. Ctrl-C ends the pull.
     """
-    from lazylayer_snapshotter_containerd.client import Containerd
-    from lazylayer_snapshotter_containerd.pulling import as_text, pull_image
+    from lazylayer.cli import InvalidRequestError, NoDaemonError, ask_daemon, run_directory
 
-    def progress(line: str) -> None:
+    # Names as in `lazylayer_snapshotter_containerd.pullservice.PullArguments`, which this command does not import.
+    arguments = {
+        "reference": reference,
+        "directory": os.getcwd(),  # noqa: PTH109 - as it is called, not where it is
+        "containerd": os.path.abspath(socket),  # noqa: PTH100 - likewise
+        "namespace": namespace,
+        "snapshotter": snapshotter,
+        "plain_http": plain_http,
+    }
+
+    def show(line: str) -> None:
         if not as_json:
             click.echo(line)
 
-    with (
-        load_program(context, plain_http_override(reference, plain_http)) as program,
-        Containerd(socket, namespace) as containerd,
-    ):
-        pulled = pull_image(program, containerd, reference, snapshotter, progress)
-    if as_json:
-        import msgspec
+    try:
+        pulled = ask_daemon(run_directory(context), "pull", arguments, show)
+    except InvalidRequestError as error:
+        raise click.BadParameter(str(error), context, param_hint="'REF'") from error
+    except PermissionError as error:
+        raise NoDaemonError(f"{error.filename}: only root may ask the daemon to pull; use sudo") from error
+    except NoDaemonError as error:
+        said = f"{error} (systemctl start lazylayer), or name its run directory with --set run=DIR"
+        raise NoDaemonError(said) from error
+    click.echo(json.dumps(pulled, separators=(",", ":")) if as_json else _as_text(pulled))
 
-        click.echo(msgspec.json.encode(pulled))
-    else:
-        click.echo(as_text(pulled))
+
+def _as_text(image: dict[str, Any]) -> str:
+    """Return one line that says for each layer that it is lazy, or why it is not."""
+    layers = image["layers"]
+    lazy = sum(layer["lazy"] for layer in layers)
+    others = [
+        f"{number} {layer['digest'][7:19]}: {layer['reason']}"
+        for number, layer in enumerate(layers)
+        if not layer["lazy"]
+    ]
+    return "; ".join([f"{image['name']}: {lazy} of {len(layers)} layers are lazy", *others])

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from loguru import logger
-
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.problems import UnavailableError
 
 __all__ = ["DEADLINE", "Deadline", "Janitor"]

@@ -1,36 +1,41 @@
-"""Pull lazily: make an image known to containerd, and have its layers mounted instead of unpacked."""
+"""Pull lazily: make an image known to containerd, and have its layers mounted instead of unpacked.
+
+The daemon pulls. It opens and mounts all layers at the same time, and asks containerd for them, lowest first,
+meanwhile: each of containerd's Prepares finds its layer mounted, or about to be (`ahead`). Manifest and config are
+written at the same time. Layers that cannot be mounted are fetched concurrently (`fetching`), and unpacked in order.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from itertools import accumulate
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from lazylayer.api.byteranges import ByteRange
-from lazylayer.api.cache import Cache
 from lazylayer.api.labels import LAYER_SIZE
-from lazylayer.api.oci import Descriptor, Digest, Reference, ResolvedImage
+from lazylayer.api.oci import Descriptor, Digest, ResolvedImage
 from lazylayer.errors import FormatError, VerificationError
-from lazylayer.fetching import Blob, Opening, RangeStore
-from lazylayer.layers import annotate_layers, resolve_image
-from lazylayer.program import Program
+from lazylayer.layers import LayerStore
+from lazylayer.program import Hooks
 from lazylayer_snapshotter_containerd.api.types import Descriptor as ApiDescriptor
 from lazylayer_snapshotter_containerd.api.types import Mount
+from lazylayer_snapshotter_containerd.background import run_all, run_in_background
 from lazylayer_snapshotter_containerd.client import Containerd, ContainerdError
+from lazylayer_snapshotter_containerd.fetching import BlobFetches
 from lazylayer_snapshotter_containerd.identity import LayerIdentity, chain_id
 from lazylayer_snapshotter_containerd.labels import annotation_labels, layer_source_labels
+from lazylayer_snapshotter_containerd.mountingahead import ImageAhead, WantedSnapshot
 from lazylayer_snapshotter_containerd.remote import REMOTE_LABEL
-from lazylayer_snapshotter_containerd.snapshotter import FALLBACK_LABEL, TARGET_LABEL
+from lazylayer_snapshotter_containerd.snapshotter import FALLBACK_LABEL, TARGET_LABEL, Snapshotter
 
-__all__ = ["PulledImage", "PulledLayer", "as_text", "chain_ids", "pull_image"]
+__all__ = ["Daemon", "Progress", "PulledImage", "PulledLayer", "chain_ids", "pull_image"]
 
 _GC = "containerd.io/gc.ref"
 """Labels with this prefix tell containerd's garbage collector what a blob needs."""
-
-_PIECE = 1024 * 1024
 
 
 class PulledLayer(msgspec.Struct, frozen=True):
@@ -50,141 +55,186 @@ class PulledImage(msgspec.Struct, frozen=True):
     layers: list[PulledLayer]
 
 
+class Daemon(NamedTuple):
+    """The parts of the daemon that a pull uses. `address` is the socket of its snapshotter."""
+
+    hooks: Hooks
+    layers: LayerStore
+    snapshotter: Snapshotter
+    address: str
+
+
+class Progress(Protocol):
+    """The client that waits for a pull; `lazylayer.cli.Conversation` is one."""
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the client has gone."""
+
+    def progress(self, line: str) -> None:
+        """Send a line to the client."""
+
+
 def pull_image(
-    program: Program, containerd: Containerd, reference: Reference, snapshotter: str, progress: Callable[[str], None]
+    daemon: Daemon, containerd: Containerd, resolved: ResolvedImage, scope: str, client: Progress
 ) -> PulledImage:
     """Pull an image into a namespace of containerd.
 
-    Manifest and config go into the content store, each layer becomes a snapshot of `snapshotter`, and
-    the image gets its name last, when everything is there. A lease keeps containerd from collecting
-    anything half-way. `progress` gets a line for each step.
+    Manifest and config go into the content store, each layer becomes a snapshot of the snapshotter that containerd
+    calls `scope`, and the image gets its name last, when everything is there. A lease keeps containerd from
+    collecting anything half-way. The client gets a line for each step.
 
     Raises LazylayerError; then containerd collects what was made.
     """
-    resolved = _with_indexes(program, resolve_image(program.hooks, program.settings, reference))
+    resolved = _with_indexes(daemon.layers, resolved)
+    reference = resolved.reference
     diff_ids, layers = resolved.config.rootfs.diff_ids, resolved.manifest.layers
     if len(diff_ids) != len(layers):
         raise FormatError(f"{reference}: the config names {len(diff_ids)} layers and the manifest {len(layers)}")
-    progress(f"{resolved.digest[:19]}  manifest of {reference}")
-    containerd.ensure_namespace()
-    with containerd.lease():
-        pull = _Pull(program, containerd, resolved, snapshotter, progress)
-        pull.write_config()
-        pulled = pull.prepare_layers()
-        pull.write_manifest()
-        target = ApiDescriptor(resolved.media_type, resolved.digest, len(resolved.manifest_bytes))
-        containerd.set_image(str(reference), target)
+    client.progress(f"{resolved.digest[:19]}  manifest of {reference}")
+    pull = _Pull(daemon, containerd, resolved, scope, client)
+    pulled = pull.find() or pull.make()
     return PulledImage(str(reference), resolved.digest, pulled)
 
 
-def _with_indexes(program: Program, image: ResolvedImage) -> ResolvedImage:
+def _with_indexes(store: LayerStore, image: ResolvedImage) -> ResolvedImage:
     """Return the image; the labels of its layers tell what stands beside it, too. The bytes of its manifest stay."""
-    layers = image.manifest.layers
-    if layers:
-        blob = Blob(partial(program.hooks.resolve_blob, image.reference, layers[0]), layers[0].digest, layers[0].size)
-        opening = Opening(blob, RangeStore(_NoCache()))
-        layers = annotate_layers(program.hooks, image.reference, layers, image.manifest_bytes, opening)
+    layers = store.annotate(image.reference, image.manifest.layers, image.manifest_bytes)
     return msgspec.structs.replace(image, manifest=msgspec.structs.replace(image.manifest, layers=layers))
 
 
-def chain_ids(diff_ids: list[Digest]) -> list[str]:
+def chain_ids(diff_ids: Sequence[Digest]) -> list[str]:
     """Return the name of each layer together with all below it (OCI image specification, "Layer ChainID")."""
     return list(accumulate(diff_ids, lambda below, diff_id: chain_id([below, diff_id])))
 
 
-def as_text(image: PulledImage) -> str:
-    """Return one line that says for each layer that it is lazy, or why it is not."""
-    lazy = sum(layer.lazy for layer in image.layers)
-    others = [
-        f"{number} {layer.digest[7:19]}: {layer.reason}" for number, layer in enumerate(image.layers) if not layer.lazy
-    ]
-    line = f"{image.name}: {lazy} of {len(image.layers)} layers are lazy"
-    return "; ".join([line, *others])
-
-
-class _NoCache(Cache):
-    def get(self, key: str) -> bytes | None:
-        del key
-        return None
-
-    def put(self, key: str, data: bytes) -> None:
-        del key, data
-
-
 class _Pull:
-    """One pull, under a lease."""
+    """One pull."""
 
     def __init__(
-        self,
-        program: Program,
-        containerd: Containerd,
-        resolved: ResolvedImage,
-        snapshotter: str,
-        progress: Callable[[str], None],
+        self, daemon: Daemon, containerd: Containerd, resolved: ResolvedImage, scope: str, client: Progress
     ) -> None:
-        self._program = program
+        self._daemon = daemon
         self._containerd = containerd
         self._image = resolved
-        self._snapshotter = snapshotter
-        self._progress = progress
+        self._scope = scope
+        self._client = client
         self._chains = chain_ids(resolved.config.rootfs.diff_ids)
+        self._labels = [self._layer_labels(number) for number in range(len(self._chains))]
+        self._fetches = BlobFetches(daemon.hooks, resolved.reference, lambda: client.cancelled)
 
-    def write_config(self) -> None:
-        """Store the config; its label keeps the topmost snapshot, which keeps those below it."""
-        config = self._image.manifest.config
+    # --- an image that is there --------------------------------------------------------------------
+
+    def find(self) -> list[PulledLayer] | None:
+        """Return the layers of the image if the namespace has all of it under its name, else None.
+
+        Raises VerificationError if it has other layers under the chain IDs of these.
+        """
+        if self._containerd.image_target(str(self._image.reference)) != self._image.digest:
+            return None
+        blobs = [self._image.digest, self._image.manifest.config.digest]
+        calls = [partial(self._containerd.has_content, digest) for digest in blobs]
+        if not all(each.result() for each in run_all(calls, "lazylayer-pull")):
+            return None
+        there = [labels for labels in self._snapshots() if labels is not None]
+        if len(there) < len(self._chains):
+            return None
+        return [self._there(number, labels) for number, labels in enumerate(there)]
+
+    def _snapshots(self) -> list[dict[str, str] | None]:
+        """Return the labels of the snapshots that the namespace has of these layers, None for those that it lacks."""
+        calls = [partial(self._containerd.snapshot_labels, self._scope, chain) for chain in self._chains]
+        return [each.result() for each in run_all(calls, "lazylayer-pull")]
+
+    def _there(self, number: int, labels: Mapping[str, str]) -> PulledLayer:
+        """Return the outcome for a layer whose snapshot is there."""
+        layer = self._image.manifest.layers[number]
+        lazy = REMOTE_LABEL in labels
+        if lazy:
+            self._compare(labels, self._labels[number])
+        return self._tell(PulledLayer(layer.digest, layer.size, lazy, "" if lazy else "it is unpacked already"))
+
+    # --- an image that is not ----------------------------------------------------------------------
+
+    def make(self) -> list[PulledLayer]:
+        """Make everything that is missing, and name the image."""
+        containerd = self._containerd
+        address = containerd.snapshotter_address(self._scope)
+        if address is None:
+            raise ContainerdError(
+                f"containerd has no snapshotter {self._scope}; add [proxy_plugins.{self._scope}] to its "
+                "configuration and restart it, or choose another --snapshotter",
+                "NOT_FOUND",
+            )
+        ahead = ImageAhead(self._daemon.layers, self._daemon.snapshotter, self._image, self._scope)
+        try:
+            if address == self._daemon.address:
+                ahead.begin(self._wanted(), self._fetch)
+            containerd.ensure_namespace()
+            with containerd.lease():
+                writing = run_in_background(self._write_blobs, "lazylayer-pull")
+                pulled = [self._prepare_layer(number, ahead) for number in range(len(self._chains))]
+                writing.result()
+                target = ApiDescriptor(self._image.media_type, self._image.digest, len(self._image.manifest_bytes))
+                containerd.set_image(str(self._image.reference), target)
+        finally:
+            self._fetches.close()
+            ahead.close()
+        return pulled
+
+    def _wanted(self) -> list[WantedSnapshot]:
+        """Return the layers that are to be opened: all but those that are unpacked."""
+        layers = zip(self._image.manifest.layers, self._chains, self._labels, self._snapshots(), strict=True)
+        return [
+            WantedSnapshot(layer, chain, labels, there is not None)
+            for layer, chain, labels, there in layers
+            if there is None or REMOTE_LABEL in there
+        ]
+
+    def _write_blobs(self) -> None:
+        """Store config and manifest. Their labels keep what they need from being collected.
+
+        The config's keeps the topmost snapshot, which keeps those below it; the manifest's keep the config, and
+        layers that had to be fetched.
+        """
+        manifest, data = self._image.manifest, self._image.manifest_bytes
         labels = self._source_labels()
         if self._chains:
-            labels[f"{_GC}.snapshot.{self._snapshotter}"] = self._chains[-1]
-        descriptor = ApiDescriptor(config.media_type, config.digest, len(self._image.config_bytes))
-        self._containerd.write_content(descriptor, [self._image.config_bytes], labels)
-
-    def write_manifest(self) -> None:
-        """Store the manifest; its labels keep the config, and layers that had to be fetched."""
-        manifest = self._image.manifest
+            labels[f"{_GC}.snapshot.{self._scope}"] = self._chains[-1]
+        config = ApiDescriptor(manifest.config.media_type, manifest.config.digest, len(self._image.config_bytes))
+        self._containerd.write_content(config, [self._image.config_bytes], labels)
         labels = {**self._source_labels(), f"{_GC}.content.config": manifest.config.digest}
         labels |= {f"{_GC}.content.l.{number}": layer.digest for number, layer in enumerate(manifest.layers)}
-        data = self._image.manifest_bytes
         descriptor = ApiDescriptor(self._image.media_type, self._image.digest, len(data))
         self._containerd.write_content(descriptor, [data], labels)
 
-    def prepare_layers(self) -> list[PulledLayer]:
-        """Make a snapshot of every layer, lowest first."""
-        pulled = []
-        for number, layer in enumerate(self._image.manifest.layers):
-            pulled.append(self._prepare_layer(number, layer))
-            what = "lazy" if pulled[-1].lazy else pulled[-1].reason
-            self._progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  {what}")
-        return pulled
-
-    def _prepare_layer(self, number: int, layer: Descriptor) -> PulledLayer:
+    def _prepare_layer(self, number: int, ahead: ImageAhead) -> PulledLayer:
+        layer = self._image.manifest.layers[number]
         chain, parent = self._chains[number], self._chains[number - 1] if number else ""
         key = f"lazylayer-pull-{secrets.token_hex(8)} {chain}"
-        wanted = self._layer_labels(number, layer)
         try:
-            mounts = self._containerd.prepare(self._snapshotter, key, parent, wanted)
+            mounts = self._containerd.prepare(self._scope, key, parent, self._labels[number])
         except ContainerdError as error:
             if error.status != "ALREADY_EXISTS":
                 raise
-            labels = self._containerd.snapshot_labels(self._snapshotter, chain) or {}
-            lazy = REMOTE_LABEL in labels
-            if lazy:
-                self._compare(labels, wanted)
-            return PulledLayer(layer.digest, layer.size, lazy, "" if lazy else "it is unpacked already")
-        labels = self._containerd.snapshot_labels(self._snapshotter, key) or {}
-        reason = labels.get(FALLBACK_LABEL, f"the snapshotter {self._snapshotter} did not mount it")
+            if ahead.is_committed(chain):  # by the Prepare of this pull: nothing else can be there
+                return self._tell(PulledLayer(layer.digest, layer.size, True))
+            return self._there(number, self._containerd.snapshot_labels(self._scope, chain) or {})
+        labels = self._containerd.snapshot_labels(self._scope, key) or {}
+        reason = labels.get(FALLBACK_LABEL, f"the snapshotter {self._scope} did not mount it")
         try:
-            self._unpack(number, layer, key, mounts)
+            self._unpack(number, key, mounts)
         except BaseException:
-            self._containerd.remove_snapshot(self._snapshotter, key)
+            self._containerd.remove_snapshot(self._scope, key)
             raise
-        return PulledLayer(layer.digest, layer.size, False, reason)
+        return self._tell(PulledLayer(layer.digest, layer.size, False, reason))
 
     def _compare(self, mounted: Mapping[str, str], wanted: Mapping[str, str]) -> None:
         """Raise VerificationError unless the layer that the namespace has under this chain ID is the one wanted.
 
         Within a namespace containerd looks at nothing but the chain ID, which an image's author claims.
         """
-        formats = self._program.hooks.formats()
+        formats = self._daemon.hooks.formats()
         there, identity = LayerIdentity.of(mounted, formats), LayerIdentity.of(wanted, formats)
         if there is None or there != identity:
             raise VerificationError(
@@ -193,33 +243,29 @@ class _Pull:
                 "and pull again"
             )
 
-    def _unpack(self, number: int, layer: Descriptor, key: str, mounts: list[Mount]) -> None:
-        self._progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  fetching and unpacking it")
+    def _fetch(self, layer: Descriptor) -> Future[None]:
+        """Fetch a layer into the content store, in the background; once, however often this is called."""
         descriptor = ApiDescriptor(layer.media_type, layer.digest, layer.size)
-        self._containerd.write_content(descriptor, self._fetch(layer), self._source_labels())
-        unpacked = self._containerd.apply(descriptor, mounts)
+        labels = self._source_labels()
+        return self._fetches.begin(layer, lambda pieces: self._containerd.write_content(descriptor, pieces, labels))
+
+    def _unpack(self, number: int, key: str, mounts: list[Mount]) -> None:
+        layer = self._image.manifest.layers[number]
+        self._client.progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  fetching and unpacking it")
+        self._fetch(layer).result()
+        unpacked = self._containerd.apply(ApiDescriptor(layer.media_type, layer.digest, layer.size), mounts)
         promised = self._image.config.rootfs.diff_ids[number]
         if unpacked != promised:
             raise VerificationError(f"layer {layer.digest}: unpacked it is {unpacked}; the config says {promised}")
         chain = self._chains[number]
-        self._containerd.commit(self._snapshotter, key, chain, {TARGET_LABEL: chain})
+        self._containerd.commit(self._scope, key, chain, {TARGET_LABEL: chain})
 
-    def _fetch(self, layer: Descriptor) -> Iterator[bytes]:
-        source = self._program.hooks.resolve_blob(self._image.reference, layer)
-        try:
-            pieces = source.fetch([ByteRange(0, layer.size)]) if layer.size else iter(())
-            for _, data in pieces:
-                for start in range(0, len(data), _PIECE):
-                    yield data[start : start + _PIECE]
-        finally:
-            source.close()
-
-    def _layer_labels(self, number: int, layer: Descriptor) -> dict[str, str]:
-        layers = [each.digest for each in self._image.manifest.layers[number:]]
+    def _layer_labels(self, number: int) -> dict[str, str]:
+        layers = self._image.manifest.layers[number:]
         return {
-            **annotation_labels(layer.annotations, self._program.hooks.formats().annotations),
-            **layer_source_labels(self._image.reference, layer.digest, layers),
-            LAYER_SIZE: str(layer.size),
+            **annotation_labels(layers[0].annotations, self._daemon.hooks.formats().annotations),
+            **layer_source_labels(self._image.reference, layers[0].digest, [each.digest for each in layers]),
+            LAYER_SIZE: str(layers[0].size),
             TARGET_LABEL: self._chains[number],
         }
 
@@ -227,3 +273,8 @@ class _Pull:
         """Return the labels that tell containerd where to fetch a blob again."""
         reference = self._image.reference
         return {f"containerd.io/distribution.source.{reference.host}": reference.repository} if reference.host else {}
+
+    def _tell(self, pulled: PulledLayer) -> PulledLayer:
+        what = "lazy" if pulled.lazy else pulled.reason
+        self._client.progress(f"{pulled.digest[:19]}  {pulled.size / 1e6:8.1f} MB  {what}")
+        return pulled

@@ -15,13 +15,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Protocol
 
-from loguru import logger
-
 from lazylayer.errors import LazylayerError, MountError, NotMountedError
 from lazylayer.linux import mounttable
 from lazylayer_snapshotter_containerd.directories import Directories
 from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, is_refused
 from lazylayer_snapshotter_containerd.labels import label_annotations
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.problems import UnavailableError
 from lazylayer_snapshotter_containerd.store import Snapshot
 

@@ -12,10 +12,9 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from loguru import logger
-
 from lazylayer.errors import LazylayerError
 from lazylayer.linux import mounttable
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.remote import is_remote
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
 from lazylayer_snapshotter_containerd.store import Kind, Snapshot, Transaction

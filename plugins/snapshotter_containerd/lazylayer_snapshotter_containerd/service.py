@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
-from loguru import logger
 
 from lazylayer.api.text import one_line
 from lazylayer_snapshotter_containerd.api import snapshots as api
 from lazylayer_snapshotter_containerd.api.types import Empty, Timestamp
 from lazylayer_snapshotter_containerd.deadlines import DEADLINE, Deadline, Janitor
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.problems import NoRoomError, SnapshotError
 from lazylayer_snapshotter_containerd.snapshotter import TARGET_LABEL, Snapshotter
 from lazylayer_snapshotter_containerd.store import Snapshot

@@ -11,8 +11,6 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-from loguru import logger
-
 from lazylayer.api.settings import process_directory
 from lazylayer.cli import ControlServer, Ending, use_few_arenas
 from lazylayer.errors import LazylayerError
@@ -20,7 +18,9 @@ from lazylayer.mounts import Filesystem
 from lazylayer.program import Program
 from lazylayer_snapshotter_containerd.checking import DiffIdChecker
 from lazylayer_snapshotter_containerd.deadlines import DEADLINE
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.options import Options
+from lazylayer_snapshotter_containerd.pullservice import PullService
 from lazylayer_snapshotter_containerd.restoring import Restorer, reconcile
 from lazylayer_snapshotter_containerd.service import make_server
 from lazylayer_snapshotter_containerd.snapshotter import Snapshotter
@@ -56,7 +56,9 @@ def serve(program: Program, options: Options, address: str = "") -> None:
         snapshotter = Snapshotter(root, filesystem, formats, wait_for_prefetch=options.wait_for_prefetch)
         stack.callback(snapshotter.close)
         remote = reconcile(snapshotter)
-        control = ControlServer(process_directory(Path(settings.run)), filesystem)
+        pulls = PullService(program, filesystem, snapshotter, listen)
+        stack.callback(pulls.close)
+        control = ControlServer(process_directory(Path(settings.run)), filesystem, {"pull": pulls.pull})
         stack.callback(control.close)
         seconds = DEADLINE + (settings.prefetch.timeout if options.wait_for_prefetch else 0)
         server = make_server(snapshotter, options.threads, seconds)

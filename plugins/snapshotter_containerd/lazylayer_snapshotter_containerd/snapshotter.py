@@ -18,14 +18,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from loguru import logger
-
 from lazylayer.errors import LazylayerError
+from lazylayer_snapshotter_containerd.ahead import LayersAhead
 from lazylayer_snapshotter_containerd.api.types import Mount
 from lazylayer_snapshotter_containerd.directories import Directories, measure
 from lazylayer_snapshotter_containerd.filters import parse_filters
 from lazylayer_snapshotter_containerd.identity import CHECKED_LABEL, FormatLabels, may_stand_in
 from lazylayer_snapshotter_containerd.labels import mount_labels
+from lazylayer_snapshotter_containerd.logger import logger
 from lazylayer_snapshotter_containerd.problems import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -72,6 +72,7 @@ class Snapshotter:
         self.directories = Directories(root)
         self.layers = RemoteLayers(filesystem, self.directories, wait_for_prefetch=wait_for_prefetch)
         self.store = Store(root / "metadata.sqlite")
+        self.ahead = LayersAhead(self.store, self.directories, self.layers, formats, self._abandon)
         self._formats = formats
         self._measured_within = measured_within
 
@@ -91,15 +92,29 @@ class Snapshotter:
         target = labels.get(TARGET_LABEL, "")
         if not target:
             return self._create(scope, Kind.ACTIVE, key, parent, labels)
-        snapshot = None
-        with self.store.transaction(scope) as transaction:
-            there, reason = self._look_for(transaction, target, parent, labels)
-            if not there:
-                if reason:
-                    labels[FALLBACK_LABEL] = reason
-                snapshot = transaction.create(Kind.ACTIVE, key, parent, labels, pending=not reason)
-                self.directories.create(snapshot)
+        ahead = self.ahead.take(scope, target, labels)
+        failure = ahead.failure() if ahead is not None else ""
+        snapshot, committed = None, False
+        try:
+            with self.store.transaction(scope) as transaction:
+                there, reason = self._look_for(transaction, target, parent, labels)
+                reason = reason or failure
+                if not there and not reason and ahead is not None:
+                    self._commit(transaction, transaction.take_over(ahead.snapshot.id, parent).id, target, labels)
+                    there = committed = True
+                elif not there:
+                    if reason:
+                        labels[FALLBACK_LABEL] = reason[:_REASON_LENGTH]
+                    snapshot = transaction.create(Kind.ACTIVE, key, parent, labels, pending=not reason)
+                    self.directories.create(snapshot)
+            if ahead is not None:
+                ahead.committed = committed
+        finally:
+            if ahead is not None and not ahead.committed:
+                self.ahead.discard(ahead)
         if snapshot is None:
+            log = logger.bind(key=key, parent=parent, **{LOG_KEY: "true"})
+            log.debug("{key}: there already as {target}", key=key, target=target)
             raise _there_already(target)
         if reason:
             _log_fallback(snapshot, reason)
@@ -212,6 +227,15 @@ class Snapshotter:
                 self._remove_directory(name)
         self.store.keep_reserve()
 
+    def is_mounted_as(self, scope: str, target: str, labels: Mapping[str, str]) -> bool:
+        """Return True if a Prepare would find the layer that the labels ask for mounted under this target.
+
+        The parent is not looked at, so that it may have to be mounted once more all the same.
+        """
+        with self.store.transaction(scope) as transaction:
+            found = [each for each in transaction.all() if each.labels.get(TARGET_LABEL) == target and is_remote(each)]
+        return any(may_stand_in(each.labels, labels, self._formats) for each in found)
+
     # --- parts -------------------------------------------------------------------------------------
 
     def _create(self, scope: str, kind: Kind, key: str, parent: str, labels: Mapping[str, str]) -> list[Mount]:
@@ -288,10 +312,14 @@ class Snapshotter:
             if there:
                 transaction.remove(snapshot.id)
             elif not reason:
-                labels = {**snapshot.labels, REMOTE_LABEL: "remote snapshot"}
-                name = f"{target}@{snapshot.id}" if transaction.exists(target) else target
-                transaction.commit(snapshot.id, name, labels, 0, 0)
+                self._commit(transaction, snapshot.id, target, snapshot.labels)
         return not there, reason
+
+    @staticmethod
+    def _commit(transaction: Transaction, number: int, target: str, labels: Mapping[str, str]) -> None:
+        """Commit a snapshot whose layer is mounted, under a name that is free."""
+        name = f"{target}@{number}" if transaction.exists(target) else target
+        transaction.commit(number, name, {**labels, REMOTE_LABEL: "remote snapshot"}, 0, 0)
 
     def _fall_back(self, snapshot: Snapshot, reason: str) -> None:
         _log_fallback(snapshot, reason)

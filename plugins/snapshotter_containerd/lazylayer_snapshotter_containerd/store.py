@@ -202,6 +202,17 @@ class Transaction:
         assert number is not None, "a row was inserted"
         return self.at(number)
 
+    def take_over(self, number: int, parent: str) -> Snapshot:
+        """Move a snapshot without parent into the scope, on the committed snapshot `parent`, if there is to be one.
+
+        Raises NotFoundError, and InvalidArgumentError for a parent that is not committed.
+        """
+        snapshot = self.at(number)
+        parent_id = self._committed_parent(parent) if parent else None
+        values = (self._scope or "", parent_id, snapshot.id)
+        self._connection.execute("UPDATE snapshots SET scope = ?, parent = ? WHERE id = ?", values)
+        return self.at(number)
+
     def commit(
         self, number: int, name: str, labels: Mapping[str, str], size: int, inodes: int, parent: str = ""
     ) -> Snapshot:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
-from loguru import logger
 
 from lazylayer_snapshotter_containerd.api import snapshots as api
+from lazylayer_snapshotter_containerd.logger import logger
 
 __all__ = ["Watchdog", "notify", "watchdog_seconds"]
 

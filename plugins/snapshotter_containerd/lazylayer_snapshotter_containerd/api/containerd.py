@@ -1,4 +1,4 @@
-"""What `lazylayer pull` asks of containerd: content, diff, images, leases, namespaces and version."""
+"""What a pull asks of containerd: content, diff, images, introspection, leases and namespaces."""
 
 # ruff: noqa: RUF012 - msgspec copies the defaults of structs
 
@@ -13,6 +13,7 @@ __all__ = [
     "CONTENT",
     "DIFF",
     "IMAGES",
+    "INTROSPECTION",
     "LEASES",
     "NAMESPACES",
     "ApplyRequest",
@@ -24,6 +25,7 @@ __all__ = [
     "CreateLeaseResponse",
     "CreateNamespaceRequest",
     "DeleteLeaseRequest",
+    "GetImageRequest",
     "GetNamespaceRequest",
     "Image",
     "ImageRequest",
@@ -31,6 +33,9 @@ __all__ = [
     "Lease",
     "Namespace",
     "NamespaceResponse",
+    "Plugin",
+    "PluginsRequest",
+    "PluginsResponse",
     "UpdateContentRequest",
     "WriteAction",
     "WriteContentRequest",
@@ -40,6 +45,7 @@ __all__ = [
 CONTENT = "containerd.services.content.v1.Content"
 DIFF = "containerd.services.diff.v1.Diff"
 IMAGES = "containerd.services.images.v1.Images"
+INTROSPECTION = "containerd.services.introspection.v1.Introspection"
 LEASES = "containerd.services.leases.v1.Leases"
 NAMESPACES = "containerd.services.namespaces.v1.Namespaces"
 
@@ -127,8 +133,14 @@ class ImageRequest(Message, frozen=True):
     image: Annotated[Image | None, 1] = None
 
 
+class GetImageRequest(Message, frozen=True):
+    """Of Images.Get."""
+
+    name: Annotated[str, 1] = ""
+
+
 class ImageResponse(Message, frozen=True):
-    """The answer to Images.Create and Images.Update."""
+    """The answer to Images.Get, Images.Create and Images.Update."""
 
     image: Annotated[Image | None, 1] = None
 
@@ -182,3 +194,23 @@ class NamespaceResponse(Message, frozen=True):
     """The answer to Namespaces.Get and Namespaces.Create."""
 
     namespace: Annotated[Namespace | None, 1] = None
+
+
+class PluginsRequest(Message, frozen=True):
+    """Of Introspection.Plugins."""
+
+    filters: Annotated[list[str], 1] = []
+
+
+class Plugin(Message, frozen=True):
+    """A plugin of containerd; a proxy plugin exports its `address`."""
+
+    type: Annotated[str, 1] = ""
+    id: Annotated[str, 2] = ""
+    exports: Annotated[dict[str, str], 5] = {}
+
+
+class PluginsResponse(Message, frozen=True):
+    """The answer to Introspection.Plugins."""
+
+    plugins: Annotated[list[Plugin], 1] = []
