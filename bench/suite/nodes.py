@@ -20,7 +20,7 @@ __all__ = ["DEFAULT_PULL", "Node"]
 DEFAULT_PULL = "ctr-remote --address {containerd} images rpull --snapshotter {name} --plain-http {reference}"
 """The default command with which a peer pulls."""
 
-_LAZYLAYER = Peer("lazylayer", "", DEFAULT_PULL)
+_LAZYLAYER = Peer("lazylayer", "", "")
 _TRIES = 5
 
 
@@ -59,7 +59,10 @@ class Node:
         self._stack.close()
 
     def pull(self, reference: str) -> None:
-        """Pull an image lazily."""
+        """Pull an image lazily, each with its own client."""
+        if self._daemon is not None:
+            self._daemon.pull(self.containerd.address, reference)
+            return
         values = {"containerd": self.containerd.address, "name": self._peer.name, "reference": reference}
         run([word.format(**values) for word in shlex.split(self._peer.pull)])
 

@@ -1,8 +1,9 @@
 """Cold starts through containerd: pull and run of one image on a node with nothing on it, which is then thrown away.
 
-Four cells: the image with and without a landmark, the registry on loopback and behind a link with
-20 ms round trip and 200 Mbit/s. Both images are made by `lazylayer convert`; lazylayer and peers pull
-with the same client. Requests and bytes are those that the registry counted.
+The image with and without a landmark, the registry on loopback and behind a link with 20 ms round trip and
+200 Mbit/s. The container runs a command other than the image's own, which is a shell; one image more has the
+container's command as its own. All are made by `lazylayer convert`. lazylayer and peers pull with their own
+clients. Requests and bytes are those that the registry counted.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ __all__ = ["WORKLOADS"]
 
 _LAZYLAYER, _OVERLAYFS = "lazylayer", "overlayfs"
 _REPOSITORY = "bench/numpy"
-_PLAIN_TAG = "plain"
-_TAGS = {"no landmark": "no-landmark", "landmark": "landmark"}
+_SHELL = ("/bin/bash",)
+_PLAIN_TAG, _OWN_PLAIN_TAG = "plain", "plain-own-command"
+_TAGS = {"no landmark": "no-landmark", "landmark": "landmark", "no landmark, its own command": "own-command"}
+_PLAIN_OF = {"own-command": _OWN_PLAIN_TAG}
 _LINKS = {"loopback": None, "20 ms, 200 Mbit/s": (20.0, 200.0)}
 _QUICK = "no landmark, loopback"
 _SERVED = re.compile(rb"http\.response\.written=(\d+)")
@@ -82,15 +85,20 @@ def _subjects(bench: Bench) -> list[_Subject]:
 
 def _push_images(work: Path, registry: DockerRegistry) -> None:
     """Push the images to the registry; convert them once, and keep them in the work directory."""
-    layout = work / "cold-layout"
+    layout, own = work / "cold-images", work / "cold-images-own-command"
     if not (layout / "complete").exists():
-        shutil.rmtree(layout, ignore_errors=True)
-        write_layout(layout, build_layers(work), _PLAIN_TAG, command=WORKLOAD)
-        plain, landmark, none = (f"oci:{layout}:{tag}" for tag in (_PLAIN_TAG, *reversed(_TAGS.values())))
+        for each in (layout, own):
+            shutil.rmtree(each, ignore_errors=True)
+        layers = build_layers(work)
+        write_layout(layout, layers, _PLAIN_TAG, command=_SHELL)
+        write_layout(own, layers, _OWN_PLAIN_TAG, command=WORKLOAD)
         settings = {"root": str(work / "convert-root"), "run": str(work / "convert-run")}
-        lazylayer("convert", plain, none, settings=settings)
-        lazylayer("convert", plain, landmark, "--record", shlex.join(WORKLOAD), settings=settings)
+        for tag in _TAGS.values():
+            record = ["--record", shlex.join(WORKLOAD)] if tag == "landmark" else []
+            plain = f"oci:{own}:{_OWN_PLAIN_TAG}" if tag in _PLAIN_OF else f"oci:{layout}:{_PLAIN_TAG}"
+            lazylayer("convert", plain, f"oci:{layout}:{tag}", *record, settings=settings)
         (layout / "complete").touch()
+    registry.push_layout(own, _OWN_PLAIN_TAG, f"{_REPOSITORY}:{_OWN_PLAIN_TAG}")
     for tag in (_PLAIN_TAG, *_TAGS.values()):
         registry.push_layout(layout, tag, f"{_REPOSITORY}:{tag}")
 
@@ -102,9 +110,9 @@ def _cells(stack: ExitStack, registry: DockerRegistry, *, quick: bool) -> Iterat
             milliseconds, megabits = facts
             host = stack.enter_context(Link(host, milliseconds=milliseconds, megabits=megabits)).host
         for image, tag in _TAGS.items():
-            name = f"{image}, {link}"
+            name, plain = f"{image}, {link}", _PLAIN_OF.get(tag, _PLAIN_TAG)
             if not quick or name == _QUICK:
-                yield _Cell(name, host, f"{host}/{_REPOSITORY}:{tag}", f"{host}/{_REPOSITORY}:{_PLAIN_TAG}")
+                yield _Cell(name, host, f"{host}/{_REPOSITORY}:{tag}", f"{host}/{_REPOSITORY}:{plain}")
 
 
 def _start_cold(bench: Bench, place: Path, registry: DockerRegistry, cell: _Cell, subject: _Subject) -> None:

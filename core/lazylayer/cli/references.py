@@ -30,16 +30,21 @@ class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in new versio
         return str(value)
 
 
+def _refuse_url(value: str) -> None:
+    url = re.match(r"(?:https?|docker|oci-registry)://", value)
+    if url:
+        option = ", and add --plain-http" if url[0] == "http://" else ""
+        said = f"{value}: references of images have no {url[0]}; write {value[url.end() :]}{option}"
+        raise click.BadParameter(said)
+
+
 class _ImageText(_Text):
     """`REF`, as text for a daemon to parse."""
 
     name = "REF"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        url = re.match(r"(?:https?|docker|oci-registry)://", value)
-        if url:
-            option = ", and add --plain-http" if url[0] == "http://" else ""
-            self.fail(f"{value}: references of images have no {url[0]}; write {value[url.end() :]}{option}", param, ctx)
+        _refuse_url(value)
         return super().convert(value, param, ctx)
 
 
@@ -55,8 +60,9 @@ class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
 
         if isinstance(value, Reference):
             return value
+        _refuse_url(value)
         try:
-            reference = parse_reference(IMAGE_TEXT.convert(value, param, ctx))
+            reference = parse_reference(value)
         except InvalidReferenceError as error:
             self.fail(str(error), param, ctx)
         if reference.scheme in PATH_SCHEMES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import closing
 
 from lazylayer.api.byteranges import ByteRange
@@ -24,6 +24,9 @@ _RANGE = 4 * 1024 * 1024
 """Bytes of one request. Those of the requests under way, and no more, are held in memory."""
 _PIECE = 1024 * 1024
 """Bytes that are handed on at once: a message to containerd has at most 4 MiB."""
+
+_LOOK_AGAIN = 0.25
+"""Seconds between two looks whether the client that waits for the layers is still there."""
 
 Write = Callable[[Iterator[bytes]], object]
 """Stores a blob, which comes in order; checks its digest."""
@@ -56,6 +59,13 @@ class BlobFetches:
                 future = run_in_background(lambda: self._fetch(layer, write), f"lazylayer-fetch-{layer.digest[7:15]}")
                 self._begun[layer.digest] = future
         return future
+
+    def wait(self, fetch: Future[None]) -> None:
+        """Wait until a layer is stored, or until none is wanted any more. Raises what fetching raised."""
+        while not fetch.done():
+            self._go_on()
+            wait([fetch], _LOOK_AGAIN)
+        fetch.result()
 
     def close(self) -> None:
         """Stop what is under way."""

@@ -252,7 +252,7 @@ class _Pull:
     def _unpack(self, number: int, key: str, mounts: list[Mount]) -> None:
         layer = self._image.manifest.layers[number]
         self._client.progress(f"{layer.digest[:19]}  {layer.size / 1e6:8.1f} MB  fetching and unpacking it")
-        self._fetch(layer).result()
+        self._fetches.wait(self._fetch(layer))
         unpacked = self._containerd.apply(ApiDescriptor(layer.media_type, layer.digest, layer.size), mounts)
         promised = self._image.config.rootfs.diff_ids[number]
         if unpacked != promised:

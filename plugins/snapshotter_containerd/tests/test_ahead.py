@@ -86,6 +86,7 @@ def test_another_name_for_the_socket_gets_none(service: Any) -> None:
     service.prepare_target("sha256:a")
     assert not layers[0].committed
     service.snapshotter.ahead.release(layers)
+    wait_for(lambda: service.directory_names() == {"2"})
 
 
 def test_a_layer_that_cannot_be_mounted_becomes_an_ordinary_snapshot(service: Any, client: Any) -> None:
