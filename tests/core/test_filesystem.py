@@ -43,7 +43,7 @@ class Machine:
         self.filesystem = Filesystem(SyntheticProgram(self.plugin, settings))  # type: ignore[arg-type]
         self.mountpoints = [str(directory / str(number)) for number in range(3)]
         for each in self.mountpoints:
-            Path(each).mkdir()
+            Path(each).mkdir(parents=True)
 
     def mount(self, number: int = 0, **labels: str) -> None:
         self.filesystem.mount(self.mountpoints[number], {**self.plugin.labels(number), **labels})
@@ -335,6 +335,23 @@ def test_state_and_disk_usage_grow_with_what_is_read(machine: Machine) -> None:
     assert 0 < state.fetched <= state.size
     (mount,) = machine.filesystem.mounts()
     assert (mount.mountpoint, mount.frontend, mount.layers) == (mountpoint, "recorded", (state,))
+
+
+def test_the_state_counts_what_another_process_left_in_the_cache(tmp_path: Path) -> None:
+    first, second = Machine(tmp_path), Machine(tmp_path / "second")
+    second.plugin.caches = first.plugin.caches
+    second.filesystem.close()
+    second.filesystem = Filesystem(SyntheticProgram(second.plugin, QUIET))  # type: ignore[arg-type]
+    try:
+        first.mount()
+        first.plugin.mounts[first.mountpoints[0]].tree.read(first.layers[0].entries[b"f0"], 0, 3000)
+        second.mount()
+        (mount,) = second.filesystem.mounts()
+        assert mount.layers[0].fetched == mount.layers[0].size
+        assert mount.layers[0].network_bytes < mount.layers[0].size
+    finally:
+        first.filesystem.close()
+        second.filesystem.close()
 
 
 def test_closing_unmounts_what_is_in_use_too(tmp_path: Path) -> None:

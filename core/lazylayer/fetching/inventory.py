@@ -118,6 +118,11 @@ class Inventory:
         self.announce()
         return True
 
+    def look(self) -> None:
+        """Count what the cache has already, from other processes too. Asks it about every missing member."""
+        for member in range(self._table.members):
+            self.has(member)
+
     def add(self, member: int) -> None:
         """Count a member as here. Call `announce` afterwards."""
         place = self._table.member_range(member)

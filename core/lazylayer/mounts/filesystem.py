@@ -47,12 +47,20 @@ _REFRESHES = 3
 class _Mount:
     """A mountpoint and its layers; `mounted` is None while it is being mounted."""
 
-    __slots__ = ("leases", "mounted", "reference")
+    __slots__ = ("leases", "looked", "mounted", "reference")
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
         self.leases: Sequence[Lease] = ()
         self.mounted: MountedTree | None = None
+        self.looked = False
+
+    def look(self) -> None:
+        """Count, once, what a shared cache had of the layers before anything was read."""
+        if not self.looked:
+            self.looked = True
+            for layer in self.layers:
+                layer.inventory.look()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -175,9 +183,11 @@ class Filesystem:
 
     def mounts(self) -> tuple[MountState, ...]:
         """Return the current mounts with their layers, in the order in which they were made."""
+        current = self._current()
+        for _, mount, _ in current:
+            mount.look()
         return tuple(
-            MountState(path, str(mount.reference), mounted.frontend, mount.states())
-            for path, mount, mounted in self._current()
+            MountState(path, str(mount.reference), mounted.frontend, mount.states()) for path, mount, mounted in current
         )
 
     def disk_usage(self, mountpoint: str) -> int:
