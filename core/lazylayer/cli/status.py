@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ from lazylayer.cli.invocation import Invocation, warn, warn_of_silence
 from lazylayer.errors import LazylayerError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lazylayer.api.events import LayerState, MountState
     from lazylayer.cli.control import ProcessState
     from lazylayer.cli.deadmounts import DeadMount
@@ -31,6 +35,11 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
     run = Path(context.ensure_object(Invocation).configuration().settings.run)
     with ExitStack() as stack:
         find_dead = _Dead(context, stack, run).find
+        console = _console() if watch and not as_json else None
+        if console is not None:
+            from lazylayer.cli.watch import watch as watch_table
+
+            watch_table(lambda: _look(run, find_dead), console)
         while True:
             found = list(processes(run, warn_of_silence))
             dead = find_dead()
@@ -43,6 +52,24 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
             if not watch:
                 return
             time.sleep(1)
+
+
+def _console() -> Console | None:
+    """Return the terminal to draw a live table on; None if there is none, or no rich."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console()
+
+
+def _look(run: Path, find_dead: Callable[[], list[DeadMount]]) -> tuple[list[MountState], str]:
+    from lazylayer.cli.control import processes
+
+    mounts = [mount for process in processes(run, warn_of_silence) for mount in process.mounts]
+    return mounts, "\n".join(map(_dead_lines, find_dead())) or ("" if mounts else "nothing is mounted")
 
 
 class _Dead:
