@@ -7,10 +7,11 @@ together is refused. What it takes in memory is bounded by its size. Sources: SO
 
 from __future__ import annotations
 
+import functools
 import re
 import struct
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import date
 from itertools import pairwise
 
 from lazylayer.api.oci import Digest, parse_digest
@@ -52,8 +53,8 @@ _CHECKPOINT_SIZE = _CHECKPOINT.size + WINDOW_SIZE
 _FIRST_OF_OLD = 10
 """Where the first span begins in a zinfo of version 1, which does not say so: behind a gzip header without names."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC).toordinal()
-_TIME = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+_EPOCH = date(1970, 1, 1).toordinal()
+_TIME = re.compile(rb"(\d{4}-\d\d-\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
 def decode_ztoc(data: bytes, *, max_files: int = MAX_FILES) -> Ztoc:
@@ -148,6 +149,8 @@ class _Decoder:
 
     def _read_records(self, place: int, distance: int) -> tuple[tuple[bytes, bytes], ...]:
         start, count = self._buffer.vector(place, distance, 4, _MAX_RECORDS)
+        if not count:
+            return ()
         tables = (self._buffer.table(at, _RECORD) for at in self._buffer.references(start, count))
         return tuple((self._text(each, 0, MAX_PATH), self._text(each, 1, _MAX_RECORD)) for each in tables)
 
@@ -204,15 +207,23 @@ def _check_order(checkpoints: tuple[Checkpoint, ...], compressed_size: int) -> N
 def _parse_time(text: bytes) -> int:
     """Return the nanoseconds since 1970 of a time as RFC 3339 has it."""
     match = _TIME.fullmatch(text)
+    if match is None:
+        raise FormatError(f"invalid time {text[:80]!r}")
+    day, hour, minute, second, fraction, sign, away_hours, away_minutes = match.groups()
+    hours, minutes, seconds = int(hour), int(minute), int(second)
+    if hours > 23 or minutes > 59 or seconds > 59:
+        raise FormatError(f"invalid time {text[:80]!r}")
+    seconds += _days(day) * 86_400 + hours * 3600 + minutes * 60
+    if sign:
+        away = int(away_hours) * 3600 + int(away_minutes) * 60
+        seconds += away if sign == b"-" else -away
+    return seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _days(text: bytes) -> int:
+    """Return the days since 1970 of a date."""
     try:
-        if match is None:
-            raise ValueError
-        year, month, day, hour, minute, second = map(int, match.groups()[:6])
-        whole = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return date.fromisoformat(text.decode()).toordinal() - _EPOCH
     except ValueError:
-        raise FormatError(f"invalid time {text[:80]!r}") from None
-    seconds = (whole.toordinal() - _EPOCH) * 86_400 + hour * 3600 + minute * 60 + second
-    if match[8]:
-        away = int(match[9]) * 3600 + int(match[10]) * 60
-        seconds += away if match[8] == b"-" else -away
-    return seconds * 1_000_000_000 + int((match[7] or b"0").ljust(9, b"0"))
+        raise FormatError(f"invalid date {text!r}") from None

@@ -52,6 +52,7 @@ class Flatbuffer:
 
     def __init__(self, data: bytes, share: int = 4) -> None:
         self._data = data
+        self._size = len(data)
         self._left = share * len(data) + 1024 * 1024
         self._layouts: dict[tuple[str, bytes], _Layout] = {}
 
@@ -80,15 +81,19 @@ class Flatbuffer:
         """Return the string that the field at `place` refers to, of at most `longest` bytes; none if it is left out."""
         if not distance:
             return b""
-        at = place + distance
-        size = self._number(at)
+        at = place + distance + 4
+        try:
+            (size,) = _UNSIGNED.unpack_from(self._data, at - 4)
+        except struct.error:
+            raise FormatError("a reference leads out of the buffer") from None
         if size > longest:
             raise FormatError(f"a string of {size} bytes is longer than {longest}")
-        text = self._data[at + 4 : at + 4 + size]
-        if len(text) != size:
+        if at + size > self._size:
             raise FormatError("a string reaches past the end of the buffer")
-        self._use(size)
-        return text
+        self._left -= size  # as in _use: a zTOC has six strings for each file
+        if self._left < 0:
+            self._use(0)
+        return self._data[at : at + size]
 
     def vector(self, place: int, distance: int, item: int, most: int) -> tuple[int, int]:
         """Return where the items of a vector begin, and how many there are: at most `most`, of `item` bytes each."""

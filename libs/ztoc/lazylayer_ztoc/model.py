@@ -26,7 +26,7 @@ Compression = Literal["gzip", "uncompressed"]
 """How the layer is compressed: `uncompressed` is a plain tar."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """A place in the layer where inflating can begin: the start of a deflate block.
 
     `in_offset` is the first whole byte of the block; the `bits` highest bits of the byte before it belong to the
@@ -40,7 +40,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     window: bytes = b""
 
 
-class FileRecord(msgspec.Struct, frozen=True):
+class FileRecord(msgspec.Struct, frozen=True, gc=False):
     """One entry of the tar archive.
 
     `type` is one of `reg`, `dir`, `symlink`, `hardlink`, `char`, `block` and `fifo`. `name` and `linkname` are as the

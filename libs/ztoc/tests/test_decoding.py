@@ -133,6 +133,26 @@ def test_what_is_no_ztoc_is_refused(data: bytes) -> None:
         decode_ztoc(data)
 
 
+@pytest.mark.parametrize(
+    "time", [b"2020-09-13T12:26:60Z", b"2020-09-13T24:26:40Z", b"2020-02-30T12:26:40Z", b"2020/09/13T12:26:40Z"]
+)
+def test_times_that_never_were_are_refused(time: bytes) -> None:
+    data = read("plain.ztoc")
+    right = b"2020-09-13T12:26:40Z"
+    assert right in data
+    with pytest.raises(FormatError, match=r"invalid (time|date)"):
+        decode_ztoc(data.replace(right, time))
+
+
+def test_time_of_another_zone() -> None:
+    """SOCI's tool writes the zone of its machine."""
+    whole = read("plain.ztoc")
+    at = whole.index(b"2020-09-13T12:26:40.1234567Z")
+    moved = whole[:at] + b"2020-09-13T12:26:40.12+02:00" + whole[at + 28 :]
+    times = {record.mtime_ns for record in decode_ztoc(moved).files}
+    assert times == {1_600_000_000_000_000_000, 1_600_000_000_123_456_700, 1_599_992_800_120_000_000}
+
+
 def test_more_files_than_allowed_are_refused() -> None:
     with pytest.raises(FormatError, match="longer than 5"):
         decode_ztoc(read("plain.ztoc"), max_files=5)
