@@ -18,10 +18,11 @@ from torture.campaign import MIXED, Campaign, Result, run_cases
 from torture.faults import Faults
 from torture.fuzz import Fuzz
 from torture.kills import Kills
+from torture.posix import Posix
 from torture.scratch import ENDING
 from torture.syscalls import Syscalls
 
-CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls)
+CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls, Posix)
 
 
 def main() -> int:

@@ -33,10 +33,10 @@ _FILE_SIZE = 1 << 19
 _SIZE = len(_NAMES) * _FILE_SIZE
 _CHUNK = 16 << 10
 _CACHE = 1 << 19
-_READERS = 48
+_READERS = 100
 """Reads at the same time, in all mounts."""
-_READ_TIMEOUT = 15
-_SLACK = 5.0
+_READ_TIMEOUT = 20
+_SLACK = 30.0
 """Seconds that a busy machine may take beyond the deadline of a read."""
 _REPOSITORY = "torture/image"
 
@@ -111,7 +111,7 @@ FAULTS: Mapping[str, Make] = {
     "odd-body": lambda choose: Fault(body=choose.choice(_BODIES), status=choose.choice((None, 401, 500))),
     "odd-headers": lambda choose: Fault(headers=dict([choose.choice(_HEADERS)])),
     "nowhere": lambda choose: Fault(status=307, headers={"Location": choose.choice(_LOCATIONS)}),
-    "stall": lambda choose: Fault(stall_after=choose.randrange(3000), stall_seconds=1.5),
+    "stall": lambda choose: Fault(stall_after=choose.randrange(3000), stall_seconds=5.0),
     "drip": lambda choose: Fault(drip=(choose.randrange(200, 3000), 0.002)),
 }
 
@@ -123,7 +123,7 @@ class Faults(Campaign):
     unit = "reads"
     counts = 10_000
     per_case = 100
-    deadline = 120.0
+    deadline = 240.0
     address_space = 16 << 30
     memory = 768 << 20
     kinds = (*FAULTS, "opening")
@@ -242,11 +242,11 @@ class _Machine:
                 "background.enabled=false",
                 "prefetch.enabled=false",
                 "plugin.resolver_registry.attempts=2",
-                "plugin.resolver_registry.idle_timeout=0.5",
+                "plugin.resolver_registry.idle_timeout=3",
                 "plugin.frontend_erofs.local_images=0",
                 "resolve.keep=0",
                 f"fetch.read_timeout={_READ_TIMEOUT}",
-                "fetch.stall_timeout=5",
+                "fetch.stall_timeout=10",
                 f"fetch.threads={_READERS}",
                 "fetch.window_min=1",
                 "fetch.window_max=1",
