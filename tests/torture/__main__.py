@@ -20,9 +20,9 @@ from torture.fuzz import Fuzz
 from torture.kills import Kills
 from torture.posix import Posix
 from torture.scratch import ENDING
-from torture.syscalls import Syscalls
+from torture.syscalls import Crashes, Syscalls
 
-CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls, Posix)
+CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls, Crashes, Posix)
 
 
 def main() -> int:
