@@ -20,9 +20,11 @@ from torture.fuzz import Fuzz
 from torture.kills import Kills
 from torture.posix import Posix
 from torture.scratch import ENDING
+from torture.stalls import Stalls
+from torture.stateful import Stateful
 from torture.syscalls import Crashes, Syscalls
 
-CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls, Crashes, Posix)
+CAMPAIGNS: Sequence[type[Campaign]] = (Fuzz, Faults, Kills, Syscalls, Crashes, Stateful, Stalls, Posix)
 
 
 def main() -> int:

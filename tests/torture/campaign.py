@@ -233,4 +233,5 @@ def _kind_of(campaign: Campaign, kind: str, seed: int) -> str:
 def _describe(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))
-    return f"{type(error).__name__}: {str(error)[:300]} ({where})"
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {str(error)[:300]} ({where})\n{notes[:4000]}".rstrip()

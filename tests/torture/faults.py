@@ -8,30 +8,23 @@ befalls all requests or some; and reads after it, which must succeed: a fault le
 from __future__ import annotations
 
 import errno
-import io
 import os
 import random
-import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import lazylayer_format_estargz as estargz
 from lazylayer.api.oci import parse_reference
 from lazylayer.errors import LazylayerError
 from lazylayer.mounts.filesystem import Filesystem
 from lazylayer.program import Program
-from lazylayer_building import BuildOptions
-from lazylayer_testing.registry import Fault, ImageLayer, ScriptedRegistry
+from lazylayer_testing.registry import Fault, ScriptedRegistry
 from torture.campaign import Campaign
+from torture.images import FILE_SIZE, NAMES, build, write_files
 from torture.reader import Read, Reader
 
 __all__ = ["Faults"]
 
-_NAMES = [f"file-{number:02}" for number in range(12)]
-_FILE_SIZE = 1 << 19
-_SIZE = len(_NAMES) * _FILE_SIZE
-_CHUNK = 16 << 10
 _CACHE = 1 << 19
 _READERS = 100
 """Reads at the same time, in all mounts."""
@@ -132,11 +125,7 @@ class Faults(Campaign):
         super().__init__(directory)
         self._registry = ScriptedRegistry()
         self._registry.__enter__()
-        data = random.Random(0).randbytes(_SIZE)
-        (directory / "data").mkdir()
-        for name, offset in zip(_NAMES, range(0, _SIZE, _FILE_SIZE), strict=True):
-            (directory / "data" / name).write_bytes(data[offset : offset + _FILE_SIZE])
-        self._registry.content.add_image(_REPOSITORY, "latest", [_build(directory / "data")])
+        self._registry.content.add_image(_REPOSITORY, "latest", [build(write_files(directory / "data"))])
         self._machines: list[_Machine] = []
         self._reader = Reader(_READERS)
 
@@ -160,9 +149,9 @@ class Faults(Campaign):
         """Read so often, of all machines in turn; return what is neither right nor allowed, nor in time."""
         reads = []
         for number in range(count):
-            name, size = choose.choice(_NAMES), choose.choice((1, 4096, 60_000))
+            name, size = choose.choice(NAMES), choose.choice((1, 4096, 60_000))
             file = str(self._machines[number % len(self._machines)].mountpoint / name)
-            reads.append(Read(file, str(self.directory / "data" / name), choose.randrange(_FILE_SIZE), size))
+            reads.append(Read(file, str(self.directory / "data" / name), choose.randrange(FILE_SIZE), size))
         for read, seen in zip(reads, self._reader.read(reads), strict=True):
             self.outcomes[f"{kind}: {seen.outcome}"] += 1
             if seen.outcome not in ("right", *allowed):
@@ -177,7 +166,7 @@ class Faults(Campaign):
             self._machines = [_Machine(self._registry, self.directory, None, number) for number in range(4)]
         fault, share = FAULTS[choose.choice(list(FAULTS))](choose), choose.choice((1.0, 0.5, 0.2))
         self._registry.script(fault, when=lambda _: choose.random() < share, times=None)
-        right = (self.directory / "data" / _NAMES[0]).read_bytes()[:100]
+        right = (self.directory / "data" / NAMES[0]).read_bytes()[:100]
 
         def work(machine: _Machine) -> list[str]:
             return [machine.try_to_read(self._registry, right) for _ in range(self.per_case // len(self._machines))]
@@ -205,17 +194,6 @@ def _combinations() -> list[tuple[str, str]]:
     return [
         (frontend, cache) for frontend in ("frontend_erofs", "frontend_fuse") for cache in ("cache_dir", "cache_memory")
     ]
-
-
-def _build(directory: Path) -> ImageLayer:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as members:
-        for name in _NAMES:
-            members.add(directory / name, name)
-    archive.seek(0)
-    layer = io.BytesIO()
-    built = estargz.lazylayer_build_layer("estargz", archive, layer, BuildOptions(chunk_size=_CHUNK, level=1))
-    return ImageLayer(layer.getvalue(), annotations=built.descriptor.annotations, diff_id=built.diff_id)
 
 
 class _Machine:
@@ -261,7 +239,7 @@ class _Machine:
         try:
             image = self._filesystem.open_image(parse_reference(registry.reference(_REPOSITORY)))
             try:
-                found = image.find(os.fsencode(_NAMES[0]))
+                found = image.find(os.fsencode(NAMES[0]))
                 assert found is not None
                 return "right" if found.read(0, len(right)) == right else "wrong"
             finally:

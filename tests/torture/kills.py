@@ -93,7 +93,7 @@ class Kills(Campaign):
 
     def _start(self) -> MountProcess:
         settings = [f"{key}={value}" for key, value in self._command_line.settings.items()]
-        self._server = self._nursery.start(settings, self._image, self._mountpoint)
+        self._server = self._nursery.start(settings, (self._image, self._mountpoint))
         return self._server
 
     def _mount(self) -> str:

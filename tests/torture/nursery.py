@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from loguru import logger
+
 from lazylayer.api.oci import parse_reference
 from lazylayer.errors import LazylayerError
 from lazylayer.mounts.filesystem import Filesystem
@@ -80,12 +82,12 @@ class Nursery:
         command = [sys.executable, "-m", "torture.nursery"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
-    def start(self, overrides: Sequence[str], image: str, mountpoint: Path) -> MountProcess:
-        """Start to mount an image."""
+    def start(self, overrides: Sequence[str], *mounts: tuple[str, Path]) -> MountProcess:
+        """Start a process that mounts images, each at its mountpoint."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._count += 1
         said = self._directory / f"mounted-{self._count}"
-        print(json.dumps([overrides, image, str(mountpoint), str(said)]), file=self._process.stdin, flush=True)
+        print(json.dumps([overrides, mounts, str(said)], default=str), file=self._process.stdin, flush=True)
         return MountProcess(int(self._process.stdout.readline()), said)
 
     def close(self) -> None:
@@ -97,7 +99,8 @@ class Nursery:
         self._process.wait()
 
 
-def _mount(overrides: Sequence[str], image: str, mountpoint: str, said: Path) -> NoReturn:
+def _mount(overrides: Sequence[str], mounts: Sequence[tuple[str, str]], said: Path) -> NoReturn:
+    logger.remove()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     word = said.with_name(f"{said.name}.new")
@@ -105,7 +108,8 @@ def _mount(overrides: Sequence[str], image: str, mountpoint: str, said: Path) ->
         with Program.load(overrides=overrides) as program:
             filesystem = Filesystem(program)
             try:
-                filesystem.mount_image(mountpoint, parse_reference(image))
+                for image, mountpoint in mounts:
+                    filesystem.mount_image(mountpoint, parse_reference(image))
                 word.touch()
                 word.rename(said)
                 signal.sigwait({signal.SIGTERM})
@@ -122,14 +126,14 @@ def _serve() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     loaded = False
     for line in sys.stdin:
-        overrides, image, mountpoint, said = json.loads(line)
+        overrides, mounts, said = json.loads(line)
         if not loaded:
             Program.load(overrides=overrides).close()  # imports the plugins, once for all children
             loaded = True
         child = os.fork()
         if child == 0:
             os.close(0)
-            _mount(overrides, image, mountpoint, Path(said))
+            _mount(overrides, mounts, Path(said))
         print(child, flush=True)
 
 
