@@ -33,7 +33,7 @@ bench: debian-packages-bench venv
 	@.venv/bin/python bench/run.py $(BENCH_FLAGS)
 
 torture: debian-packages-test venv
-	@PYTHONPATH=tests .venv/bin/python -m torture $(TORTURE)
+	@PYTHONPATH=$(CURDIR)/tests:$(CURDIR)/tests/torture/counting .venv/bin/python -m torture $(TORTURE)
 
 # Take the newest versions that the requirements allow, and write them down for everybody else.
 constraints: debian-packages-demo

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from torture.branches import BRANCHES, is_counting
 from torture.campaign import MIXED, Campaign, Result, run_cases
 from torture.faults import Faults
 from torture.fuzz import Fuzz
@@ -42,6 +43,8 @@ def main() -> int:
     if not work:
         print(f"no campaign {options.only!r} with a kind {options.kind!r}", file=sys.stderr)
         return 2
+    for each in chosen:
+        each.deadline *= options.patience
     missing = {each: reason for each in chosen if (reason := each.available())}
     for each, reason in missing.items():
         print(f"skipped {each.name}: {reason}", flush=True)
@@ -51,7 +54,9 @@ def main() -> int:
         print(f"\nFAILED {failure.campaign} {failure.kind} {failure.seed}\n  {failure.command}")
         print(f"  {failure.problem[:6000]}")
     _print_outcomes(results)
-    return int(bool(failures))
+    complete = not (options.kind or options.count or options.scale < 1 or ENDING.is_set())
+    never = _print_branches(results, {each.name for each in chosen if each not in missing}) if is_counting() else []
+    return int(bool(failures or (complete and never)))
 
 
 def _parse() -> argparse.Namespace:
@@ -62,6 +67,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=0, help="cases of each kind; by default those of a complete run")
     parser.add_argument("--scale", type=float, default=1.0, help="this share of a complete run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="kinds at the same time")
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="times as long until a case hangs: on a busy machine"
+    )
     return parser.parse_args()
 
 
@@ -100,6 +108,16 @@ def _print_outcomes(results: list[Result]) -> None:
     print(f"\n{sum(each.cases for each in results)} cases in {seconds:.0f} s. Outcomes, and how often each was seen:")
     for name, count in sorted(outcomes.items()):
         print(f"  {count:9,}  {name}")
+
+
+def _print_branches(results: list[Result], campaigns: set[str]) -> list[str]:
+    """Print how often rare branches ran, and return those that these campaigns never came to."""
+    ran: Counter[str] = sum((each.branches for each in results), Counter())
+    print("Rare branches, and how often each ran:")
+    expected = [branch.name for branch in BRANCHES if branch.campaign in campaigns]
+    for name in expected:
+        print(f"  {ran[name]:9,}  {name}")
+    return [name for name in expected if not ran[name]]
 
 
 if __name__ == "__main__":

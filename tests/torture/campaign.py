@@ -194,7 +194,12 @@ def _work(
     faulthandler.enable(said)
     kind, seed, count = which
     faulthandler.dump_traceback_later(make.deadline + DEADLINE, exit=True, file=said)
-    campaign = make(directory)
+    try:
+        campaign = make(directory)
+    except Exception as error:
+        said.write(f"before the first case: {_describe(error)}".encode(errors="backslashreplace"))
+        said.flush()
+        return 1
     problem, finished = "", 0
     try:
         for each in range(seed, seed + count):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lazylayer_testing.servers.process import wait_until
 from torture.__main__ import CAMPAIGNS
+from torture.branches import BRANCHES, Branch, mark_branches
 from torture.campaign import MIXED, Campaign, run_cases
 from torture.scratch import MARK, Scratch
 
@@ -27,6 +30,29 @@ def test_short_form(campaign: type[Campaign], monkeypatch: pytest.MonkeyPatch) -
     result = run_cases(campaign, MIXED, 1, SHORT[campaign.name])
     assert [(each.command, each.problem) for each in result.failures] == []
     assert result.cases == SHORT[campaign.name]
+
+
+def test_each_rare_branch_is_found_once() -> None:
+    for module in {branch.module for branch in BRANCHES}:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None and spec.origin is not None
+        expected = [branch for branch in BRANCHES if branch.module == module]
+        _, found = mark_branches(Path(spec.origin).read_text(), expected)
+        assert sorted(found) == sorted(branch.name for branch in expected)
+
+
+def test_branches_that_run_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "def work(fail):\n    try:\n        1 / fail\n    except ZeroDivisionError:\n        return 1\n    return 2\n"
+    )
+    branches = [Branch("zero", "", "", "except ZeroDivisionError"), Branch("two", "", "", "return 2")]
+    tree, found = mark_branches(source, branches)
+    assert sorted(found) == ["two", "zero"]
+    monkeypatch.setenv(MARK, str(tmp_path))
+    names: dict[str, Callable[[int], int]] = {}
+    exec(compile(tree, "it", "exec"), names)
+    assert [names["work"](each) for each in (0, 1, 0)] == [1, 2, 1]
+    assert (tmp_path / "branches").read_text().split() == ["zero", "two", "zero"]
 
 
 class Hangs(Campaign):

@@ -207,7 +207,7 @@ def _differs(snapshotter: Snapshotter, allowed: list[dict[str, tuple[Kind, str]]
     if state not in allowed:
         return f"there is {state}"
     lost = {str(each.id) for each in there} - set(snapshotter.directories.names())
-    return f"there is no directory of {lost}" if lost else ""
+    return f"directories are missing: {lost}" if lost else ""
 
 
 WORK = {"read": read, "commit": commit, "collect": collect, "image": image, "snapshots": snapshots}
