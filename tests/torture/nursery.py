@@ -80,7 +80,15 @@ class Nursery:
         self._directory = directory
         self._count = 0
         command = [sys.executable, "-m", "torture.nursery"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        path = os.pathsep.join([str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        )
 
     def start(self, overrides: Sequence[str], *mounts: tuple[str, Path]) -> MountProcess:
         """Start a process that mounts images, each at its mountpoint."""

@@ -35,8 +35,6 @@ __all__ = ["Stateful"]
 _IMAGES = ("one", "two")
 _PLACES = ("a", "b")
 _WAIT = 60.0
-_SEQUENCES = 5
-"""The first that hypothesis makes is the simplest, and does nothing of interest."""
 _STEPS = 25
 
 
@@ -67,8 +65,9 @@ class Stateful(Campaign):
     def run(self, kind: str, seed: int) -> str:
         """Run sequences; what goes wrong is raised, with the steps that led there."""
         homes = (self.directory / f"home-{seed}-{number}" for number in itertools.count())
+        # The first sequence that hypothesis makes is the simplest, and does nothing of interest.
         chosen = settings(
-            max_examples=_SEQUENCES,
+            max_examples=max(self.per_case // 20, 2),
             stateful_step_count=_STEPS,
             deadline=None,
             database=None,

@@ -17,7 +17,16 @@ from torture.branches import BRANCHES, Branch, mark_branches
 from torture.campaign import MIXED, Campaign, run_cases
 from torture.scratch import MARK, Scratch
 
-SHORT = {"fuzz": 1700, "faults": 25, "kills": 6, "syscalls": 12, "crashes": 40, "stateful": 2, "stalls": 1, "posix": 15}
+SHORT = {
+    "fuzz": 1700,
+    "faults": 25,
+    "kills": 4,
+    "syscalls": 10,
+    "crashes": 16,
+    "stateful": 1,
+    "stalls": 1,
+    "posix": 15,
+}
 
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda campaign: campaign.name)
