@@ -28,6 +28,8 @@ from lazylayer_snapshotter_containerd.store import Kind, Snapshot, Store
 
 __all__ = ["LayerAhead", "LayersAhead", "WantedLayer"]
 
+_AT_ONCE = 16
+"""Mounts at the same time, of all pulls."""
 _SCOPE = "\0ahead"
 """No name that containerd has for a snapshotter."""
 
@@ -80,6 +82,7 @@ class LayersAhead:
         self._formats = formats
         self._abandon = abandon
         self._lock = threading.Lock()
+        self._slots = threading.Semaphore(_AT_ONCE)
         self._waiting: list[LayerAhead] = []
 
     def mount(self, scope: str, wanted: Sequence[WantedLayer]) -> list[LayerAhead]:
@@ -135,7 +138,8 @@ class LayersAhead:
 
     def _mount(self, layer: LayerAhead) -> None:
         layer.wanted.ready()
-        self._layers.mount(layer.snapshot.id, layer.wanted.labels)
+        with self._slots:
+            self._layers.mount(layer.snapshot.id, layer.wanted.labels)
 
     def _is_same(self, one: Mapping[str, str], other: Mapping[str, str]) -> bool:
         identity = LayerIdentity.of(one, self._formats)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 __all__ = ["run_all", "run_in_background"]
 
 _Result = TypeVar("_Result")
+
+_AT_ONCE = 16
+"""An image may have more than a hundred layers: each has connections, descriptors and threads of its own."""
 
 
 def run_in_background(call: Callable[[], _Result], name: str) -> Future[_Result]:
@@ -27,7 +30,8 @@ def run_in_background(call: Callable[[], _Result], name: str) -> Future[_Result]
 
 
 def run_all(calls: Sequence[Callable[[], _Result]], name: str) -> list[Future[_Result]]:
-    """Run calls concurrently, one for each layer of an image at most; return their futures when all have ended."""
-    futures = [run_in_background(call, name) for call in calls]
-    wait(futures)
+    """Run calls concurrently, some at a time; return their futures in order when all have ended."""
+    with ThreadPoolExecutor(_AT_ONCE, name) as threads:
+        futures = [threads.submit(call) for call in calls]
+        wait(futures)
     return futures
