@@ -1,4 +1,4 @@
-"""What shows a tree: the tree itself, lazylayer with each frontend, and the peers."""
+"""Ways to show a tree: the tree itself, lazylayer with each frontend, and the peers."""
 
 from __future__ import annotations
 

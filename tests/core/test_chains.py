@@ -234,7 +234,7 @@ def test_files_that_come_too_late_for_a_closed_file_system_harm_nobody(node: Nod
 
 
 class TestSlowRegistries:
-    """Registries that send a manifest byte by byte, for ever."""
+    """Registries that send a manifest byte by byte, forever."""
 
     @pytest.fixture
     def stuck(self, node: Node) -> Iterator[threading.Event]:
@@ -309,7 +309,7 @@ under_way = threading.Barrier(1 + 3)
 class Stuck:
     def wait(self, timeout):
         under_way.wait()
-        threading.Event().wait()  # for ever
+        threading.Event().wait()  # forever
 
 def prefetch(image):
     for source in plugin.sources.values():

@@ -247,7 +247,7 @@ def process_is_there(pid: int) -> bool:
 
 
 def state_of(pid: int) -> str:
-    """One letter, as in proc_pid_stat(5); empty if there is no such process."""
+    """One letter, as in proc_pid_stat(5); empty for no process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except FileNotFoundError:

@@ -19,7 +19,7 @@ PYTHON = "/usr/bin/python3"
 """The program that the image can run."""
 
 NUMPY = Path("/usr/lib/python3/dist-packages/numpy")
-"""Where Debian installs numpy."""
+"""The directory in which Debian installs numpy."""
 
 _ROOT = Path("/")
 _DIRECTORIES = {"dev": 0o755, "proc": 0o555, "root": 0o700, "run": 0o755, "sys": 0o555, "tmp": 0o1777}

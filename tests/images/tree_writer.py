@@ -29,7 +29,7 @@ class TreeWriter:
         root.mkdir(parents=True)
         self.root = root
         self.names: list[bytes] = []
-        """What was created, in order, as `write_tar` takes it."""
+        """The entries in order of creation, as `write_tar` takes it."""
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
         self._next_mtime = _FIRST_MTIME
         self._directory_mtimes: dict[bytes, int] = {}

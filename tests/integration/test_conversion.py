@@ -363,7 +363,7 @@ def only_upper_is_lazy(tmp_path: Path, plain: ResolvedImage, lazy: ResolvedImage
 
 
 def test_bad_layer_under_a_choice_is_told(hooks: Hooks, tmp_path: Path) -> None:
-    """A layer that waits for one above it, which turns out to be bad, does not wait for ever."""
+    """A layer that waits for one above it, which turns out to be bad, does not wait forever."""
     source = write_layout(tmp_path / "source", [*LAYERS, tar_of({"x": b"x"})], lambda data: gz(data)[:-10])
     with pytest.raises(LazylayerError, match="sha256:"):
         convert(hooks, source, f"oci:{tmp_path}/destination:v", prefetch_globs=(b"**",))

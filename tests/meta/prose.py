@@ -8,9 +8,11 @@ stumbles over. To list what to mend: `PYTHONPATH=tests .venv/bin/python -m meta.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,10 +34,13 @@ _BANNED = {
     r"\bwhat of it\b": "repeat the noun",
     r"\bit is what it\b": "say what is equal",
     r"\bwho (?:asks|waits|reads|needs|comes|uses|calls)\b": "name the actor",
+    r"\bthere (?:is|are) no such\b": "no such ...",
+    r"\bfor ever\b": "forever",
 }
 _FIRST_WORDS = re.compile(
     r"(?:Whether|What|Who|Which|Whose|Whom|Whoever|How|Where|Why|Says|Gives|Has|Tells|Lets|Takes|Makes|Returns|Is|Are|It)\b"
 )
+_QUESTION = re.compile(r"(?:Whether|What|Who|Whoever|How|Which|Where|Why)\b")
 _NOUN_PHRASE = re.compile(
     r"(?:The|A|An|One|All|Every|Each|Any|None|Nothing|Those|These|That|As|Like|For|With|True|Up to)\b"
 )
@@ -68,12 +73,23 @@ class Breach(NamedTuple):
 
 
 def docstrings(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
-    """Yield the docstring of each class and function, private ones too, as (line, kind, text)."""
+    """Yield the docstrings of a module, its classes, functions and attributes, private ones too: (line, kind, text)."""
+    if text := ast.get_docstring(tree):
+        yield 1, "module", text
     for node in ast.walk(tree):
+        yield from _attributes(getattr(node, "body", None))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             text = ast.get_docstring(node)
             if text:
                 yield node.lineno, _kind(node), text
+
+
+def _attributes(body: object) -> Iterator[tuple[int, str, str]]:
+    for assigned, node in pairwise(body) if isinstance(body, list) else ():
+        if isinstance(assigned, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr):
+            text = node.value.value if isinstance(node.value, ast.Constant) else None
+            if isinstance(text, str):
+                yield node.lineno, "attribute", inspect.cleandoc(text)
 
 
 def _kind(node: ast.AST) -> str:
@@ -90,6 +106,10 @@ def breaches_in_docstrings(path: Path) -> Iterator[Breach]:
     """Yield what breaks the rules in the docstrings of one Python file."""
     for line, kind, text in docstrings(ast.parse(path.read_text())):
         summary, _, rest = text.partition("\n")
+        if kind in ("module", "attribute"):
+            if _QUESTION.match(summary):
+                yield Breach(line, summary, "begin with a noun phrase or an imperative verb")
+            continue
         if rest and rest[:1] != "\n":
             yield Breach(line, summary, "the summary is one line, then a blank one")
         if len(summary) > MAX_SUMMARY:
@@ -103,9 +123,9 @@ def breaches_in_docstrings(path: Path) -> Iterator[Breach]:
             yield Breach(line, summary, "begin with an imperative verb")
         if kind == "function" and _NOUN_PHRASE.match(summary):
             yield Breach(line, summary, "begin with an imperative verb, not with its object")
-        if kind == "value" and re.match(r"(?:Whether|What|Who|Whoever|How)\b", summary):
+        if kind == "value" and _QUESTION.match(summary):
             yield Breach(line, summary, "begin with a verb (`Return True if ...`) or a noun phrase")
-        if kind == "class" and re.match(r"(?:Whether|What|Who|Whoever)\b", summary):
+        if kind == "class" and _QUESTION.match(summary):
             yield Breach(line, summary, "begin with a noun phrase")
 
 

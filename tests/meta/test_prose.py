@@ -27,3 +27,9 @@ def test_breaches_are_found(tmp_path: Path) -> None:
     file.write_text('def f():\n    """Returns what no' + 'body knows."""\n')
     assert {each.rule for each in breaches_in_docstrings(file)} == {"begin with an imperative verb"}
     assert [each.line for each in breaches_in_text(file.read_text())] == [2]
+
+
+def test_summaries_of_modules_and_attributes_are_no_questions(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text('"""What it is for."""\nsize = 1\n"""How large it is.\n\nIn bytes."""\n')
+    assert [each.line for each in breaches_in_docstrings(file)] == [1, 3]

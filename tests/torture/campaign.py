@@ -1,4 +1,4 @@
-"""What a campaign is, and how its cases are run: in processes that may hang or die without hurting the run."""
+"""Campaigns, and the way their cases run: in processes that may hang or die without hurting the run."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Campaign(ABC):
     name: str
     kinds: Sequence[str]
     unit: str
-    """What is counted in `tried`, in the plural: reads, kills, …"""
+    """The units that `tried` counts, in the plural: reads, kills, …"""
     counts: int
-    """How many of these a complete run has of each kind."""
+    """Number of these in a complete run, of each kind."""
     counts_of: Mapping[str, int] = {}
     """Another number, for some kinds."""
     per_case: int = 1
-    """How many of these one case has."""
+    """Number of these in one case."""
     deadline: float = DEADLINE
     address_space: int = ADDRESS_SPACE
     memory: int = 0
@@ -57,9 +57,9 @@ class Campaign(ABC):
         self.directory = directory
         """Scratch of this instance alone. The runner empties it, and ends what is left there."""
         self.outcomes: Counter[str] = Counter()
-        """How often each outcome was seen."""
+        """Number of times that each outcome was seen."""
         self.tried = 0
-        """How many units were tried, if that is not `per_case` for each case."""
+        """Number of units that were tried, if that is not `per_case` for each case."""
         self.peak = 0
         """The most memory that a process under test had, in bytes, if that is not this process."""
 

@@ -42,7 +42,7 @@ _CHANGES = (
 )  # fmt: skip
 """The calls that change what is on the disk, or who may."""
 _DEPTH = 60
-"""How many calls of each name are made to fail, one by one."""
+"""Number of calls of each name that are made to fail, one by one."""
 _PATIENCE = 60.0
 _READY = b"ready "
 

@@ -1,4 +1,4 @@
-"""What a cache plugin returns: a store of immutable values by key.
+"""The type that a cache plugin returns: a store of immutable values by key.
 
 The core caches *chunks*, the verified uncompressed pieces of files, under their digest, and *ranges*,
 compressed bytes of a blob, under a key that names blob and range. To a cache both are bytes under a key.
@@ -56,7 +56,7 @@ class ValueInMemory(CachedValue):
 
 
 class CacheStatistics(msgspec.Struct, frozen=True):
-    """How full a cache is: values held, their bytes, and its limit in bytes (0: none)."""
+    """The fill of a cache: values held, their bytes, and its limit in bytes (0: none)."""
 
     entries: int
     bytes: int

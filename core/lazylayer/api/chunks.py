@@ -37,11 +37,11 @@ class Chunk(NamedTuple):
     """One chunk, as a value. Offsets and sizes in bytes; `digest` is raw sha256, empty if unknown."""
 
     offset: int
-    """Where its member starts in the blob."""
+    """Start of its member in the blob."""
     inner: int
-    """Where the chunk starts in the inflated member."""
+    """Start of the chunk in the inflated member."""
     file_offset: int
-    """Where the chunk starts in its file."""
+    """Start of the chunk in its file."""
     size: int
     """Bytes of the chunk, inflated."""
     digest: bytes

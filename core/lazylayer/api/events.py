@@ -1,4 +1,4 @@
-"""What `lazylayer_report_state` is told: the events in the life of layers and mounts.
+"""The events in the life of layers and mounts, as `lazylayer_report_state` receives them.
 
 Events say that something changed; none is sent for a read that went well.
 """
@@ -17,7 +17,7 @@ EventKind = Literal["resolved", "mounted", "unmounted", "prefetched", "completed
 
 
 class LayerState(msgspec.Struct, frozen=True):
-    """How much of a layer is here. Sizes in bytes, of the compressed blob.
+    """The state of a layer: how much of it is here. Sizes in bytes, of the compressed blob.
 
     `fetched` counts every byte of the blob at most once, and those found in a cache too. `error` is
     the last failure of a read, or empty. `requests` and `network_bytes` count what this process

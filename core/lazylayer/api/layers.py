@@ -1,4 +1,4 @@
-"""What plugins say of a layer: its format and contents, what to fetch ahead, and what is read together."""
+"""The types by which plugins describe a layer: format, contents, prefetch plan and locality."""
 
 from __future__ import annotations
 

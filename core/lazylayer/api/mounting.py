@@ -1,4 +1,4 @@
-"""What stands between the core and a frontend: the tree to show, and the mount that shows it."""
+"""The types between the core and a frontend: the tree to show, and the mount that shows it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class MountOptions(msgspec.Struct, frozen=True):
-    """How to mount: `[mount]` of the settings, as far as it is for frontends."""
+    """Options of a mount: `[mount]` of the settings, as far as it is for frontends."""
 
     allow_other: bool = True
     """Let other users see the mount."""
@@ -149,7 +149,7 @@ class MountedTree(ABC):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the mount is gone, by `unmount` or by umount(8); return False on a time-out.
 
-        `timeout` is in seconds; None waits for ever.
+        `timeout` is in seconds; None waits forever.
         """
 
 

@@ -91,7 +91,7 @@ def sha256_digest(data: bytes | memoryview) -> Digest:
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """Names an image: in a registry, or (with a `scheme`) somewhere else.
+    """The name of an image: in a registry, or (with a `scheme`) somewhere else.
 
     `scheme` is empty for a registry; then `host` (as the user wrote it, `docker.io` when left out)
     and `repository` say where. With a scheme, `repository` is a path or whatever the scheme's
@@ -204,7 +204,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """Points at one blob: its media type, digest, size (bytes) and annotations."""
+    """A pointer to one blob: its media type, digest, size (bytes) and annotations."""
 
     media_type: str
     digest: Digest

@@ -1,4 +1,4 @@
-"""What hooks are given: an opened blob, layer, image or file, as far as a plugin may use it.
+"""The objects that hooks receive: an opened blob, layer, image or file, as far as a plugin may use it.
 
 These are Protocols, so that a plugin can be typed, and tested with stand-ins, without the engine. The core
 passes its own objects. Call what is listed here and nothing else. Everything may be called from any
@@ -55,7 +55,7 @@ class CompanionImages(Protocol):
         :returns: the blob, checked against the digest in that image's manifest, or from a cache. Check that it
             belongs to the layer being opened.
 
-        Raises ResolveError (NotFoundError if there is no such image or layer), FormatError or VerificationError,
+        Raises ResolveError (NotFoundError if the image or layer does not exist), FormatError or VerificationError,
         which name the other image.
         """
 

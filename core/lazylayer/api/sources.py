@@ -1,4 +1,4 @@
-"""What a resolver plugin returns for a blob: a source of its bytes.
+"""The type that a resolver plugin returns for a blob: a source of its bytes.
 
 The core plans, shares, caches and counts the requests; a source only makes them.
 """

@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, gc=False):
     mtime: int = 0
     rdev: int = 0
     target: bytes = b""
-    """Where a symlink points."""
+    """The target of a symlink."""
     xattrs: dict[bytes, bytes] | None = None
     children: dict[bytes, Entry] | None = None
     """A directory's entries by name, sorted by name; None for everything else."""

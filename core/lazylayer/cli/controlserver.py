@@ -100,7 +100,7 @@ Offer = Callable[[bytes, Conversation], Any]
 
 
 class ControlServer:
-    """Answers for this process until it is closed. `directory` is its `process_directory`.
+    """A server that answers for this process until it is closed. `directory` is its `process_directory`.
 
     One descriptor is held in reserve, so that a process that has run out of them still answers.
 

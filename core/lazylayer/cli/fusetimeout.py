@@ -1,7 +1,7 @@
 """Let reads fail before the kernel gives a whole mount up.
 
 A kernel may be told, by `fs.fuse.default_request_timeout` and `fs.fuse.max_request_timeout`, to abort a FUSE
-connection on which one request has no answer for so many seconds. Every reader of the mount gets errors then, for ever.
+connection on which one request has no answer for so many seconds. Every reader of the mount gets errors then, forever.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def warn_of_silence(pid: str, error: Exception) -> None:
 
 
 class Invocation:
-    """Reads the configuration and loads plugins, only when they are needed."""
+    """One run, which reads the configuration and loads plugins only when they are needed."""
 
     def __init__(self) -> None:
         self.config: Path | None = None

@@ -26,7 +26,7 @@ def find_files(config: Path | None) -> list[Path]:
     main = DEFAULT_FILE if config is None else config.absolute()
     try:
         if config is not None and not main.is_file():
-            raise ConfigurationError(f"{config}: there is no such file; --config names it")
+            raise ConfigurationError(f"{config}: no such file; --config names it")
         files = [main] if main.is_file() else []
         return files + sorted((main.parent / "conf.d").glob("*.toml"))
     except OSError as error:

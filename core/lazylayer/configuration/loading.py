@@ -180,7 +180,7 @@ def _shown(value: Any) -> str:
 
 
 def _expected(path: KeyPath) -> Any:
-    """Return the type of the setting at `path`, or None if there is no such setting."""
+    """Return the type of the setting at `path`, or None if no setting has that key."""
     expected: Any = Settings
     for key in path:
         if not (isinstance(expected, type) and issubclass(expected, msgspec.Struct)):

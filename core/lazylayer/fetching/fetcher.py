@@ -29,11 +29,11 @@ from lazylayer.fetching.windows import Windows
 __all__ = ["Fetcher"]
 
 KEEPING_SECONDS = 10.0
-"""How long the end of a layer waits for a slow cache."""
+"""Longest wait for a slow cache when a layer is closed."""
 
 
 class Fetcher:
-    """Reads the chunks of one layer. Safe to use from any thread."""
+    """A reader of the chunks of one layer. Safe to use from any thread."""
 
     def __init__(
         self, blob: Blob, contents: LayerContents, store: ChunkStore, scheduler: Scheduler, settings: FetchSettings

@@ -25,7 +25,7 @@ __all__ = ["Followed", "Siblings"]
 _SMALL = 64 * 1024
 """Bytes, compressed. A larger file is seldom read because of one beside it: it costs more than it saves."""
 _SEARCHED = 256
-"""How far from a member its siblings are looked for, in members each way."""
+"""Distance from a member at which its siblings are looked for, in members each way."""
 _FOLLOWING = 2
 """Members of a followed file to fetch with the one that is needed."""
 

@@ -34,7 +34,7 @@ class Turn:
 
 
 class Scheduler:
-    """Keeps count of the foreground work under way. Safe to use from any thread."""
+    """A count of the foreground work under way. Safe to use from any thread."""
 
     def __init__(self, silence: float, starvation: float) -> None:
         self._silence = silence

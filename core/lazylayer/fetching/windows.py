@@ -28,7 +28,7 @@ MAX_TRIGGERS = 16
 """Sequential readers of one layer to fetch ahead for at the same time."""
 
 _CHEAPEST = 2.5
-"""How many times the smallest window a miss fetches at most where the link makes that cheap. More would save fewer
+"""Largest window of a miss where the link makes that cheap, in smallest windows. More would save fewer
 requests than it adds bytes that nothing reads (measured as in `lazylayer.fetching.locality`)."""
 
 

@@ -32,7 +32,7 @@ _WHOLE_CHAIN = 50
 
 
 class Neighbours:
-    """Opens the neighbours of layers. Safe to use from any thread."""
+    """An opener of the neighbours of layers. Safe to use from any thread."""
 
     def __init__(self, settings: Settings, hooks: Hooks, layers: LayerStore) -> None:
         self._settings = settings

@@ -25,7 +25,7 @@ __all__ = ["Prefetcher"]
 
 
 class Prefetcher:
-    """Fetches layers and images before they are read. Safe to use from any thread.
+    """A fetcher of layers and images before they are read. Safe to use from any thread.
 
     Nothing here keeps a layer that was closed, or fetches any more of it.
     """

@@ -79,7 +79,7 @@ class Lease:
 
 
 class LayerStore:
-    """Opens layers, lends them, and lets them go. Safe to use from any thread."""
+    """A store that opens layers, lends them, and lets them go. Safe to use from any thread."""
 
     def __init__(self, settings: Settings, hooks: Hooks) -> None:
         self._settings = settings

@@ -45,7 +45,7 @@ class MountTable:
     def wait_gone(self, target: str, device: str, timeout: float | None) -> bool:
         """Wait until `device` is no longer the topmost mount at `target`; return False on a time-out.
 
-        `timeout` is in seconds; None waits for ever.
+        `timeout` is in seconds; None waits forever.
         """
         if timeout == 0:
             return not self._is_at(target, device)

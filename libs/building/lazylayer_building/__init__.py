@@ -14,7 +14,7 @@ __all__ = ["BuildOptions", "BuiltLayer", "CompanionLayer", "ImageStore"]
 
 
 class BuildOptions(msgspec.Struct, frozen=True):
-    """How to build a layer; sizes in bytes.
+    """Options of building a layer; sizes in bytes.
 
     `level` is the compressor's, None for the format's default. Files smaller than `min_chunk_size` are
     compressed together up to that size; 0 keeps each by itself. `prefetch` lists paths, first read first,

@@ -13,4 +13,4 @@ __all__ = ["LANDMARKS", "LANDMARK_CONTENT"]
 LANDMARKS = Landmarks(prefetch=b".prefetch.landmark", no_prefetch=b".no.prefetch.landmark")
 
 LANDMARK_CONTENT = b"\x0f"
-"""What a landmark file holds: a file needs a byte to have a place in the layer."""
+"""The content of a landmark file: a file needs a byte to have a place in the layer."""

@@ -43,9 +43,9 @@ class TocEntry(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     user_name: str = ""
     group_name: str = ""
     offset: int = 0
-    """Where the member that holds the data starts in the blob."""
+    """Start in the blob of the member that holds the data."""
     inner_offset: int = 0
-    """Where the data starts in the inflated member."""
+    """Start of the data in the inflated member."""
     dev_major: int = 0
     dev_minor: int = 0
     xattrs: dict[str, bytes] | None = None

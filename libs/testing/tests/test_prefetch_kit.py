@@ -21,7 +21,7 @@ from lazylayer_testing.prefetch.images import CONFIGS, LAYERS, make_layer, make_
 from lazylayer_testing.synthetic import SyntheticLayer, memory_image, until_quiet
 
 ENOUGH = threading.Event()
-"""Ends what broken policies would do for ever, once their check has failed."""
+"""Ends what broken policies would do forever, once their check has failed."""
 
 
 class Planner:

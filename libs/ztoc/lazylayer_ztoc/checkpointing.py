@@ -63,7 +63,7 @@ class GzipPass:
         self._plain_hash = hashlib.sha256()
         self._span_hash = hashlib.sha256()
         self._hashed = 0
-        """Where in the blob the bytes end that the digest of the current span has."""
+        """End, in the blob, of the bytes that the digest of the current span covers."""
         self._chunk = b""
         self._last_byte = b""
         """The byte before the chunk."""

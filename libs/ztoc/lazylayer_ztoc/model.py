@@ -23,7 +23,7 @@ WINDOW_SIZE = 32 * 1024
 """Plain bytes before a checkpoint that deflate may refer back to."""
 
 Compression = Literal["gzip", "uncompressed"]
-"""How the layer is compressed: `uncompressed` is a plain tar."""
+"""Compression of the layer: `uncompressed` is a plain tar."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):

@@ -41,7 +41,7 @@ __all__ = ["DirectoryCache", "default_limit"]
 SMALL = 32 * 1024
 """Bytes. Values up to this size are read at once when they are opened, and need no descriptor."""
 CHECKED_FILES = 65_536
-"""How many files are remembered as checked; 100 bytes of memory each."""
+"""Number of files remembered as checked; 100 bytes of memory each."""
 LARGEST_DEFAULT_LIMIT = 50 * 1024**3
 
 _is_key = re.compile(r"[a-z0-9:._-]{1,128}").fullmatch

@@ -27,7 +27,7 @@ from lazylayer_newfiles import NewFiles, remove_unless_used
 __all__ = ["Evictor", "room_taken"]
 
 LISTED = 16_384
-"""How many of the oldest files one listing remembers; 200 bytes of memory each."""
+"""Number of oldest files that one listing remembers; 200 bytes of memory each."""
 
 
 class _Victim(NamedTuple):

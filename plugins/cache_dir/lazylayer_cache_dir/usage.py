@@ -1,4 +1,4 @@
-"""How much a directory holds: counters in a file, shared by all processes that use the directory.
+"""Count what a directory holds: counters in a file, shared by all processes that use the directory.
 
 The directory has 256 shards. The file holds, as little-endian signed integers of 8 bytes, the bytes
 and entries of all shards together, and then those of each shard::
@@ -30,7 +30,7 @@ from typing import NamedTuple, Self
 __all__ = ["SHARDS", "Held", "Usage"]
 
 SHARDS = 256
-"""How many subdirectories there are."""
+"""Number of subdirectories."""
 
 _MAGIC = b"LLUSAGE1"
 _PAIR = struct.Struct("<qq")
@@ -57,7 +57,7 @@ class Usage:
         self._thread_lock = threading.Lock()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.is_new = False
-        """Whether the file was not there, or not to be believed, so that all must be counted."""
+        """True if the file is missing or implausible, so that everything must be counted."""
         try:
             with self:
                 if not self._is_sound():

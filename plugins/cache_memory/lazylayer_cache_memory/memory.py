@@ -13,7 +13,7 @@ from lazylayer.api.cache import Cache, CacheStatistics
 __all__ = ["MemoryCache", "Section"]
 
 ENTRY_BYTES = 256
-"""What a value costs beside its bytes: two objects with their headers, and a place in the dictionary."""
+"""Cost of a value beside its bytes: two objects with their headers, and a place in the dictionary."""
 
 
 class MemoryCache(Cache):

@@ -92,7 +92,7 @@ def _apart(directory: str, action: Callable[[], int]) -> int:
 
     The thread may wait for an answer of this process, and cannot be killed until it comes, or the last
     descriptor of the /dev/fuse is closed that it should come from. A thread with that open would keep a
-    killed process from ending, for ever.
+    killed process from ending, forever.
     """
     ours, theirs = socket.socketpair()
     failures: list[BaseException] = []

@@ -28,7 +28,7 @@ __all__ = ["ImageServer"]
 _IDLE_THREADS = 2
 _STORE_BYTES = 1024 * 1024
 _TAKEN_BACK = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
-"""What reading a request may fail with, and work the next time."""
+"""Errors of reading a request after which the next attempt may work."""
 _UNANSWERED = frozenset({Operation.FORGET, Operation.BATCH_FORGET, Operation.INTERRUPT})
 
 

@@ -278,7 +278,7 @@ def test_systemd_hands_descriptors_over_at_the_start() -> None:
 
 
 def test_descriptors_from_systemd_that_are_not_taken_are_given_up() -> None:
-    """A layer that cannot be opened any more: its readers must not wait for ever."""
+    """A layer that cannot be opened any more: its readers must not wait forever."""
     code = (
         "import os, socket, sys\n"
         "from lazylayer_frontend_erofs.descriptors import SystemdStore\n"

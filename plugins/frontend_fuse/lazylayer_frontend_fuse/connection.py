@@ -1,4 +1,4 @@
-"""How a FUSE mount is made and removed: with mount(2) as root, else through fusermount.
+"""Make and remove FUSE mounts: with mount(2) as root, else through fusermount.
 
 Both give an open /dev/fuse that belongs to the mount. fusermount is a set-uid program of FUSE's
 that mounts for ordinary users what is safe for them: without set-uid files and devices.

@@ -1,4 +1,4 @@
-"""What of libfuse 2 is called, through fusepy's declarations of it.
+"""The part of libfuse 2 that is called, through fusepy's declarations of it.
 
 fusepy is imported here and nowhere else, and this module only when something is mounted: importing
 fusepy looks for the library and fails where there is none. fusepy's own loop, `fuse.FUSE`, is not

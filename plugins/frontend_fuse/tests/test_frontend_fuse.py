@@ -221,7 +221,7 @@ def test_many_open_files_of_the_hidden_directory(mountpoint: str) -> None:
     opened = [os.open(f"{mountpoint}/.state/a.json", os.O_RDONLY) for _ in range(300)]
     try:
         contents.append(b"second\n")
-        # The last 256 keep the content of their opening; older ones are made anew rather than kept for ever.
+        # The last 256 keep the content of their opening; older ones are made anew rather than kept forever.
         assert os.pread(opened[-1], 100, 0) == b"first\n"
         assert os.pread(opened[0], 100, 0) == b"second\n"
     finally:

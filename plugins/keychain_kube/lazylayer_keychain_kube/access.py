@@ -1,4 +1,4 @@
-"""How to reach the Kubernetes API: its address, its authority, and lazylayer's identity.
+"""Find the way to the Kubernetes API: its address, its authority, and lazylayer's identity.
 
 An `Access` is what one connection is made from. Sources of it are in `kubeconfig` and in
 `service_account`; they read their files anew each time, so that files may come later and change.
@@ -42,7 +42,7 @@ class Access(msgspec.Struct, frozen=True):
 
 
 class AccessSource(Protocol):
-    """Where an `Access` comes from. May be called from any thread, and raises AccessError."""
+    """A source of an `Access`. May be called from any thread, and raises AccessError."""
 
     def read(self) -> Access:
         """Return the access as the files describe it now. Raises AccessError."""

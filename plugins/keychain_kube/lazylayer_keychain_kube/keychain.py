@@ -38,7 +38,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     in_cluster: bool = False
     """Use the service account of the pod that lazylayer runs in."""
     service_account: str = "/var/run/secrets/kubernetes.io/serviceaccount"
-    """Where that account's files are."""
+    """The directory of that account's files."""
     namespaces: tuple[_Namespace, ...] = ()
     """The namespaces whose secrets are used; empty for all."""
     label_selector: str = ""

@@ -1,4 +1,4 @@
-"""How often the plugin asks the Kubernetes API, and for how much."""
+"""Limits of the requests to the Kubernetes API: how often, and for how much."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Keep the pull secrets of one query in step with the API, in a thread.
 
 List, then watch from there; a watch that ends goes on where it stopped; 410 Gone lists again; whatever
-else fails is tried again with a growing pause, for ever. The kubeconfig is read anew for each
+else fails is tried again with a growing pause, forever. The kubeconfig is read anew for each
 connection, so that it may come later and change.
 """
 

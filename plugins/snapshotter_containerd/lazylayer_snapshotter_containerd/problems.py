@@ -22,7 +22,7 @@ class SnapshotError(LazylayerError):
 
 
 class NotFoundError(SnapshotError):
-    """There is no such snapshot."""
+    """The snapshot does not exist."""
 
     status = "NOT_FOUND"
 

@@ -73,7 +73,7 @@ class BindFilesystem:
         self.go_on.set()
         self.checked: list[str] = []
         self.waited = False
-        """Whether a check was to wait for a prefetch."""
+        """True if a check was to wait for a prefetch."""
 
     def mount(self, mountpoint: str, labels: Mapping[str, str], *, check: bool = True) -> None:
         if mountpoint in self._mounts:

@@ -244,7 +244,7 @@ def test_removal_unmounts_when_it_is_cleaned_up(service: Any, client: Any, refus
 
 
 def test_a_remote_snapshot_keeps_what_it_is_mounted_by(service: Any, client: Any) -> None:
-    """And nothing else: labels that BuildKit sets for each build must not stay for ever."""
+    """And nothing else: labels that BuildKit sets for each build must not stay forever."""
     carried = {"containerd.io/snapshot/remote/lazylayer.annotation/org.example.size": "x"}
     size = {"containerd.io/snapshot/remote/lazylayer.size": "5"}
     session = {"containerd.io/snapshot/remote/stargz.session.1.abc": "s", "containerd.io/snapshot/x": "y"}

@@ -71,7 +71,7 @@ _SYS_OPTIONS = ["nosuid", "noexec", "nodev", "ro"]
 
 
 class Confinement(msgspec.Struct, frozen=True):
-    """How far a workload is confined, as far as this machine and its user allow.
+    """The confinement of a workload, as far as this machine and its user allow.
 
     `first_id` is the host's ID of the workload's root, None without a user namespace. `seccomp` tells
     whether runc can filter system calls, `network` whether the workload has the host's network.

@@ -99,7 +99,7 @@ class _Tail:
                 self._kept = (self._kept + piece)[-_TAIL:]
 
     def join(self) -> None:
-        """Wait for the end of the stream, but not for ever: a process that was left may hold it open."""
+        """Wait for the end of the stream, but not forever: a process that was left may hold it open."""
         self._thread.join(10)
 
     def last_line(self) -> str:

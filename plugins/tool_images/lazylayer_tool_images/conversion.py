@@ -42,7 +42,7 @@ LAYERS_AT_ONCE = 2
 
 
 class ConversionOptions(msgspec.Struct, frozen=True):
-    """How to convert. `reuse` takes over layers that are in a lazy format already.
+    """Options of a conversion. `reuse` takes over layers that are in a lazy format already.
 
     `profile` names the files to put first, each in its layer. Its files without a layer, and the files that
     `prefetch_globs` match (see `lazylayer_tool_images.profiles`), are those that the image shows.

@@ -1,4 +1,4 @@
-"""What a cache must do whose values outlive the process: part of the conformance kit for caches."""
+"""Checks of caches whose values outlive the process: part of the conformance kit for caches."""
 
 from __future__ import annotations
 

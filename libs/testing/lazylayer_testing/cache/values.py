@@ -1,4 +1,4 @@
-"""What every cache must do: part of the conformance kit for caches."""
+"""Checks of every cache: part of the conformance kit for caches."""
 
 from __future__ import annotations
 

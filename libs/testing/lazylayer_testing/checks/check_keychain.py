@@ -1,4 +1,4 @@
-"""What can be checked of an installed keychain without knowing its logins, by `lazylayer plugins check`.
+"""Checks of an installed keychain that need not know its logins, for `lazylayer plugins check`.
 
 The whole kit is `lazylayer_testing.keychain`, for which a plugin's author provides a store.
 """

@@ -1,4 +1,4 @@
-"""What can be checked of an installed resolver without knowing its images, by `lazylayer plugins check`.
+"""Checks of an installed resolver that need not know its images, for `lazylayer plugins check`.
 
 The whole kit is `lazylayer_testing.resolver`, for which a plugin's author provides a shelf.
 """

@@ -1,4 +1,4 @@
-"""What an opened layer shows, in the same words as `tree_facts` says it of a directory."""
+"""Facts about an opened layer, in the same words as `tree_facts` has them of a directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a directory tree shows, entry by entry, and where two trees differ."""
+"""Facts about a directory tree, entry by entry, and the differences of two trees."""
 
 from __future__ import annotations
 

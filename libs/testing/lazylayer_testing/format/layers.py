@@ -1,4 +1,4 @@
-"""What the checks of formats stand on: the plugin behind its hooks, and layers that it built."""
+"""The base of the checks of formats: the plugin behind its hooks, and layers that it built."""
 
 from __future__ import annotations
 

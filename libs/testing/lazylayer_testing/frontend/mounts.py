@@ -1,4 +1,4 @@
-"""What the checks of the frontend kit share: the fixture to override, and mounts that are removed."""
+"""The base of the frontend kit: the fixture to override, and mounts that are removed."""
 
 from __future__ import annotations
 

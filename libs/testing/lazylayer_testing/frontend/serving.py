@@ -1,4 +1,4 @@
-"""How a frontend serves content, fails and goes away: part of the frontend kit."""
+"""Checks of content, failures and ends: part of the frontend kit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a frontend shows, to whom, and what it refuses: part of the frontend kit."""
+"""Checks of what a frontend shows, to whom, and what it refuses: part of the frontend kit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ShowingChecks(FrontendFixtures):
     """Entries, users, refusals and hidden directories."""
 
     shows_virtual: bool | None = None
-    """Whether the hidden virtual directories can be looked up in a mount's root; None finds out."""
+    """True if the hidden virtual directories can be looked up in a mount's root; None finds out."""
 
     # --- what is shown -------------------------------------------------------------------------------
 

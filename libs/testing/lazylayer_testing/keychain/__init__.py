@@ -61,7 +61,7 @@ _OTHERS = (
 
 
 class KeychainStore(Protocol):
-    """Where the keychain under test finds its logins, and the keychain itself."""
+    """A place where the keychain under test finds its logins, and the keychain itself."""
 
     @property
     def plugin(self) -> object:

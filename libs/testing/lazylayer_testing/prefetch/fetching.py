@@ -1,4 +1,4 @@
-"""What every `lazylayer_prefetch_image` must do: part of the conformance kit for prefetch policies."""
+"""Checks of every `lazylayer_prefetch_image`: part of the conformance kit for prefetch policies."""
 
 from __future__ import annotations
 

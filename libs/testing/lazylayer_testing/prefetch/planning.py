@@ -1,4 +1,4 @@
-"""What every `lazylayer_plan_prefetch` must do: part of the conformance kit for prefetch policies."""
+"""Checks of every `lazylayer_plan_prefetch`: part of the conformance kit for prefetch policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a scripted registry asks for credentials: basic, or tokens by Docker's token protocol.
+"""The credentials that a scripted registry asks for: basic, or tokens by Docker's token protocol.
 
 Source: the "Token Authentication Specification" and "OAuth2 Token Authentication" pages of CNCF
 Distribution.

@@ -1,4 +1,4 @@
-"""What a scripted registry holds: repositories with blobs, manifests, tags and unfinished uploads."""
+"""The content of a scripted registry: repositories with blobs, manifests, tags and unfinished uploads."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class RegistryContent:
         """Add the image `name` of an OCI image layout on disk, with all that it refers to.
 
         `name` is the layout's own tag; empty takes the only image, or the one named as `tag`.
-        Raises ValueError if there is no such image, or more than one.
+        Raises ValueError for no image, or more than one.
         """
         index = json.loads((directory / "index.json").read_bytes())
         entries = index["manifests"]
@@ -180,7 +180,7 @@ class RegistryContent:
             return stored.manifests.get(stored.tags.get(name, name)) if stored else None
 
     def tags(self, repository: str) -> list[str] | None:
-        """Return the repository's tags, sorted; None if there is no such repository."""
+        """Return the repository's tags, sorted; None for an unknown repository."""
         with self._lock:
             stored = self._repositories.get(repository)
             return sorted(stored.tags) if stored else None

@@ -1,4 +1,4 @@
-"""What can go wrong on purpose in a scripted registry, and when.
+"""Faults on purpose in a scripted registry, and when they happen.
 
 A `Fault` says what is done to an answer, a `Rule` to which requests. A `Gate` holds requests until
 the test lets them go, for tests that must not depend on time.
@@ -123,7 +123,7 @@ class Rule:
     skip: int = 0
     times: int | None = 1
     matched: int = 0
-    """How many requests matched so far."""
+    """Number of requests that matched so far."""
 
     def strikes(self, request: RecordedRequest) -> bool:
         """Return True if this request gets the fault, and count it."""

@@ -1,4 +1,4 @@
-"""What a scripted registry does with a request when nothing is made to go wrong.
+"""The answers of a scripted registry when nothing is made to go wrong.
 
 Source: the endpoints of the OCI distribution specification 1.1.
 """

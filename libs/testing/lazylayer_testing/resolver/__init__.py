@@ -62,7 +62,7 @@ _MISSING = sha256_digest(b"missing")
 
 
 class ResolverShelf(Protocol):
-    """Where the resolver under test finds its images, and the resolver itself."""
+    """A place where the resolver under test finds its images, and the resolver itself."""
 
     @property
     def plugin(self) -> object:
@@ -131,7 +131,7 @@ class ResolverConformance:
 
     @pytest.fixture
     def reference(self, shelf: ResolverShelf, image: LayoutImage, tmp_path: Path) -> Reference:
-        """Where it is found."""
+        """The reference by which it is found."""
         write_image(tmp_path / "kit-image", _NAME, image)
         return shelf.put(tmp_path / "kit-image", _NAME)
 
