@@ -26,7 +26,7 @@ from lazylayer_manifests import decode_manifest_or_index
 
 FIXTURE = Path(__file__).parent / "soci" / "image.tar.xz"
 LAYERS = ("level 1", "level 6", "level 9", "many members", "plain", "empty", "small")
-"""What the layers are, lowest first."""
+"""The kinds of the layers, lowest first."""
 
 _SPAN = 16 * 1024
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"

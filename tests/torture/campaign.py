@@ -32,7 +32,7 @@ MIXED = "mixed"
 _SEED = struct.Struct("<Q")
 _REPORT = "report "
 _HANGS = "Timeout ("
-"""How faulthandler begins what it prints of a process that takes too long."""
+"""The beginning of what faulthandler prints about a process that takes too long."""
 
 
 class Campaign(ABC):

@@ -52,9 +52,9 @@ class Seal(NamedTuple):
     """The promise about a member whose compressed bytes have a digest. Sizes in bytes."""
 
     end: int
-    """Where the member ends in the blob, perhaps behind the start of the next one."""
+    """End of the member in the blob, perhaps behind the start of the next one."""
     size: int
-    """How much of what it inflates to is used."""
+    """Bytes used of what it inflates to."""
     digest: bytes
     """The sha256 of its compressed bytes, 32 bytes."""
 

@@ -51,7 +51,7 @@ _ZINFO = struct.Struct("<Iq")
 _CHECKPOINT = struct.Struct("<qqB")
 _CHECKPOINT_SIZE = _CHECKPOINT.size + WINDOW_SIZE
 _FIRST_OF_OLD = 10
-"""Where the first span begins in a zinfo of version 1, which does not say so: behind a gzip header without names."""
+"""Start of the first span in a zinfo of version 1, which does not say so: behind a gzip header without names."""
 
 _EPOCH = date(1970, 1, 1).toordinal()
 _TIME = re.compile(rb"(\d{4}-\d\d-\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)

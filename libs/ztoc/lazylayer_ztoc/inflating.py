@@ -31,7 +31,7 @@ empty dynamic block, of 93."""
 _TRAILER = 8
 """Bytes of checksum and size behind a gzip member."""
 _PIECE = 16 * 1024
-"""How much to hand over at a time behind the first member: at its end an inflater copies what is left."""
+"""Bytes to hand over at a time behind the first member: at its end an inflater copies what is left."""
 
 
 class SpanInflater:

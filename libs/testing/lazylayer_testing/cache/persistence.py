@@ -17,6 +17,7 @@ from lazylayer_testing.cache.values import (
     MakeCache,
     OpenedCaches,
     in_threads,
+    is_never_torn,
     value_of,
 )
 
@@ -49,16 +50,7 @@ class PersistentCacheConformance(CacheConformance):
         """Two caches of one process over the same store put at the same time, and nothing is torn."""
         pair = caches.open(), caches.open()
 
-        def hammer(thread: int) -> bool:
-            cache = pair[thread % 2]
-            for number in range(20):
-                key = f"key-{thread}-{number}"
-                cache.put(key, value_of(key))
-                if cache.get(key) not in (None, value_of(key)):
-                    return False
-            return True
-
-        assert all(in_threads(hammer))
+        assert all(in_threads(lambda thread: is_never_torn(pair[thread % 2], thread)))
 
     def test_processes_share_the_store(self, make_cache: MakeCache, cache: Cache) -> None:
         """A process finds the values that another puts, while both have the store open."""

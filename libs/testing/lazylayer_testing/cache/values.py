@@ -13,7 +13,17 @@ import pytest
 from lazylayer.api.cache import Cache
 from lazylayer_testing.cache.model import check_against_model
 
-__all__ = ["LIMIT", "OVERHEAD", "VALUE_SIZE", "CacheConformance", "MakeCache", "OpenedCaches", "in_threads", "value_of"]
+__all__ = [
+    "LIMIT",
+    "OVERHEAD",
+    "VALUE_SIZE",
+    "CacheConformance",
+    "MakeCache",
+    "OpenedCaches",
+    "in_threads",
+    "is_never_torn",
+    "value_of",
+]
 
 LIMIT = 1024 * 1024
 """Bytes. The limit of the caches that the kit asks for."""
@@ -320,15 +330,7 @@ class CacheConformance:
     def test_threads_with_keys_of_their_own(self, cache: Cache, limited: bool) -> None:
         """Threads that fill the cache beyond its limit never find each other's values."""
 
-        def hammer(thread: int) -> bool:
-            for number in range(20):
-                key = f"key-{thread}-{number}"
-                cache.put(key, value_of(key))
-                if cache.get(key) not in (None, value_of(key)):
-                    return False
-            return True
-
-        assert all(in_threads(hammer))
+        assert all(in_threads(lambda thread: is_never_torn(cache, thread)))
         keys = [f"key-{thread}-{number}" for thread in range(8) for number in range(20)]
         assert sum(len(cache.get(key) or b"") for key in keys) <= LIMIT or not limited
 
@@ -353,3 +355,13 @@ def in_threads(work: Callable[[int], bool], threads: int = 8) -> list[bool]:
     """Call `work` with the numbers of so many concurrent threads, and return the results."""
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, range(threads)))
+
+
+def is_never_torn(cache: Cache, thread: int) -> bool:
+    """Put and get values under keys of one thread; return False if `get` finds anything but the value or nothing."""
+    for number in range(20):
+        key = f"key-{thread}-{number}"
+        cache.put(key, value_of(key))
+        if cache.get(key) not in (None, value_of(key)):
+            return False
+    return True

@@ -6,26 +6,17 @@ The whole kit is `lazylayer_testing.keychain`, for which a plugin's author provi
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from lazylayer.api.credentials import Credentials
 from lazylayer.api.oci import Reference
 from lazylayer.plugin.hooks import Hooks
-from lazylayer_testing.checks.plugin import CheckedPlugin
+from lazylayer_testing.checks.plugin import ConfiguredPlugin
 
 
-class TestKeychain:
+class TestKeychain(ConfiguredPlugin):
     """Asks the plugin, with the options that are configured."""
-
-    @pytest.fixture
-    def hooks(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> Iterator[Hooks]:
-        """The plugin's hooks, of a new program."""
-        hooks = checked_plugin.open(tmp_path)
-        yield hooks
-        hooks.close()
 
     def test_unknown_host_is_no_answer(self, hooks: Hooks) -> None:
         """No keychain has credentials for a host that cannot exist."""

@@ -5,28 +5,18 @@ The whole kit is `lazylayer_testing.resolver`, for which a plugin's author provi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from lazylayer.api.oci import Descriptor, MediaType, Platform, Reference, sha256_digest
 from lazylayer.errors import ResolveError
 from lazylayer.plugin.hooks import Hooks
-from lazylayer_testing.checks.plugin import CheckedPlugin
+from lazylayer_testing.checks.plugin import ConfiguredPlugin
 
 _OTHER = Reference("image", scheme="unknown-scheme", tag="1")
 
 
-class TestResolver:
+class TestResolver(ConfiguredPlugin):
     """Asks the plugin, with the options that are configured."""
-
-    @pytest.fixture
-    def hooks(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> Iterator[Hooks]:
-        """The plugin's hooks, of a new program."""
-        hooks = checked_plugin.open(tmp_path)
-        yield hooks
-        hooks.close()
 
     def test_other_kinds_of_images_are_no_answer(self, hooks: Hooks) -> None:
         """A reference of another kind is left to other plugins."""

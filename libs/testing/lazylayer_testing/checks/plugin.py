@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from lazylayer.plugin.registry import Plugins
 
 __all__ = [
     "CheckedPlugin",
+    "ConfiguredPlugin",
     "Kit",
     "check_cache",
     "check_format",
@@ -65,6 +66,17 @@ class CheckedPlugin(msgspec.Struct, frozen=True):
     def open(self, root: Path, **options: object) -> Hooks:
         """Return the plugin's hooks, as of a new program; arguments as for `load`."""
         return self.load(root, **options).hooks()
+
+
+class ConfiguredPlugin:
+    """The base of checks that ask the plugin with the options that are configured."""
+
+    @pytest.fixture
+    def hooks(self, checked_plugin: CheckedPlugin, tmp_path: Path) -> Iterator[Hooks]:
+        """The plugin's hooks, of a new program."""
+        hooks = checked_plugin.open(tmp_path)
+        yield hooks
+        hooks.close()
 
 
 class Kit:
