@@ -13,7 +13,8 @@ from lazylayer.api.oci import sha256_digest
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import FormatError, NotFoundError, UnavailableError
 from lazylayer.fetching.blob import Blob
-from lazylayer.fetching.rangestore import Opening, RangeStore
+from lazylayer.fetching.opening import Opening
+from lazylayer.plugin.guardedcache import GuardedCache
 from lazylayer_testing.synthetic import DictCache, MemorySource, make_blob
 
 DATA = bytes(range(256)) * 40
@@ -22,7 +23,7 @@ DATA = bytes(range(256)) * 40
 def test_a_range_is_fetched_once_and_then_cached() -> None:
     source = MemorySource(DATA)
     blob = Blob(lambda: source, sha256_digest(DATA), len(DATA))
-    opening = Opening(blob, RangeStore(DictCache()))
+    opening = Opening(blob, DictCache())
     assert opening.read(100, 50) == DATA[100:150]
     assert opening.read(100, 50) == DATA[100:150]
     assert source.asked == [[ByteRange(100, 150)]]
@@ -36,10 +37,10 @@ def test_a_cached_range_needs_no_source_at_all() -> None:
     def away() -> BlobSource:
         raise UnavailableError("the registry is away")
 
-    opening = Opening(Blob(away, sha256_digest(DATA), 0), RangeStore(ranges))
+    opening = Opening(Blob(away, sha256_digest(DATA), 0), ranges)
     with pytest.raises(UnavailableError):
         _ = opening.size
-    first = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), RangeStore(ranges))
+    first = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), ranges)
     assert first.size == len(DATA)
     assert f"{sha256_digest(DATA)}:size" not in ranges.values, "a source may lie"
     first.confirm()
@@ -162,7 +163,7 @@ def test_several_ranges_stream_in_order() -> None:
 def test_a_wrong_size_in_the_cache_is_forgotten_with_what_is_distrusted() -> None:
     ranges = DictCache()
     ranges.put(f"{sha256_digest(DATA)}:size", b"77")
-    opening = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), RangeStore(ranges))
+    opening = Opening(Blob(lambda: MemorySource(DATA), sha256_digest(DATA), 0), ranges)
     assert opening.size == 77
     assert opening.distrust(FormatError("no footer"))
     assert opening.size == len(DATA)
@@ -186,7 +187,7 @@ class BrokenCache(DictCache):
 
 def test_a_cache_of_ranges_that_raises_fails_no_opening() -> None:
     source = MemorySource(DATA)
-    ranges = RangeStore(BrokenCache())
+    ranges = GuardedCache("cache_broken", BrokenCache())
     opening = Opening(Blob(lambda: source, sha256_digest(DATA), 0), ranges)
     assert opening.read(0, 10) == DATA[:10]
     assert opening.recall("anything") is None

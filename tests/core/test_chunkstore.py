@@ -10,6 +10,7 @@ from loguru import logger
 
 from lazylayer.api.cache import Cache, CachedValue, CacheStatistics, ValueInMemory
 from lazylayer.fetching.chunkstore import ChunkStore
+from lazylayer.plugin.guardedcache import GuardedCache
 from lazylayer_testing.synthetic import DictCache
 
 DATA = bytes(range(256)) * 16
@@ -199,7 +200,7 @@ class FailingCache(Cache):
 
 
 def test_cache_that_raises_is_no_reason_for_a_failed_read(warnings: list[str]) -> None:
-    store = ChunkStore(FailingCache())
+    store = ChunkStore(GuardedCache("cache_failing", FailingCache()))
     assert store.read(KEY, DIGEST, len(DATA), 0, 10) is None
     assert not store.has(KEY, DIGEST)
     store.keep(KEY, DATA)

@@ -16,6 +16,8 @@ from lazylayer.api.byteranges import ByteRange
 from lazylayer.api.chunks import ChunkTable
 from lazylayer.api.layers import PrefetchPlan
 from lazylayer.errors import LayerError, LazylayerError, UnavailableError, VerificationError
+from lazylayer.fetching.chunkstore import ChunkStore
+from lazylayer.plugin.guardedcache import GuardedCache
 from lazylayer_testing.synthetic import DictCache, SyntheticLayer
 from synthetic.opened import Opened
 
@@ -220,7 +222,8 @@ def test_a_cache_that_raises_is_a_miss() -> None:
         def remove(self, key: str) -> None:
             raise OSError("broken")
 
-    opened = Opened(SyntheticLayer(FILES), Broken())
+    store = ChunkStore(GuardedCache("cache_broken", Broken()))
+    opened = Opened(SyntheticLayer(FILES), store=store)
     assert opened.read(b"02") == FILES[b"02"]
 
 

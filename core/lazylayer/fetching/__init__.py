@@ -12,12 +12,12 @@ from lazylayer.faces import lazy_face
 
 if TYPE_CHECKING:
     from lazylayer.fetching.blob import Blob
-    from lazylayer.fetching.rangestore import Opening, RangeStore
+    from lazylayer.fetching.opening import Opening
     from lazylayer.fetching.unpacking import WantedMember, unpack
 
-__all__ = ["Blob", "Opening", "RangeStore", "WantedMember", "unpack"]
+__all__ = ["Blob", "Opening", "WantedMember", "unpack"]
 
-_MODULES = {"Blob": "blob", "Opening": "rangestore", "RangeStore": "rangestore"}
+_MODULES = {"Blob": "blob", "Opening": "opening"}
 _MODULES |= {"WantedMember": "unpacking", "unpack": "unpacking"}
 
 __getattr__ = lazy_face(__name__, _MODULES)

@@ -17,7 +17,6 @@ from collections import OrderedDict
 from lazylayer.api.cache import Cache, CachedValue, ValueInMemory
 from lazylayer.api.chunks import MAX_CHUNK_SIZE
 from lazylayer.fetching.budget import ByteBudget
-from lazylayer.fetching.rangestore import ask_cache
 from lazylayer.logger import logger
 
 __all__ = ["ChunkStore"]
@@ -38,10 +37,11 @@ class _OpenChunk:
 
 
 class ChunkStore:
-    """The chunks of all layers. Safe to use from any thread. An error of the cache is logged, and is a miss.
+    """The chunks of all layers. Safe to use from any thread.
 
     A chunk is named by `key`; `digest` is its raw sha256, or empty where its layer has none.
 
+    :param cache: where chunks lie; it never raises, as `lazylayer.plugin.guardedcache` sees to.
     :param open_chunks: chunks to keep open.
     :param homeless_bytes: bytes of chunks to keep in memory that the cache did not take.
     :param written_chunks: chunks to remember as put by this process, in 80 bytes each; others are verified when opened.
@@ -92,14 +92,14 @@ class ChunkStore:
 
     def has(self, key: str, digest: bytes) -> bool:
         """Return True if the chunk is here, as far as can be told without reading it."""
-        return key in self._open or (self._can_believe(key, digest) and self._in_cache(key))
+        return key in self._open or (self._can_believe(key, digest) and self._cache.has(key))
 
     def keep(self, key: str, data: bytes) -> None:
         """Keep a chunk that the caller just fetched and verified."""
-        if self._in_cache(key):
-            self._remove(key)  # it is unverified, and a cache may ignore a second put
-        ask_cache(lambda: self._cache.put(key, data), None, f"put chunk {key}")
-        if not self._in_cache(key):
+        if self._cache.has(key):
+            self._cache.remove(key)  # it is unverified, and a cache may ignore a second put
+        self._cache.put(key, data)
+        if not self._cache.has(key):
             self._insert(key, _OpenChunk(ValueInMemory(data), len(data)))
             return
         with self._lock:
@@ -109,7 +109,7 @@ class ChunkStore:
 
     def forget(self, key: str) -> None:
         """Drop a chunk that proved bad, here and in the cache."""
-        self._remove(key)
+        self._cache.remove(key)
         with self._lock:
             self._written.discard(hash(key))
             chunk = self._open.pop(key, None)
@@ -131,7 +131,7 @@ class ChunkStore:
                 self._retire(chunk)
         for chunk in chunks:
             self._release(chunk, 0)
-        ask_cache(self._cache.close, None, "close")
+        self._cache.close()
 
     def _can_believe(self, key: str, digest: bytes) -> bool:
         return bool(digest) or hash(key) in self._written
@@ -139,7 +139,7 @@ class ChunkStore:
     def _open_verified(self, key: str, digest: bytes) -> _OpenChunk | None:
         if not self._can_believe(key, digest):
             return None
-        value = ask_cache(lambda: self._cache.open(key), None, f"open chunk {key}")
+        value = self._cache.open(key)
         if value is None:
             return None
         if hash(key) not in self._written and not self._verify(value, digest):
@@ -149,12 +149,6 @@ class ChunkStore:
             self.forget(key)
             return None
         return self._insert(key, _OpenChunk(value, 0), users=1)
-
-    def _in_cache(self, key: str) -> bool:
-        return ask_cache(lambda: self._cache.has(key), False, f"look for chunk {key}")
-
-    def _remove(self, key: str) -> None:
-        ask_cache(lambda: self._cache.remove(key), None, f"remove chunk {key}")
 
     def _verify(self, value: CachedValue, digest: bytes) -> bool:
         try:
@@ -196,7 +190,7 @@ class ChunkStore:
         return self._cached_bytes
 
     def _limit(self) -> float:
-        known = ask_cache(self._cache.statistics, None, "tell how full it is")
+        known = self._cache.statistics()
         return (known.limit if known is not None else 0) or float("inf")
 
     def _retire(self, chunk: _OpenChunk) -> None:

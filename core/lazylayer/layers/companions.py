@@ -22,7 +22,7 @@ from lazylayer.api.oci import (
 )
 from lazylayer.errors import FormatError, NotFoundError, ResolveError, VerificationError
 from lazylayer.fetching.blob import Blob
-from lazylayer.fetching.rangestore import Opening
+from lazylayer.fetching.opening import Opening
 
 if TYPE_CHECKING:
     from lazylayer.plugin.hooks import Hooks

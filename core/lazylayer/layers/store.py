@@ -27,7 +27,7 @@ from lazylayer.errors import LayerError, LazylayerError, ResolveError, Unavailab
 from lazylayer.fetching.blob import Blob
 from lazylayer.fetching.chunkstore import ChunkStore
 from lazylayer.fetching.fetcher import Fetcher
-from lazylayer.fetching.rangestore import Opening, RangeStore
+from lazylayer.fetching.opening import Opening
 from lazylayer.fetching.scheduling import Scheduler
 from lazylayer.layers.companions import Companions, annotate_layers
 from lazylayer.layers.layer import Layer
@@ -91,7 +91,7 @@ class LayerStore:
         self._closed = False
         self.scheduler = Scheduler(settings.background.silence, settings.background.starvation)
         self.prefetcher = Prefetcher(settings, hooks, self.scheduler)
-        self._ranges = RangeStore(hooks.choose_cache(settings.cache.ranges).open_guarded_cache("ranges"))
+        self._ranges = hooks.choose_cache(settings.cache.ranges).open_guarded_cache("ranges")
         self._chunks = ChunkStore(hooks.choose_cache(settings.cache.chunks).open_guarded_cache("chunks"))
 
     def lend(self, reference: Reference, descriptor: Descriptor, *, skip_verify: bool = False) -> Lease:

@@ -16,7 +16,7 @@ import msgspec
 from lazylayer.api.oci import Descriptor, Digest, Reference
 from lazylayer.api.tree import Tree
 from lazylayer.errors import BuildError, LayerError, PluginError
-from lazylayer.fetching import Blob
+from lazylayer.fetching import Blob, Opening
 from lazylayer_building import BuildOptions, BuiltLayer, CompanionLayer, ImageStore
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.tarmember import Readable
@@ -24,7 +24,6 @@ from lazylayer_tarlayers.wholeblob import BlobStream
 from lazylayer_tool_images.building import build_layer
 from lazylayer_tool_images.companionimages import RecordedCompanions
 from lazylayer_tool_images.prefetchchoice import Name, names_in_archive, names_in_tree
-from lazylayer_tool_images.uncached import open_uncached
 
 if TYPE_CHECKING:
     from lazylayer.program import Hooks
@@ -143,7 +142,7 @@ class LayerConverter:
     def _look_into(self, reference: Reference, layer: Descriptor) -> tuple[Tree, tuple[CompanionLayer, ...]]:
         """Return the tree of a layer, and the companion layers that its format reads when it opens it."""
         with closing(Blob(lambda: self._hooks.resolve_blob(reference, layer), layer.digest, layer.size)) as blob:
-            opening = open_uncached(blob)
+            opening = Opening(blob)
             companions = RecordedCompanions(self._hooks, reference, opening)
             contents = self._hooks.open_layer(opening, layer, True, companions)
         return contents.tree, companions.layers

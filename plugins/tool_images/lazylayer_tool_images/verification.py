@@ -21,14 +21,13 @@ from lazylayer.api.layers import LayerContents
 from lazylayer.api.oci import Descriptor, Digest, ResolvedImage
 from lazylayer.api.sources import BlobSource
 from lazylayer.errors import LazylayerError, UnavailableError
-from lazylayer.fetching import Blob, WantedMember, unpack
+from lazylayer.fetching import Blob, Opening, WantedMember, unpack
 from lazylayer.layers import Companions
 from lazylayer.program import Hooks
 from lazylayer_tarlayers.archivetree import ArchiveComparison
 from lazylayer_tarlayers.plainlayer import PlainLayer
 from lazylayer_tarlayers.wholeblob import BlobStream
 from lazylayer_tool_images.building import is_promised
-from lazylayer_tool_images.uncached import open_uncached
 
 __all__ = ["LayerVerification", "verify_image"]
 
@@ -129,7 +128,7 @@ class _LayerCheck:
                 self.problems.append(str(error))
 
     def _open(self, blob: _FileSource) -> LayerContents:
-        opening = open_uncached(Blob(lambda: blob, self._layer.digest, self._layer.size))
+        opening = Opening(Blob(lambda: blob, self._layer.digest, self._layer.size))
         companions = Companions(self._hooks, self._reference, opening)
         return self._hooks.open_layer(opening, self._layer, True, companions)
 

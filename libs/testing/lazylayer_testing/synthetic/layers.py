@@ -16,7 +16,7 @@ from lazylayer.api.oci import Digest, Reference, sha256_digest
 from lazylayer.api.sources import BlobSource
 from lazylayer.api.tree import Entry
 from lazylayer.errors import FormatError, UnavailableError
-from lazylayer.fetching import Blob, Opening, RangeStore
+from lazylayer.fetching import Blob, Opening
 from lazylayer.layers import Companions
 from lazylayer.plugin.hooks import Hooks
 from lazylayer.plugin.registry import make_manager
@@ -95,7 +95,7 @@ class MemorySource(BlobSource):
 def make_blob(data: bytes, source: BlobSource | None = None, ranges: Cache | None = None) -> Opening:
     """Return the blob that a format is given for a layer of these bytes, in memory unless there is a source."""
     made = source or MemorySource(data)
-    return Opening(Blob(lambda: made, sha256_digest(data), len(data)), RangeStore(ranges or DictCache()))
+    return Opening(Blob(lambda: made, sha256_digest(data), len(data)), ranges or DictCache())
 
 
 def companions_of(blob: bytes, hooks: Hooks | None = None, reference: Reference | None = None) -> Companions:

@@ -1,4 +1,4 @@
-"""Keep the ranges that were read while layers were opened, behind one door that lets no error out.
+"""Read ranges of a blob while its layer is opened, and keep them in the cache of ranges.
 
 `Opening._lock` is held while a range is read, so that readers of the same range share one request.
 """
@@ -6,67 +6,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeVar
 
 from lazylayer.api.byteranges import ByteRange, ByteRanges
 from lazylayer.api.cache import Cache
 from lazylayer.api.oci import Digest
 from lazylayer.errors import FormatError, LazylayerError
 from lazylayer.fetching.blob import Blob
-from lazylayer.logger import logger
 
-__all__ = ["Opening", "RangeStore", "ask_cache"]
-
-_Answer = TypeVar("_Answer")
+__all__ = ["Opening"]
 
 
-def ask_cache(question: Callable[[], _Answer], otherwise: _Answer, what: str) -> _Answer:
-    """Return what a cache answers, or `otherwise` if it raises; a cache never fails a read or a mount."""
-    try:
-        return question()
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is a miss
-        logger.warning("the cache failed to {what}: {error!r}", what=what, error=error)
-        return otherwise
-
-
-class RangeStore:
-    """The cache of ranges. No method raises; an error of the cache is logged and counts as a miss."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-
+class _NoCache(Cache):
     def get(self, key: str) -> bytes | None:
-        """Return the value under `key`, or None."""
-        return ask_cache(lambda: self._cache.get(key), None, f"get {key}")
+        del key
+        return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a value, if the cache takes it."""
-        ask_cache(lambda: self._cache.put(key, data), None, f"put {key}")
-
-    def remove(self, key: str) -> None:
-        """Drop a value that proved bad."""
-        ask_cache(lambda: self._cache.remove(key), None, f"remove {key}")
-
-    def close(self) -> None:
-        """Close the cache."""
-        ask_cache(self._cache.close, None, "close")
+        del key, data
 
 
 class Opening:
     """One opening of a layer: the `OpenedBlob` of its format plugin, and what that read.
 
     Ranges come from the cache, or are fetched and kept there. The opening remembers which, so that it can
-    distrust all of them when they turn out to be wrong. Safe to use from any thread.
+    distrust all of them when they turn out to be wrong. Without `ranges`, a cache that never raises, nothing is kept.
+    Safe to use from any thread.
     """
 
-    def __init__(self, blob: Blob, ranges: RangeStore) -> None:
+    def __init__(self, blob: Blob, ranges: Cache | None = None) -> None:
         self.seen = ByteRanges()
         """The bytes of the blob that were read. Look at it when the opening is over."""
         self._blob = blob
         self._scope = blob.scope
         self._size_key = "" if blob.size else f"{blob.digest}:size"
-        self._ranges = ranges
+        self._ranges = ranges or _NoCache()
         self._lock = threading.RLock()
         self._cached: set[str] = set()
         self._fetched: set[str] = set()
