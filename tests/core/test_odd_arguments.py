@@ -16,7 +16,7 @@ from lazylayer.configuration import files
 ODD = os.fsdecode(b"\xff\xfe")
 DEEP = "[" * 60_000
 SERVING = {"serve", "cri-proxy"}
-"""Commands that would run for ever with good arguments: they are given bad ones."""
+"""Commands that would run forever with good arguments: they are given bad ones."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""64 readers beside a registry that stalls for ever, and a healthy registry in the same process.
+"""64 readers beside a registry that stalls forever, and a healthy registry in the same process.
 
 A case measures cold reads from the healthy registry alone, then beside the readers; each of these must get EIO within
 the read deadline. Then SIGTERM ends the process while such readers wait.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -21,6 +21,7 @@ __all__ = [
     "explain_value",
     "parse_duration",
     "parse_size",
+    "type_at",
     "with_units",
 ]
 
@@ -81,6 +82,20 @@ def with_units(value: Any, kind: Any) -> Any:
         if isinstance(value, list) and get_origin(each) in (tuple, list):
             return [with_units(item, get_args(each)[0]) for item in value]
     return value
+
+
+def type_at(table: type[msgspec.Struct], path: Iterable[str]) -> Any:
+    """Return the type of the setting at `path`, or None if that is unknown; a part like `[...]` is inside a list."""
+    found: Any = table
+    for part in path:
+        choices = _alternatives(found)
+        if part[:1] == "[":
+            found = next((get_args(each)[-1] for each in choices if get_origin(each) in (list, dict)), None)
+        else:
+            tables = [each for each in choices if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+            fields = msgspec.structs.fields(tables[0]) if tables else ()
+            found = next((each.type for each in fields if each.encode_name == part), None)
+    return found
 
 
 def explain_value(kind: Any, otherwise: str) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from lazylayer.api.settings import Settings
-from lazylayer.api.units import explain_value, with_units
+from lazylayer.api.units import explain_value, type_at, with_units
 from lazylayer.configuration.files import find_files, read_files
 from lazylayer.configuration.layers import KeyPath, Setting, dotted, leaves, merge_settings, parse_key, read_text
 from lazylayer.errors import ConfigurationError, LazylayerError
@@ -138,7 +138,7 @@ def _from_overrides(overrides: Sequence[str]) -> Iterator[Setting]:
 
 
 def _read(path: KeyPath, text: str) -> Any:
-    return text if _expected(path) is str and text[:1] not in ("'", '"') else read_text(text)
+    return text if type_at(Settings, path) is str and text[:1] not in ("'", '"') else read_text(text)
 
 
 # --- checking -------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _problem(setting: Setting) -> str:
         if len(setting.path) < 3 and not (len(setting.path) == 2 and isinstance(setting.value, Mapping)):
             return f"{key}: expected a table, [plugin.NAME]"
         return ""
-    expected = _expected(setting.path)
+    expected = type_at(Settings, setting.path)
     if expected is None and _is_plugin_table(setting.path[0]):
         return "" if len(setting.path) > 1 or setting.value == {} else f"{key}: expected a table, [{key}]"
     if expected is None:
@@ -177,17 +177,6 @@ def _problem(setting: Setting) -> str:
 def _shown(value: Any) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
-
-
-def _expected(path: KeyPath) -> Any:
-    """Return the type of the setting at `path`, or None if no setting has that key."""
-    expected: Any = Settings
-    for key in path:
-        if not (isinstance(expected, type) and issubclass(expected, msgspec.Struct)):
-            return None
-        types = {field.encode_name: field.type for field in msgspec.structs.fields(expected)}
-        expected = types.get(key)
-    return expected
 
 
 def _is_plugin_table(key: str) -> bool:

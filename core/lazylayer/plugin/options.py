@@ -6,12 +6,11 @@ import re
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import msgspec
 
-from lazylayer.api.units import explain_value, with_units
+from lazylayer.api.units import explain_value, type_at, with_units
 from lazylayer.errors import ConfigurationError
 from lazylayer.plugin.records import ContractError
 
@@ -85,26 +84,11 @@ def _explained(place: _Place, options: type[msgspec.Struct], error: msgspec.Vali
     if unknown is not None:
         return _unknown(place.key(".".join(filter(None, (path, unknown[1])))), unknown[1], _fields(options, path))
     key = place.key(path)
-    kind = _type_at(options, where.strip("`").removeprefix("$"))
+    kind = type_at(options, re.findall(r"\[[^]]*\]|[^.[\]]+", where.strip("`").removeprefix("$")))
     return ConfigurationError(f"{key}: {explain_value(kind, said)}{' (in it)' if inner else ''}", key=key)
-
-
-def _type_at(options: type[msgspec.Struct], path: str) -> Any:
-    """Return the type of the option at `path`, or None if that is unknown."""
-    found: Any = options
-    for part in re.findall(r"\[[^]]*\]|[^.[\]]+", path):
-        choices = get_args(found) if get_origin(found) in (Union, UnionType) else (found,)
-        tables = [each for each in choices if isinstance(each, type) and issubclass(each, msgspec.Struct)]
-        inside = [get_args(each)[-1] for each in choices if get_origin(each) in (list, dict)]
-        if part[0] == "[":
-            found = inside[0] if inside else None
-        else:
-            fields = msgspec.structs.fields(tables[0]) if tables else ()
-            found = next((each.type for each in fields if each.encode_name == part), None)
-    return found
 
 
 def _fields(options: type[msgspec.Struct], path: str) -> tuple[str, ...]:
     """Return the names of the fields of the struct at `path`; none if there is no struct."""
-    found = _type_at(options, path)
+    found = type_at(options, filter(None, path.split(".")))
     return found.__struct_encode_fields__ if isinstance(found, type) and issubclass(found, msgspec.Struct) else ()

@@ -51,7 +51,7 @@ __all__ = ["ImageIndexer", "IndexOptions", "IndexReport", "LayerReport"]
 
 
 class IndexOptions(msgspec.Struct, frozen=True):
-    """How to index; sizes in bytes. `force` indexes layers again that have an index of that span size."""
+    """Options of indexing; sizes in bytes. `force` indexes layers again that have an index of that span size."""
 
     span_size: int = 4 * 1024 * 1024
     min_layer_size: int = 10 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""What a pull asks of containerd: content, diff, images, introspection, leases and namespaces."""
+"""The calls of a pull to containerd: content, diff, images, introspection, leases and namespaces."""
 
 # ruff: noqa: RUF012 - msgspec copies the defaults of structs
 
