@@ -14,7 +14,7 @@ READ_PATH = ("fetching", "layers")
 
 MAX_ENGINE_LINES = 3200
 """What a read or a mount goes through."""
-MAX_CORE_LINES = 7830
+MAX_CORE_LINES = 7850
 """The core without its command line; what neither a read nor a mount needs belongs in a plugin."""
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60

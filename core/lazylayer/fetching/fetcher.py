@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import takewhile
 
 from lazylayer.api.byteranges import ByteRange
@@ -169,17 +169,17 @@ class Fetcher:
         done = False
         # An error is not lost: every flight carries it to its readers.
         with self._slots, self._scheduler.foreground(), suppress(LazylayerError):
-            done = self._carry_out(claimed)
+            done = self._carry_out(claimed, needed=missed)
         if done and missed is not None:
             self.windows.missed(missed)
 
-    def _carry_out(self, claimed: dict[int, Flight], turn: Turn | None = None) -> bool:
-        """Fetch claimed members; return True if all of them came. Raises what went wrong."""
+    def _carry_out(self, claimed: dict[int, Flight], turn: Turn | None = None, needed: int | None = None) -> bool:
+        """Fetch claimed members; return True if all of them came. Raises what went wrong. `needed`: see `_receive`."""
         if not claimed:
             return True
         wrong: dict[int, Flight] = {}
         try:
-            done = self._receive(claimed, turn, wrong)
+            done = self._receive(claimed, turn, wrong, needed)
             if wrong and self.blob.doubt(next(iter(wrong.values())).failure()):
                 claimed.update(wrong)
                 wrong.clear()
@@ -198,12 +198,15 @@ class Fetcher:
                 self._arrive(member, flight)
             self._flights.abandon(claimed)
 
-    def _receive(self, claimed: dict[int, Flight], turn: Turn | None, wrong: dict[int, Flight]) -> bool:
+    def _receive(
+        self, claimed: dict[int, Flight], turn: Turn | None, wrong: dict[int, Flight], needed: int | None = None
+    ) -> bool:
         """Fetch members and serve their readers; put those that fail verification into `wrong`.
 
         Takes members that came out of `claimed`, so that their bytes are held no longer. Returns False if
-        `turn` ended it.
+        `turn` ended it. A reader waits for the member `needed`: those that arrive before it are unpacked after it.
         """
+        ready: list[tuple[WantedMember, bytearray]] = []
         members = [WantedMember.of(self._table, number) for number in claimed]
         progress = next(iter(claimed.values())).progress
         started = first = landed = progress.at = time.monotonic()
@@ -211,7 +214,9 @@ class Fetcher:
         waiting = iter(members)
         member: WantedMember | None = next(waiting)
         buffer = bytearray()
-        with closing(self.blob.stream(ranges_of(members))) as pieces:
+        with ExitStack() as ending:
+            ending.callback(self._take_in, ready, claimed, wrong)  # what came before an error is good
+            pieces = ending.enter_context(closing(self.blob.stream(ranges_of(members))))
             for at, piece in pieces:
                 if not received:
                     first = time.monotonic()
@@ -224,20 +229,31 @@ class Fetcher:
                     buffer += memoryview(piece)[max(member.start - at, 0) : member.end - at]
                     if member.end > end:
                         break
-                    flight = claimed[member.number]
-                    with self._budget.use(member.need):
-                        if self._unpack(member, buffer, flight):
-                            self._arrive(member.number, flight)
-                        else:
-                            wrong[member.number] = flight
-                        del claimed[member.number], flight
-                    self.inventory.announce()
+                    ready.append((member, buffer))
+                    if needed in (None, member.number):
+                        needed = None
+                        self._take_in(ready, claimed, wrong)
                     buffer = bytearray()
                     member, landed = next(waiting, None), progress.at
                 if turn is not None and member is not None and turn.should_yield():
                     return False
         self.windows.observe(first - started, received, time.monotonic() - first)
         return True
+
+    def _take_in(
+        self, ready: list[tuple[WantedMember, bytearray]], claimed: dict[int, Flight], wrong: dict[int, Flight]
+    ) -> None:
+        """Unpack members whose bytes are here, the last one first, and serve their readers."""
+        while ready:
+            member, data = ready.pop()
+            flight = claimed[member.number]
+            with self._budget.use(member.need):
+                if self._unpack(member, data, flight):
+                    self._arrive(member.number, flight)
+                else:
+                    wrong[member.number] = flight
+                del claimed[member.number], flight
+            self.inventory.announce()
 
     def _unpack(self, member: WantedMember, data: bytearray, flight: Flight) -> bool:
         """Inflate and verify a member; return True if every chunk is good."""
