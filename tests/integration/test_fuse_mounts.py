@@ -75,7 +75,9 @@ class Machine:
 def machine(tmp_path: Path) -> Iterator[Machine]:
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts that all users see")
-    for each in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for each in (tmp_path, *tmp_path.parents):
+        if each.stat().st_mode & stat.S_ISVTX:
+            break  # the directory for temporary files
         each.chmod(each.stat().st_mode | stat.S_IXOTH)
     machine = Machine(tmp_path)
     yield machine

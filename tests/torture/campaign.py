@@ -190,6 +190,7 @@ def _work(
     from loguru import logger
 
     logger.remove()
+    before = _peak()  # of the process that forked this one
     resource.setrlimit(resource.RLIMIT_AS, (make.address_space, make.address_space))
     faulthandler.enable(said)
     kind, seed, count = which
@@ -214,7 +215,7 @@ def _work(
             progress.write(_SEED.pack(each))
             progress.flush()
         faulthandler.cancel_dump_traceback_later()
-        said.write(_report(campaign, finished))
+        said.write(_report(campaign, finished, before))
         said.write(problem.encode(errors="backslashreplace"))
         said.flush()
         return int(bool(problem))
@@ -224,8 +225,13 @@ def _work(
         faulthandler.cancel_dump_traceback_later()
 
 
-def _report(campaign: Campaign, finished: int) -> bytes:
-    peak = campaign.peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def _peak() -> int:
+    """Return the most memory that this process had so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _report(campaign: Campaign, finished: int, before: int) -> bytes:
+    peak = campaign.peak or max(_peak() - before, 0)
     tried = campaign.tried or finished * campaign.per_case
     report = {"tried": tried, "peak": peak, "outcomes": campaign.outcomes}
     return f"{_REPORT}{json.dumps(report)}\n".encode()

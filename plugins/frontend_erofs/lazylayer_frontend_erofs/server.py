@@ -27,6 +27,8 @@ __all__ = ["ImageServer"]
 
 _IDLE_THREADS = 2
 _STORE_BYTES = 1024 * 1024
+# The file system was unmounted, or the connection aborted, as happens to a mount that is interrupted.
+_ENDED = frozenset({errno.ENODEV, errno.ECONNABORTED})
 _TAKEN_BACK = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 """Errors of reading a request after which the next attempt may work."""
 _UNANSWERED = frozenset({Operation.FORGET, Operation.BATCH_FORGET, Operation.INTERRUPT})
@@ -146,7 +148,7 @@ class ImageServer:
             except OSError as error:
                 if error.errno in _TAKEN_BACK:
                     continue
-                if error.errno != errno.ENODEV:
+                if error.errno not in _ENDED:
                     logger.error("EROFS image server: {error}", error=error)
                 request = b""
             if not request or self._leaving:

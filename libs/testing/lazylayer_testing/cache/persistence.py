@@ -20,6 +20,7 @@ from lazylayer_testing.cache.values import (
     is_never_torn,
     value_of,
 )
+from lazylayer_testing.comparing import assert_same_bytes
 
 __all__ = ["PersistentCacheConformance"]
 
@@ -107,11 +108,13 @@ class PersistentCacheConformance(CacheConformance):
         for key in keys:
             value = cache.open(key)
             if value is not None:
-                assert value.read(0, value.size) == value_of(key)
+                assert_same_bytes(value.read(0, value.size), value_of(key), key)
                 value.close()
-            assert cache.get(key) in (None, value_of(key))
+            found = cache.get(key)
+            if found is not None:
+                assert_same_bytes(found, value_of(key), key)
         cache.put("after", value_of("after"))
-        assert cache.get("after") == value_of("after")
+        assert_same_bytes(cache.get("after"), value_of("after"), "after")
 
 
 _DAMAGES: dict[str, Callable[[bytes], bytes]] = {
